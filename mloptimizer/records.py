@@ -1,0 +1,195 @@
+"""The nouns that travel between the parts: plain frozen data, each with its JSON form."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from mloptimizer.settings import Settings
+
+Scalar = bool | int | float | str
+Params = Mapping[str, Scalar]
+
+
+class Phase(StrEnum):
+    """What a model is trained for."""
+
+    EXPLORATION = "exploration"
+    HALL_OF_FAME = "hall_of_fame"
+    VERDICT = "verdict"  # the winner's one reading of the test set; nothing is trained
+
+
+class Outcome(StrEnum):
+    """How a trial ended."""
+
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+class FailureKind(StrEnum):
+    """Why a trial failed."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    NON_FINITE = "non_finite"
+    CRASH = "crash"  # the process died: a signal or an exit code
+    SPACE_ERROR = "space_error"  # the search space's `build` raised
+    DATA_ERROR = "data_error"
+    DISK_FULL = "disk_full"
+    INTERRUPTED = "interrupted"  # the person, or the end of the driver, stopped it
+    ERROR = "error"  # anything else that training raised
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial failed; `message` is one line, `traceback` the whole story (empty where there is none)."""
+
+    kind: FailureKind
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A data set that lies decoded and memory-mapped in `directory`, with its split into training and validation.
+
+    `mean` and `std` have one value per channel, of the training split, on the pixel scale of 0 to 255.
+    """
+
+    name: str
+    task: Literal["classification"]
+    input_shape: tuple[int, int, int]  # height, width, channels
+    classes: int
+    class_names: tuple[str, ...]
+    train_size: int
+    validation_size: int
+    test_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str  # of the decoded images and labels
+    directory: str
+    split_seed: int
+    validation_fraction: float
+    train_limit: int  # 0: all
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A share of a machine on which one trial runs at a time."""
+
+    name: str
+    host: str = "localhost"
+    gpu_ids: tuple[str, ...] = ()  # NVML UUIDs
+    cpu_ids: tuple[int, ...] = ()  # logical cores; empty: all
+    gpu_memory_mb: int = 0  # of the smallest of its GPUs
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """Everything that a worker needs to train one model; it can be sent, stored, retried and compared."""
+
+    study: str
+    number: int
+    phase: Phase
+    space: str
+    space_source: str  # the text of the search space, so that no shared disk is needed
+    params: Params
+    dataset: DatasetInfo
+    epochs: int
+    patience: int
+    seed: int
+    directory: str  # where the worker writes the trial's model
+    initial_weights: str = ""  # path of the weights to start from; empty: new ones
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave; `epoch` counts from 1."""
+
+    number: int
+    epoch: int
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An automatic choice and its reason, for `debug_strategy.log`."""
+
+    number: int | None  # of the trial; None: of the driver
+    topic: str
+    choice: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class HardwareSample:
+    """One row of the hardware log of a trial."""
+
+    number: int
+    row: Mapping[str, float | str | None]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended; every started trial has exactly one.
+
+    `value` is the best epoch's objective (`metrics` holds that epoch's figures); None unless the outcome is completed.
+    `seconds` counts the worker's work on the trial, `timings` its parts in seconds (build, fit, save).
+    """
+
+    number: int
+    outcome: Outcome
+    value: float | None
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    failure: Failure | None = None
+    weights: str = ""  # path of the best epoch's weights, empty where none were kept
+
+
+Event = EpochRecord | Decision | HardwareSample | TrialResult
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The figure that ranks the trials."""
+
+    metric: str
+
+    @property
+    def maximize(self) -> bool:
+        return not self.metric.endswith("loss")
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Whether the value is finite and better than the other; anything finite is better than None."""
+        if not math.isfinite(value):
+            return False
+        return than is None or (value > than if self.maximize else value < than)
+
+
+def failed(number: int, kind: FailureKind, message: str, seconds: float = 0.0, traceback: str = "") -> TrialResult:
+    """Return the result of a trial that failed."""
+    return TrialResult(number, Outcome.FAILED, None, seconds, failure=Failure(kind, message, traceback))
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """Return the dataclass as JSON data; figures that are not finite become None, settings their plain form."""
+    return {name: _plain(getattr(record, name)) for name in (f.name for f in dataclasses.fields(record))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, Settings):
+        return _plain(value.model_dump())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,67 @@
+"""Factories that name only what a test is about."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mloptimizer.records import DatasetInfo, Phase, TrialPlan
+from mloptimizer.settings import Settings
+from mloptimizer.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> Callable[..., DatasetInfo]:
+    """Returns a data set's description; nothing is on disk."""
+
+    def make(**changes: Any) -> DatasetInfo:
+        facts: dict[str, Any] = {
+            "name": "squares",
+            "task": "classification",
+            "input_shape": (8, 8, 1),
+            "classes": 10,
+            "class_names": tuple("0123456789"),
+            "train_size": 800,
+            "validation_size": 200,
+            "test_size": 100,
+            "mean": (80.0,),
+            "std": (60.0,),
+            "fingerprint": "f" * 64,
+            "directory": str(tmp_path),
+            "split_seed": 0,
+            "validation_fraction": 0.2,
+            "train_limit": 0,
+        }
+        return DatasetInfo(**{**facts, **changes})
+
+    return make
+
+
+@pytest.fixture
+def make_plan(tmp_path: Path, make_dataset: Callable[..., DatasetInfo]) -> Callable[..., TrialPlan]:
+    """Returns a plan of which nothing but the named fields matters."""
+
+    def make(number: int = 0, **changes: Any) -> TrialPlan:
+        facts: dict[str, Any] = {
+            "study": "test",
+            "number": number,
+            "phase": Phase.EXPLORATION,
+            "space": "line",
+            "space_source": "",
+            "params": {},
+            "dataset": make_dataset(),
+            "epochs": 3,
+            "patience": 3,
+            "seed": 1,
+            "directory": str(tmp_path / f"trial_{number:05d}"),
+            "settings": Settings(),
+        }
+        return TrialPlan(**{**facts, **changes})
+
+    return make
