@@ -1,0 +1,245 @@
+"""Runs each trial in a process of its own on this machine, forked from a server that has imported TensorFlow.
+
+A fresh process per trial is what keeps memory from growing and one trial's death from touching another. The fork
+server makes it cheap: a trial starts in about a second instead of the ten that importing TensorFlow takes.
+"""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Literal
+
+from mloptimizer.engines.base import RunTrial
+from mloptimizer.records import Decision, Event, FailureKind, Slot, TrialPlan, TrialResult, failed
+
+WORKER_LOG = "worker.log"  # in the trial's folder: what TensorFlow and the search space print
+_EXIT_SECONDS = 10.0  # a worker that has sent its result and lives on is killed after so long
+_LOG_TAIL_BYTES = 4000
+
+StartMethod = Literal["auto", "forkserver", "spawn"]
+
+
+@dataclass
+class _Worker:
+    plan: TrialPlan
+    slot: Slot
+    process: BaseProcess
+    connection: Connection
+    forked: bool
+
+
+class ProcessEngine:
+    """An `Engine` of processes; a worker ends by itself as soon as this process is gone.
+
+    Args:
+        slots: where trials run; one process at a time on each.
+        run_trial: a function of a module, so that another process can import it.
+        start_method: ``auto`` forks from a server, and falls back to spawning when the first forked worker dies
+            before it has said anything (CUDA and some libraries do not survive a fork).
+        preload: modules that the fork server imports once.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        run_trial: RunTrial,
+        start_method: StartMethod = "auto",
+        preload: Sequence[str] = (),
+    ) -> None:
+        self._slots = tuple(slots)
+        self._run_trial = run_trial
+        self._preload = preload
+        self._may_fall_back = start_method == "auto"
+        self._fork_server = start_method != "spawn" and "forkserver" in multiprocessing.get_all_start_methods()
+        self._fork_proven = False  # whether a forked worker has ever said anything
+        self._workers: dict[int, _Worker] = {}
+        self._notes: list[Event] = []
+        if self._fork_server:
+            start_fork_server(preload)
+
+    def idle_slots(self) -> Sequence[Slot]:
+        """Return the slots on which no worker lives."""
+        busy = {worker.slot.name for worker in self._workers.values()}
+        return [slot for slot in self._slots if slot.name not in busy]
+
+    def start(self, plan: TrialPlan, slot: Slot) -> None:
+        """Start a worker; the very first one waits for the fork server's imports."""
+        name = "forkserver" if self._fork_server else "spawn"
+        context: ForkServerContext | SpawnContext = multiprocessing.get_context(name)  # type: ignore[assignment]
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_serve, args=(theirs, self._run_trial, plan, slot), name=f"trial {plan.number}", daemon=True
+        )
+        if self._fork_server:
+            start_fork_server(self._preload)  # a killed one starts anew
+            process.start()
+        else:
+            with _interrupts_ignored():
+                process.start()
+        theirs.close()
+        self._workers[plan.number] = _Worker(plan, slot, process, ours, self._fork_server)
+
+    def wait(self, timeout: float) -> list[Event]:
+        """Return what happened since the last call, waiting at most `timeout` seconds."""
+        events, self._notes = self._notes, []
+        by_connection = {worker.connection: worker for worker in self._workers.values()}
+        ready = multiprocessing.connection.wait(list(by_connection), 0 if events else timeout)
+        for connection in ready:
+            events += self._receive(by_connection[connection])  # type: ignore[index]
+        return events + self._take_notes()
+
+    def _take_notes(self) -> list[Event]:
+        notes, self._notes = self._notes, []
+        return notes
+
+    def _receive(self, worker: _Worker) -> list[Event]:
+        events: list[Event] = []
+        try:
+            while worker.connection.poll():
+                event = worker.connection.recv()
+                self._fork_proven |= worker.forked
+                events.append(event)
+                if isinstance(event, TrialResult):
+                    self._dismiss(worker)
+                    break
+        except (EOFError, OSError):
+            events += self._bury(worker)
+        return events
+
+    def _dismiss(self, worker: _Worker) -> None:
+        worker.process.join(_EXIT_SECONDS)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.connection.close()
+        del self._workers[worker.plan.number]
+
+    def _bury(self, worker: _Worker) -> list[Event]:
+        self._dismiss(worker)
+        number, reason = worker.plan.number, _describe_exit(worker.process.exitcode)
+        if worker.forked and self._may_fall_back and not self._fork_proven:
+            self._fork_server = False
+            self._notes.append(
+                Decision(number, "start method", "spawn", f"the first forked worker {reason} before it said anything")
+            )
+            self.start(worker.plan, worker.slot)
+            return []
+        message = f"the worker {reason}; see {WORKER_LOG} in the trial's folder"
+        return [failed(number, FailureKind.CRASH, message, traceback=_log_tail(worker.plan))]
+
+    def stop_trial(self, number: int) -> None:
+        """Ask the trial to end at its next step."""
+        if number in self._workers:
+            with contextlib.suppress(OSError):  # it has just died: `wait` will say so
+                self._workers[number].connection.send("stop")
+
+    def close(self) -> None:
+        """Kill every worker."""
+        for worker in self._workers.values():
+            worker.process.kill()
+        for worker in self._workers.values():
+            worker.process.join()
+            worker.connection.close()
+        self._workers.clear()
+        self._notes.clear()
+
+
+def start_fork_server(preload: Sequence[str]) -> None:
+    """Let the fork server begin its imports, if it is not there yet; returns at once."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
+        with _interrupts_ignored(), _errors_muted():
+            multiprocessing.forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Let processes that are started here ignore Ctrl-C for life: the driver alone decides when they end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def _errors_muted() -> Iterator[None]:
+    """Let a process that is started here write its errors nowhere: importing TensorFlow prints lines that nothing
+    turns off. Trial processes write to their own log, and an import that fails there fails again, and is told."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (often the system's out-of-memory killer)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+def _log_tail(plan: TrialPlan) -> str:
+    try:
+        with (Path(plan.directory) / WORKER_LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _serve(connection: Connection, run_trial: RunTrial, plan: TrialPlan, slot: Slot) -> None:
+    """Run one trial in this process, and end it."""
+    _redirect_output(Path(plan.directory) / WORKER_LOG)
+    stop, sending = threading.Event(), threading.Lock()
+    threading.Thread(target=_obey, args=(connection, stop), daemon=True).start()
+
+    def emit(event: Event) -> None:
+        with sending:
+            connection.send(event)
+
+    emit(run_trial(plan, slot, emit, stop.is_set))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # TensorFlow's threads would take up to a second to end
+
+
+def _obey(connection: Connection, stop: threading.Event) -> None:
+    """Set `stop` when told to; end this process when the driver is gone."""
+    try:
+        while True:
+            connection.recv()
+            stop.set()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _redirect_output(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)

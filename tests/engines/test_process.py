@@ -1,0 +1,163 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mloptimizer.engines.base import Emit, ShouldStop
+from mloptimizer.engines.process import WORKER_LOG, ProcessEngine
+from mloptimizer.records import Decision, EpochRecord, Outcome, Slot, TrialPlan, TrialResult
+from tests.engines.contract import PATIENCE_SECONDS, SLOTS, EngineContract, act, collect, results_of
+
+MakePlan = Callable[..., TrialPlan]
+
+
+class TestForkServer(EngineContract):
+    def make(self) -> ProcessEngine:
+        return ProcessEngine(SLOTS, act, "forkserver")
+
+
+class TestSpawn(EngineContract):
+    def make(self) -> ProcessEngine:
+        return ProcessEngine(SLOTS, act, "spawn")
+
+
+def die_unless_spawned(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+    """Die in silence in a child of the fork server, as a process with a broken CUDA context does."""
+    if os.getppid() != plan.params["driver"]:
+        os._exit(1)
+    return TrialResult(plan.number, Outcome.COMPLETED, 0.5, 0.1)
+
+
+def shout(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+    """Print, also from below Python, and be killed."""
+    print("last words", flush=True)
+    os.write(2, b"native words\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def pid_of_waiting(engine: ProcessEngine) -> int:
+    """Return the process of the one running trial, from its first epoch."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        for event in engine.wait(0.5):
+            if isinstance(event, EpochRecord):
+                return int(event.metrics["pid"])
+    raise AssertionError("the trial never began")
+
+
+def wait_until_gone(pid: int) -> bool:
+    try:
+        psutil.Process(pid).wait(PATIENCE_SECONDS)
+    except psutil.NoSuchProcess:
+        pass
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
+def test_a_worker_killed_from_outside_is_a_crash_that_names_the_signal(make_plan: MakePlan) -> None:
+    engine = ProcessEngine(SLOTS, act)
+    engine.start(make_plan(params={"act": "wait"}), SLOTS[0])
+    os.kill(pid_of_waiting(engine), signal.SIGKILL)
+    (result,) = results_of(collect(engine, 1))
+    assert result.failure is not None
+    assert "SIGKILL" in result.failure.message
+    engine.close()
+
+
+def test_what_a_dying_worker_printed_is_kept_with_the_failure(make_plan: MakePlan) -> None:
+    engine = ProcessEngine(SLOTS, shout, "forkserver")
+    plan = make_plan()
+    engine.start(plan, SLOTS[0])
+    (result,) = results_of(collect(engine, 1))
+    assert result.failure is not None
+    assert result.failure.traceback == "last words\nnative words\n"
+    assert (Path(plan.directory) / WORKER_LOG).read_text() == result.failure.traceback
+    engine.close()
+
+
+def test_the_engine_spawns_when_the_first_forked_worker_dies_in_silence(make_plan: MakePlan) -> None:
+    engine = ProcessEngine(SLOTS, die_unless_spawned, "auto")
+    for number in range(2):
+        engine.start(make_plan(number, params={"driver": os.getpid()}), SLOTS[0])
+        events = collect(engine, 1)
+        assert results_of(events)[0].outcome is Outcome.COMPLETED
+        assert [event.choice for event in events if isinstance(event, Decision)] == ["spawn"] * (number == 0)
+    engine.close()
+
+
+def test_a_stated_start_method_is_not_changed(make_plan: MakePlan) -> None:
+    engine = ProcessEngine(SLOTS, die_unless_spawned, "forkserver")
+    engine.start(make_plan(params={"driver": os.getpid()}), SLOTS[0])
+    assert results_of(collect(engine, 1))[0].outcome is Outcome.FAILED
+    engine.close()
+
+
+def test_a_killed_fork_server_is_replaced(make_plan: MakePlan) -> None:
+    engine = ProcessEngine(SLOTS, act, "forkserver")
+    engine.start(make_plan(0, params={"act": "wait"}), SLOTS[0])
+    server = psutil.Process(pid_of_waiting(engine)).parent()
+    assert server is not None
+    server.kill()
+    engine.start(make_plan(1), SLOTS[1])
+    events = collect(engine, 1)
+    assert [(result.number, result.outcome) for result in results_of(events)] == [(1, Outcome.COMPLETED)]
+    engine.close()
+
+
+def test_close_kills_a_worker_that_does_not_listen(make_plan: MakePlan) -> None:
+    engine = ProcessEngine(SLOTS, act)
+    engine.start(make_plan(params={"act": "wait"}), SLOTS[0])
+    pid = pid_of_waiting(engine)
+    os.kill(pid, signal.SIGSTOP)
+    engine.close()
+    assert wait_until_gone(pid)
+
+
+DRIVER = """
+import sys
+from mloptimizer.engines.process import ProcessEngine
+from tests.engines.contract import SLOTS, act
+from tests.engines.test_process import pid_of_waiting, plan_from_text
+
+if __name__ == "__main__":
+    engine = ProcessEngine(SLOTS, act, sys.argv[1])
+    engine.start(plan_from_text(sys.argv[2]), SLOTS[0])
+    print(pid_of_waiting(engine), flush=True)
+    while True:
+        engine.wait(1)
+"""
+
+
+def plan_from_text(directory: str) -> TrialPlan:
+    """Return a plan that waits; for a driver in another process."""
+    from mloptimizer.records import DatasetInfo, Phase
+
+    dataset = DatasetInfo("s", "classification", (8, 8, 1), 2, ("a", "b"), 1, 1, 1, (0.0,), (1.0,), "", "", 0, 0.2, 0)
+    return TrialPlan("s", 0, Phase.EXPLORATION, "line", "", {"act": "wait"}, dataset, 1, 1, 0, directory)
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_workers_end_when_their_driver_is_killed(tmp_path: Path, method: str) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    root = Path(__file__).parents[2]
+    driver = subprocess.Popen(
+        [sys.executable, str(script), method, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert driver.stdout is not None
+    worker = int(driver.stdout.readline())
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    assert wait_until_gone(worker)
