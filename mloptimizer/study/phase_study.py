@@ -1,0 +1,188 @@
+"""Is one phase of a study in Optuna: writes down what its trials are and how they end, and reads them back.
+
+Guarantees: what is known of a trial is written before its end is told; a value that is not finite is never a result;
+an epoch counts once.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from mloptimizer.records import Failure, FailureKind, Outcome, Phase, TrialResult
+from mloptimizer.study.suggestions import ParameterNames, categorical_kind, configuration_key, number_kind
+from mloptimizer.study.trials import TrialStatus, TrialSummary, summarize
+
+_MOST_INTERRUPTIONS = 3  # of a configuration: one that takes the driver down every time is given up
+_LONGEST_MESSAGE = 2000
+
+
+@dataclass
+class _Running:
+    trial: optuna.Trial
+    epochs: set[int] = field(default_factory=set)
+
+
+class PhaseStudy:
+    """The Optuna study of one phase, as its only writer uses it."""
+
+    def __init__(self, storage: BaseStorage, name: str, phase: Phase) -> None:
+        """Raise KeyError where the storage has no such study."""
+        self.phase = phase
+        self._optuna = optuna.load_study(study_name=name, storage=storage)
+        self._running: dict[int, _Running] = {}
+
+    def propose_with(self, sampler: BaseSampler, pruner: BasePruner) -> None:
+        """Use these from now on."""
+        self._optuna.sampler, self._optuna.pruner = sampler, pruner
+
+    @property
+    def maximizes(self) -> bool:
+        return self._optuna.direction == optuna.study.StudyDirection.MAXIMIZE
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        return self._optuna.user_attrs
+
+    def set_attribute(self, name: str, value: object) -> None:
+        self._optuna.set_user_attr(name, value)
+
+    def frozen_trials(self) -> list[FrozenTrial]:
+        """Return Optuna's trials, by number; not to be changed."""
+        return self._optuna.get_trials(deepcopy=False)
+
+    def trials(self) -> list[TrialSummary]:
+        return [summarize(trial, self.phase) for trial in self.frozen_trials()]
+
+    # Writing
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self._running)
+
+    def ask(self, distributions: Mapping[str, BaseDistribution] | None = None) -> optuna.Trial:
+        """Return the trial that waits the longest, or else a new one."""
+        return self._optuna.ask(dict(distributions or {}))
+
+    def enqueue(self, values: Mapping[str, Any], **facts: Any) -> None:
+        self._optuna.enqueue_trial(dict(values), user_attrs=facts)
+
+    def start(self, number: int, trial: optuna.Trial) -> None:
+        """From now on, the trial is known by this number and runs."""
+        self._running[number] = _Running(trial)
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        """Take an epoch's objective; True: the pruner wants to end the trial."""
+        running = self._running.get(number)
+        if running is None or not math.isfinite(value):
+            return False
+        if epoch not in running.epochs:
+            running.epochs.add(epoch)
+            running.trial.report(float(value), epoch)
+        return bool(running.trial.should_prune())  # some pruners return NumPy's
+
+    def finish(self, result: TrialResult) -> Outcome | None:
+        """Take a running trial's result and return its outcome; None where it was interrupted.
+
+        Raises:
+            ValueError: the trial is not running.
+        """
+        if result.number not in self._running:
+            raise ValueError(f"trial {result.number} is not running in the phase {self.phase}")
+        outcome, failure = result.outcome, result.failure
+        if outcome is Outcome.COMPLETED and (result.value is None or not math.isfinite(result.value)):
+            outcome, failure = Outcome.FAILED, Failure(FailureKind.NON_FINITE, f"the objective is {result.value}")
+        facts: dict[str, Any] = {
+            "metrics": {name: float(value) for name, value in result.metrics.items() if math.isfinite(value)},
+            "seconds": round(result.seconds, 3),
+        }
+        if outcome is Outcome.FAILED:
+            facts |= describe_failure(failure or Failure(FailureKind.ERROR, "the trial failed"))
+        self.tell(self._running[result.number].trial, outcome, result.value, **facts)
+        del self._running[result.number]
+        interrupted = failure is not None and failure.kind is FailureKind.INTERRUPTED
+        return None if interrupted else outcome
+
+    def tell(self, trial: optuna.Trial, outcome: Outcome, value: float | None = None, **facts: Any) -> None:
+        """Write down the facts, then end the trial; only a completed one has the value."""
+        status: str = outcome
+        if facts.get("failure") is FailureKind.INTERRUPTED:
+            status = TrialStatus.INTERRUPTED
+        elif "duplicate_of" in facts:
+            status = TrialStatus.DUPLICATE
+        for name, fact in {"outcome": status, **facts}.items():
+            trial.set_user_attr(name, fact)
+        if outcome is Outcome.COMPLETED:
+            self._optuna.tell(trial, value, TrialState.COMPLETE)
+        else:
+            self._optuna.tell(trial, state=TrialState.PRUNED if outcome is Outcome.PRUNED else TrialState.FAIL)
+
+    # Continuing
+
+    def end_leftovers(self) -> None:
+        """End as interrupted what a dead driver left running; in the hall of fame also what it left waiting."""
+        trials = self.frozen_trials()
+        waiting = [trial for trial in trials if trial.state is TrialState.WAITING]
+        leftovers = [optuna.Trial(self._optuna, t._trial_id) for t in trials if t.state is TrialState.RUNNING]
+        if self.phase is not Phase.EXPLORATION:
+            leftovers += [self._optuna.ask() for _ in waiting]
+        failure = Failure(FailureKind.INTERRUPTED, "the search ended while this trial ran")
+        for trial in leftovers:
+            self.tell(trial, Outcome.FAILED, **describe_failure(failure))
+
+    def tried(self) -> dict[str, int]:
+        """Return the first number of every configuration that is running or done, by its key."""
+        known: dict[str, int] = {}
+        for trial, summary in zip(self.frozen_trials(), self.trials(), strict=True):
+            if "params" in trial.user_attrs and (summary.outcome or summary.status is TrialStatus.RUNNING):
+                known.setdefault(configuration_key(summary.space, summary.params), trial.number)
+        return known
+
+    def unfinished(self) -> list[int]:
+        """Return the last trials of the configurations that were interrupted, and neither done nor given up since."""
+        tried, interrupted = self.tried(), Counter[str]()
+        last: dict[str, int] = {}
+        for trial, summary in zip(self.frozen_trials(), self.trials(), strict=True):
+            key = configuration_key(summary.space, summary.params)
+            if summary.status is TrialStatus.INTERRUPTED and "params" in trial.user_attrs and key not in tried:
+                interrupted[key] += 1
+                last[key] = trial.number
+        return sorted(number for key, number in last.items() if interrupted[key] < _MOST_INTERRUPTIONS)
+
+
+def describe_failure(failure: Failure) -> dict[str, Any]:
+    """Return the facts that a failed trial has in Optuna."""
+    return {"failure": failure.kind, "message": failure.message[:_LONGEST_MESSAGE]}
+
+
+def learn_names(names: ParameterNames, distributions: Mapping[str, BaseDistribution]) -> None:
+    """Let the names know which kinds of parameters Optuna has stored."""
+    for name, stored in distributions.items():
+        if isinstance(stored, CategoricalDistribution):
+            names.learn(name, categorical_kind(stored.choices))
+        elif isinstance(stored, IntDistribution):
+            names.learn(name, number_kind("int", stored.log))
+        elif isinstance(stored, FloatDistribution):
+            names.learn(name, number_kind("float", stored.log))
+
+
+def has_study(storage: BaseStorage, name: str) -> bool:
+    """Whether the storage has an Optuna study of this name."""
+    return any(study.study_name == name for study in storage.get_all_studies())
+
+
+def create_study(storage: BaseStorage, name: str, maximize: bool, attributes: Mapping[str, Any]) -> None:
+    """Create the Optuna study with its attributes, unless the storage has one of this name."""
+    if has_study(storage, name):
+        return
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize" if maximize else "minimize")
+    for key, value in attributes.items():
+        study.set_user_attr(key, value)

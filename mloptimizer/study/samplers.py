@@ -1,0 +1,82 @@
+"""Makes the sampler and the pruner that the settings name.
+
+Guarantees: a missing optional package is one line that names the extra; nothing is warned about or printed.
+"""
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from optuna import pruners, samplers
+from optuna.exceptions import ExperimentalWarning
+
+from mloptimizer.errors import UsageError
+from mloptimizer.settings import Settings
+
+_REDUCTION_FACTOR = 3  # of successive halving: Li et al. 2018, Hyperband, section 3.6 advises 3 or 4
+_PERCENTILE = 25.0  # the percentile pruner keeps the best quarter
+_FIRST_JUDGED_EPOCH = 2  # during warm-up, the first epoch says little about a model
+
+
+def make_sampler(settings: Settings, seed: int) -> samplers.BaseSampler:
+    """Return the sampler; what gp, cmaes and qmc cannot draw together (categories, branches) they leave to others.
+
+    Raises:
+        UsageError: the sampler needs an extra that is not installed.
+    """
+    logging.getLogger("optuna.samplers").setLevel(logging.ERROR)  # each value drawn apart would be warned about
+    with _no_experimental_warnings():
+        if settings.sampler == "random":
+            return samplers.RandomSampler(seed=seed)
+        if settings.sampler == "qmc":
+            return samplers.QMCSampler(
+                seed=seed, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False
+            )
+        tpe = samplers.TPESampler(multivariate=True, constant_liar=True, group=settings.sampler_group, seed=seed)
+        if settings.sampler == "gp":
+            _require("torch", settings.sampler)
+            return samplers.GPSampler(seed=seed, independent_sampler=tpe, warn_independent_sampling=False)
+        if settings.sampler == "cmaes":
+            _require("cmaes", settings.sampler)
+            return samplers.CmaEsSampler(seed=seed, independent_sampler=tpe, warn_independent_sampling=False)
+        return tpe
+
+
+def make_pruner(settings: Settings) -> pruners.BasePruner:
+    """Return the pruner of the exploration; its steps are epochs, counted from 1."""
+    startup = settings.pruner_startup_trials
+    with _no_experimental_warnings():
+        match settings.pruner:
+            case "none":
+                return pruners.NopPruner()
+            case "median":
+                return _median(startup)
+            case "percentile":
+                return pruners.PercentilePruner(_PERCENTILE, startup, _FIRST_JUDGED_EPOCH)
+            case "patient":
+                return pruners.PatientPruner(_median(startup), patience=1)
+            case "asha":
+                return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION_FACTOR)
+            case "hyperband":
+                return pruners.HyperbandPruner(1, settings.exploration_epochs, _REDUCTION_FACTOR)
+
+
+def _median(startup: int) -> pruners.MedianPruner:
+    return pruners.MedianPruner(startup, _FIRST_JUDGED_EPOCH)
+
+
+def _require(package: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UsageError(
+            f"sampler = {extra}: the package '{package}' is not installed. "
+            f"Install it: pip install 'mloptimizer[{extra}]', or choose tpe, qmc or random."
+        )
+
+
+@contextmanager
+def _no_experimental_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield

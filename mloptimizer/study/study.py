@@ -1,0 +1,274 @@
+"""Is the study: proposes configurations, prunes, keeps the results, and continues after a kill.
+
+Behind one study stand two of Optuna's, so that short and long trainings never mix in sampler and pruner: NAME holds the
+exploration, NAME with the hall-of-fame suffix the long trainings. A trial keeps its number for life. No
+configuration is trained twice, values that are not finite are never results, and no Optuna type leaves this module.
+
+The caller sees to it that one driver at a time opens a study: what is found running belongs to a driver that died.
+"""
+
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
+from optuna.storages import BaseStorage
+
+import mloptimizer
+from mloptimizer.errors import UsageError
+from mloptimizer.records import DatasetInfo, Failure, FailureKind, Objective, Outcome, Phase, TrialResult
+from mloptimizer.settings import Settings
+from mloptimizer.spaces import SearchSpace
+from mloptimizer.study.phase_study import (
+    PhaseStudy,
+    create_study,
+    describe_failure,
+    has_study,
+    learn_names,
+)
+from mloptimizer.study.samplers import make_pruner, make_sampler
+from mloptimizer.study.storage import open_storage, storage_errors, storage_place
+from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, configuration_key, draw, draw_unseen
+from mloptimizer.study.trials import Counts, TrialStatus, TrialSummary, count, summarize
+from mloptimizer.workspace import HALL_OF_FAME_SUFFIX, check_study_name
+
+_TRIES = 4  # proposals of the sampler before a configuration is drawn at random
+
+
+def open_study(url: str, journal: Path, name: str, settings: Settings, seed: int, objective: Objective) -> "Study":
+    """Return the study, created where it is new, ready to continue where it is not.
+
+    Trials that a dead driver left running are ended as interrupted; `ask` proposes their configurations first.
+
+    Args:
+        url: storage URL or path of a journal; empty: the workspace's `journal`.
+
+    Raises:
+        UsageError: the storage cannot be opened, the sampler is not installed, or the study ranks by another objective.
+        RunError: the storage failed.
+    """
+    storage = open_storage(url, journal)
+    with storage_errors(url, journal):
+        facts = {"objective": objective.metric, "seed": seed, "mloptimizer": mloptimizer.__version__}
+        create_study(storage, check_study_name(name), objective.maximize, facts)
+        study = Study(url, journal, storage, name)
+        _check_objective(study, objective, storage_place(url, journal))
+        study.prepare(settings, seed)
+        return study
+
+
+def list_study_names(url: str, journal: Path) -> list[str]:
+    """Return the names of all studies in the storage, also of those that mloptimizer did not make.
+
+    Raises:
+        UsageError: the storage cannot be opened.
+        RunError: the storage failed.
+    """
+    storage = open_storage(url, journal, read_only=True)
+    with storage_errors(url, journal):
+        return sorted(study.study_name for study in storage.get_all_studies())
+
+
+def _check_objective(study: "Study", objective: Objective, place: str) -> None:
+    stored = study.attributes.get("objective")
+    if stored is None:
+        raise UsageError(f"{place}: the study '{study.name}' was not made by mloptimizer. Choose another study name.")
+    if stored != objective.metric:
+        raise UsageError(
+            f"study '{study.name}': ranks its trials by {stored}, not by {objective.metric}. "
+            f"Continue with --set objective={stored}, or choose another study name."
+        )
+
+
+class Study:
+    """A study in its storage; every method raises `RunError` or `UsageError` where the storage fails."""
+
+    def __init__(self, url: str, journal: Path, storage: BaseStorage, name: str) -> None:
+        """For `open_study`."""
+        self.name = name
+        self._url, self._journal, self._storage = url, journal, storage
+        self._exploration = PhaseStudy(storage, name, Phase.EXPLORATION)
+        self._hall = self._load_hall() if has_study(storage, name + HALL_OF_FAME_SUFFIX) else None
+        self._names = ParameterNames()
+        self._seen: dict[str, int] = {}  # number by key of the configurations that are running or done
+        self._unfinished: list[int] = []
+        self._exhausted: frozenset[str] = frozenset()  # the spaces of which every configuration is known
+        self._random = random.Random(0)
+
+    def prepare(self, settings: Settings, seed: int) -> None:
+        """Take up what an earlier driver left, and be ready to propose."""
+        for study in filter(None, (self._exploration, self._hall)):
+            study.end_leftovers()
+        trials = self._exploration.frozen_trials()
+        for trial in trials:
+            learn_names(self._names, trial.distributions)
+        self._seen = self._exploration.tried()
+        self._unfinished = self._exploration.unfinished()
+        # A sampler that starts again with the same seed would propose its first trials again.
+        drawn = random.Random(f"{seed}:{len(trials)}").randrange(2**31) if trials else seed
+        self._random = random.Random(drawn)
+        self._exploration.propose_with(make_sampler(settings, drawn), make_pruner(settings))
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What is recorded about the study: objective, seed, mloptimizer (its version), dataset (its name)."""
+        with self._guard():
+            return self._exploration.attributes
+
+    def ask(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> Suggestion | None:
+        """Return the next configuration: one that an earlier run left unfinished, or else a new one.
+
+        Once all configurations are known, the trial ends at once with the result of its equal. None: all are known
+        and some of them still run, so that there is nothing to start now.
+        """
+        names = frozenset(space.name for space in spaces)
+        if names == self._exhausted and self._exploration.is_running:
+            return None
+        with self._guard():
+            self._record_dataset(dataset)
+            self._enqueue_unfinished(spaces)
+            for _ in range(_TRIES if names != self._exhausted else 0):
+                trial, drawn = self._propose(spaces, dataset)
+                if (twin := self._find_twin(drawn)) is None:
+                    return self._start(trial, drawn)
+                self._exploration.tell(trial, Outcome.FAILED, space=drawn.space, duplicate_of=twin)
+            if names != self._exhausted and not self._enqueue_unseen(spaces, dataset):
+                self._exhausted = names
+                if self._exploration.is_running:
+                    return None
+            trial, drawn = self._propose(spaces, dataset)
+            twin = self._find_twin(drawn)
+            return self._start(trial, drawn) if twin is None else self._reuse(trial, drawn, twin)
+
+    def _propose(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> tuple[optuna.Trial, Drawn]:
+        trial = self._exploration.ask()
+        with warnings.catch_warnings():  # a repeated value that an edited space no longer has is taken all the same
+            warnings.filterwarnings("ignore", "Fixed parameter")
+            drawn = draw(trial, spaces, dataset, self._names, self._guard)
+        learn_names(self._names, trial.distributions)
+        return trial, drawn
+
+    def _find_twin(self, drawn: Drawn) -> int | None:
+        return None if drawn.failure else self._seen.get(drawn.key)
+
+    def _start(self, trial: optuna.Trial, drawn: Drawn) -> Suggestion:
+        if drawn.failure:
+            facts = {"space": drawn.space, **describe_failure(drawn.failure), "traceback": drawn.failure.traceback}
+            self._exploration.tell(trial, Outcome.FAILED, **facts)
+        else:
+            trial.set_user_attr("space", drawn.space)
+            trial.set_user_attr("params", dict(drawn.params))
+            self._seen[drawn.key] = trial.number
+            self._exploration.start(trial.number, trial)
+        return Suggestion(trial.number, drawn.space, drawn.params, failure=drawn.failure)
+
+    def _reuse(self, trial: optuna.Trial, drawn: Drawn, number: int) -> Suggestion | None:
+        twin = summarize(self._exploration.frozen_trials()[number], Phase.EXPLORATION)
+        if twin.outcome is None:
+            self._exploration.tell(trial, Outcome.FAILED, space=drawn.space, duplicate_of=number)
+            return None
+        facts: dict[str, Any] = {"space": drawn.space, "params": dict(drawn.params), "reused_from": number}
+        if twin.value is None:
+            failure = twin.failure or Failure(FailureKind.ERROR, f"trial {number} with the same parameters failed")
+            self._exploration.tell(trial, Outcome.FAILED, **facts, **describe_failure(failure))
+            return Suggestion(trial.number, drawn.space, drawn.params, None, number, failure)
+        if twin.outcome is Outcome.PRUNED:
+            trial.report(twin.value, twin.epochs)
+        self._exploration.tell(trial, twin.outcome, twin.value, **facts, metrics=dict(twin.metrics))
+        return Suggestion(trial.number, drawn.space, drawn.params, twin.value, number)
+
+    def _enqueue_unseen(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> bool:
+        params = draw_unseen(spaces, dataset, self._names, self._seen, self._random)
+        if params is not None:
+            self._exploration.enqueue(params)
+        return params is not None
+
+    def _enqueue_unfinished(self, spaces: Sequence[SearchSpace]) -> None:
+        while self._unfinished:
+            trial = self._exploration.frozen_trials()[self._unfinished.pop(0)]
+            summary = summarize(trial, Phase.EXPLORATION)
+            known = configuration_key(summary.space, summary.params) in self._seen
+            if known or summary.space not in {space.name for space in spaces}:
+                continue
+            params = {name: value for name, value in trial.params.items() if not self._names.is_family(name)}
+            params[self._names.resolve_family(spaces)] = summary.space
+            self._exploration.enqueue(params, repeats=trial.number)
+            return
+
+    def start_hall_of_fame(self, number: int) -> None:
+        """Note that the long training of an explored trial starts."""
+        with self._guard():
+            if self._hall is None:
+                name = self.name + HALL_OF_FAME_SUFFIX
+                create_study(self._storage, name, self._exploration.maximizes, dict(self._exploration.attributes))
+                self._hall = self._load_hall()
+            explored = self._exploration.frozen_trials()[number]
+            facts = {name: explored.user_attrs[name] for name in ("space", "params")}
+            self._hall.enqueue(explored.params, trial=number, **facts)
+            self._hall.start(number, self._hall.ask(explored.distributions))
+
+    def report(self, number: int, epoch: int, value: float, phase: Phase = Phase.EXPLORATION) -> bool:
+        """Take the objective of an epoch, counted from 1; True: the trial should be pruned, never in the hall of fame.
+
+        Trials that are not running, values that are not finite and repeated epochs are ignored.
+        """
+        with self._guard():
+            study = self._study(phase)
+            return study is not None and study.report(number, epoch, value)
+
+    def finish(self, result: TrialResult, phase: Phase = Phase.EXPLORATION) -> None:
+        """Take the result of a running trial.
+
+        Raises:
+            ValueError: no such trial is running.
+        """
+        study = self._study(phase)
+        if study is None:
+            raise ValueError(f"study '{self.name}' has no phase {phase} yet")
+        with self._guard():
+            outcome = study.finish(result)
+        if phase is Phase.EXPLORATION and outcome is None:
+            self._seen = {key: number for key, number in self._seen.items() if number != result.number}
+
+    def trials(self, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
+        """Return all trials of the phase in the order in which they were proposed."""
+        with self._guard():
+            study = self._study(phase)
+            return study.trials() if study else []
+
+    def best(self, n: int, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
+        """Return at most n completed trials, the best first; of equals the older; reused ones are left out."""
+        found = [t for t in self.trials(phase) if t.status is TrialStatus.COMPLETED and t.reused_from is None]
+        sign = -1 if self._exploration.maximizes else 1
+        return sorted(found, key=lambda trial: sign * (trial.value or 0.0))[:n]
+
+    def outcomes(self, phase: Phase = Phase.EXPLORATION) -> list[Outcome]:
+        """Return how the trials ended that count as done; reused ones with the outcome that they took over."""
+        return [trial.outcome for trial in self.trials(phase) if trial.outcome is not None]
+
+    def counts(self, phase: Phase = Phase.EXPLORATION) -> Counts:
+        """Return how many trials there are of each kind."""
+        return count(self.trials(phase))
+
+    def _study(self, phase: Phase) -> PhaseStudy | None:
+        return self._exploration if phase is Phase.EXPLORATION else self._hall
+
+    def _load_hall(self) -> PhaseStudy:
+        hall = PhaseStudy(self._storage, self.name + HALL_OF_FAME_SUFFIX, Phase.HALL_OF_FAME)
+        hall.propose_with(RandomSampler(seed=0), NopPruner())  # every value is given
+        return hall
+
+    def _guard(self) -> AbstractContextManager[None]:
+        return storage_errors(self._url, self._journal)
+
+    def _record_dataset(self, dataset: DatasetInfo) -> None:
+        stored = self._exploration.attributes.get("dataset")
+        if stored is None:
+            self._exploration.set_attribute("dataset", dataset.name)
+        elif stored != dataset.name:
+            raise UsageError(f"study '{self.name}': searches {stored}, not {dataset.name}. Choose another study name.")

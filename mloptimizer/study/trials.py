@@ -1,0 +1,103 @@
+"""Reads what an Optuna trial means for mloptimizer: its status, configuration, value and failure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from mloptimizer.records import Failure, FailureKind, Outcome, Params, Phase
+
+
+class TrialStatus(StrEnum):
+    """How a trial stands; the first three are outcomes, the others do not count as done."""
+
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    WAITING = "waiting"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"  # by the person or by the end of the driver; its configuration is asked again
+    DUPLICATE = "duplicate"  # its configuration had been tried; another was asked instead
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """A trial of a study; in the hall of fame it has the number of its exploration."""
+
+    number: int
+    phase: Phase
+    status: TrialStatus
+    space: str
+    params: Params
+    value: float | None  # the objective; of a pruned trial the last one that it reported
+    epochs: int  # reported so far
+    seconds: float | None
+    metrics: Mapping[str, float]  # of the best epoch
+    failure: Failure | None
+    reused_from: int | None  # number of the equal trial whose result it took over
+    duplicate_of: int | None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the trial ended, if it counts as done."""
+        return Outcome(self.status) if self.status in set(Outcome) else None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many trials there are of each kind; every trial that is done is in one of the other four."""
+
+    done: int
+    completed: int
+    pruned: int
+    failed: int
+    reused: int
+    running: int
+
+
+def summarize(trial: FrozenTrial, phase: Phase) -> TrialSummary:
+    """Return what the Optuna trial means."""
+    attributes = trial.user_attrs
+    kind = attributes.get("failure")
+    failure = (
+        Failure(FailureKind(kind), attributes.get("message", ""), attributes.get("traceback", "")) if kind else None
+    )
+    # Optuna gives a pruned trial its last report as its value; only what is finite is ever reported.
+    return TrialSummary(
+        number=attributes.get("trial", trial.number),
+        phase=phase,
+        status=_read_status(trial.state, attributes),
+        space=attributes.get("space", ""),
+        params=attributes.get("params", {}),
+        value=trial.value,
+        epochs=len(trial.intermediate_values),
+        seconds=attributes.get("seconds"),
+        metrics=attributes.get("metrics", {}),
+        failure=failure,
+        reused_from=attributes.get("reused_from"),
+        duplicate_of=attributes.get("duplicate_of"),
+    )
+
+
+def _read_status(state: TrialState, attributes: Mapping[str, Any]) -> TrialStatus:
+    if state is TrialState.FAIL:
+        if attributes.get("outcome") == TrialStatus.INTERRUPTED:
+            return TrialStatus.INTERRUPTED
+        return TrialStatus.DUPLICATE if "duplicate_of" in attributes else TrialStatus.FAILED
+    return {
+        TrialState.COMPLETE: TrialStatus.COMPLETED,
+        TrialState.PRUNED: TrialStatus.PRUNED,
+        TrialState.RUNNING: TrialStatus.RUNNING,
+        TrialState.WAITING: TrialStatus.WAITING,
+    }[state]
+
+
+def count(trials: Iterable[TrialSummary]) -> Counts:
+    """Count the trials; one that took over another's result is counted as reused only."""
+    kinds = Counter("reused" if trial.reused_from is not None else str(trial.status) for trial in trials)
+    completed, pruned, failed, reused = (kinds[kind] for kind in ("completed", "pruned", "failed", "reused"))
+    done = completed + pruned + failed + reused
+    return Counts(done, completed, pruned, failed, reused, kinds["running"])
