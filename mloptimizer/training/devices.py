@@ -1,0 +1,128 @@
+"""Chooses the devices of this process and the strategy that trains on them.
+
+Guarantees: devices are configured once per process; a later trial reuses them, or gets one clear error when they do not
+fit. One device trains without a strategy, several under one `MirroredStrategy`.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import tensorflow as tf
+
+from mloptimizer.errors import RunError
+from mloptimizer.records import Slot
+
+Decide = Callable[[str, str, str], None]
+"""Records an automatic choice: topic, choice, reason."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a trial trains on."""
+
+    kind: str  # "GPU" or "CPU"
+    replicas: int
+    threads: int  # cores that the trial may use
+    strategy: Any = None  # tf.distribute.Strategy; None with one device
+    compute_capability: tuple[int, int] | None = None  # the lowest of its GPUs
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which variables are made."""
+        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+
+_strategies: dict[tuple[str, ...], Any] = {}
+
+
+def configure_devices(slot: Slot, cpu_replicas: int, decide: Decide) -> Devices:
+    """Return the slot's devices, configured; the environment has already hidden the GPUs of other slots.
+
+    Raises:
+        RunError: TensorFlow does not see the slot's GPUs, or this process already runs on other devices.
+    """
+    threads = len(slot.cpu_ids) or os.cpu_count() or 1
+    gpus = _visible_gpus(slot)
+    _before_start(lambda: _set_threads(threads, len(gpus)))
+    decide("threads", f"{threads} within an operation", f"the slot has {threads} cores")
+    if gpus:
+        return _on_gpus(gpus, threads, decide)
+    return _on_cpu(cpu_replicas, threads, decide)
+
+
+def count_gpus() -> int:
+    """Return how many GPUs TensorFlow sees in this process."""
+    return len(tf.config.list_physical_devices("GPU"))
+
+
+def _visible_gpus(slot: Slot) -> list[Any]:
+    gpus = tf.config.list_physical_devices("GPU")
+    wanted = len(slot.gpu_ids)
+    if wanted > len(gpus):
+        raise RunError(
+            f"slot {slot.name}: has {wanted} GPUs but TensorFlow sees {len(gpus)}. Install the GPU build with "
+            "pip install 'mloptimizer[gpu]', and ask `mloptimizer doctor`."
+        )
+    chosen = gpus[:wanted]
+    if len(gpus) > wanted:
+        _before_start(lambda: tf.config.set_visible_devices(chosen, "GPU"))
+    for gpu in chosen:
+        _before_start(partial(tf.config.experimental.set_memory_growth, gpu, True))
+    return chosen
+
+
+def _before_start(configure: Callable[[], None]) -> None:
+    """Call what can only be set before TensorFlow has started its devices; a later trial keeps what was set."""
+    with contextlib.suppress(RuntimeError):
+        configure()
+
+
+def _set_threads(threads: int, gpus: int) -> None:
+    """Let an operation use the slot's cores, and a few operations run at once: two, and two more for each GPU to feed."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(2 + 2 * gpus)
+
+
+def _on_gpus(gpus: list[Any], threads: int, decide: Decide) -> Devices:
+    capability = min(_compute_capability(gpu) for gpu in gpus)
+    if len(gpus) == 1:
+        decide("strategy", "none", "one GPU needs no strategy")
+        return Devices("GPU", 1, threads, compute_capability=capability)
+    names = tuple(gpu.name for gpu in tf.config.list_logical_devices("GPU")[: len(gpus)])
+    decide("strategy", "MirroredStrategy", f"{len(gpus)} GPUs train one model")
+    decide("cross-device ops", "NcclAllReduce", "the gradients are summed over physical NVIDIA GPUs")
+    strategy = _mirrored(names, tf.distribute.NcclAllReduce())
+    return Devices("GPU", len(names), threads, strategy, capability)
+
+
+def _compute_capability(gpu: Any) -> tuple[int, int]:
+    major, minor = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+    return int(major), int(minor)
+
+
+def _on_cpu(replicas: int, threads: int, decide: Decide) -> Devices:
+    if replicas == 1:
+        decide("strategy", "none", "one CPU needs no strategy")
+        return Devices("CPU", 1, threads)
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    parts = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
+    _before_start(lambda: tf.config.set_logical_device_configuration(cpu, parts))
+    devices = tf.config.list_logical_devices("CPU")
+    if len(devices) < replicas:
+        raise RunError(
+            f"cpu_replicas = {replicas}: this process has already started with {len(devices)} logical CPUs. "
+            "Train it in a process of its own."
+        )
+    decide("strategy", "MirroredStrategy", f"cpu_replicas = {replicas} splits the CPU into logical devices")
+    decide("cross-device ops", "ReductionToOneDevice", "NCCL only joins GPUs, and logical CPUs share one memory")
+    names = tuple(device.name for device in devices[:replicas])
+    return Devices("CPU", replicas, threads, _mirrored(names, tf.distribute.ReductionToOneDevice()))
+
+
+def _mirrored(names: tuple[str, ...], cross_device_ops: Any) -> Any:
+    if names not in _strategies:
+        _strategies[names] = tf.distribute.MirroredStrategy(list(names), cross_device_ops=cross_device_ops)
+    return _strategies[names]

@@ -1,0 +1,89 @@
+"""Builds the network of a search space and checks that it can be trained; keeps and reads its weights."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from mloptimizer.errors import RunError, UsageError
+from mloptimizer.files import file_error
+from mloptimizer.records import DatasetInfo, Params
+from mloptimizer.spaces import SearchSpace, load_space
+from mloptimizer.training.failures import SpaceError
+
+
+def build_network(name: str, source: str, params: Params, dataset: DatasetInfo) -> Any:
+    """Return the built `keras.Model` of the space: images of the data set in, logits of shape (batch, classes) out.
+
+    The images are float32, standardised per channel.
+
+    Raises:
+        SpaceError: the text is no search space, its `build` raised, or returned something else.
+    """
+    place = f"search space '{name}'"
+    try:
+        space: SearchSpace = load_space(name, source, place)
+    except UsageError as error:
+        raise SpaceError(str(error)) from error.__cause__ or error
+    try:
+        network = space.build(params, dataset)
+    except Exception as error:  # the person's own code may raise anything
+        text = " ".join(str(error).split())
+        raise SpaceError(f"{place}: build raised {type(error).__name__}: {text}") from error
+    wrong = _what_is_wrong(network, dataset)
+    if wrong:
+        raise SpaceError(f"{place}: build returned {wrong}.")
+    return network
+
+
+def _what_is_wrong(network: Any, dataset: DatasetInfo) -> str:
+    """Return in words what keeps the model from being trained; empty when nothing does."""
+    if not isinstance(network, keras.Model):
+        return f"a {type(network).__name__}, not a keras.Model"
+    if not network.built or not getattr(network, "inputs", None):
+        return "a model without a keras.Input. Make it with keras.Model(inputs, outputs) or a built keras.Sequential"
+    if len(network.inputs) != 1 or len(network.outputs) != 1:
+        return f"a model with {len(network.inputs)} inputs and {len(network.outputs)} outputs, not one of each"
+    return _what_does_not_fit(network, (None, *dataset.input_shape), (None, dataset.classes))
+
+
+def _what_does_not_fit(network: Any, inputs: tuple[int | None, ...], outputs: tuple[int | None, ...]) -> str:
+    if tuple(network.inputs[0].shape) != inputs:
+        return f"a model for inputs of shape {tuple(network.inputs[0].shape)}, not {inputs}"
+    if tuple(network.outputs[0].shape) != outputs:
+        return f"a model with outputs of shape {tuple(network.outputs[0].shape)}, not {outputs}"
+    last = network.layers[-1]
+    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
+        return "a model that ends in a softmax. Leave it out: the outputs must be logits"
+    return "" if network.trainable_weights else "a model without trainable weights"
+
+
+def load_weights(network: Any, path: str) -> None:
+    """Give the network the weights of the file.
+
+    Raises:
+        RunError: the file is missing, damaged, or of another architecture.
+    """
+    try:
+        network.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(f"{path}: the weights cannot be loaded ({reason}). Train the model again.") from error
+
+
+def save_weights(network: Any, path: Path) -> None:
+    """Write the whole file of weights, or leave what was there.
+
+    Raises:
+        UsageError: the folder cannot be written.
+        RunError: the disk is full or failed.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
+            temporary = Path(folder) / path.name
+            network.save_weights(temporary)
+            temporary.replace(path)
+    except OSError as error:
+        raise file_error(path, error) from error

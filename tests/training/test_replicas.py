@@ -1,0 +1,108 @@
+"""Several replicas train exactly as one device does with the same global batch."""
+
+from dataclasses import replace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mloptimizer.records import Slot
+from mloptimizer.training.devices import Devices, configure_devices
+from mloptimizer.training.model import Objectives, TrainableModel
+from mloptimizer.training.network import build_network
+from mloptimizer.training.optimizers import make_optimizer
+from mloptimizer.training.precision import precision_policy
+
+GLOBAL_BATCH = 64
+RATES = {"adamw": 3e-3, "sgd": 0.05, "lion": 3e-4}
+
+
+def weights_of(path: str) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def on_replicas(make_training_plan: Any, replicas: int, optimizer: str, **settings: Any) -> Any:
+    """The global batch and the scaled learning rate are the same for any number of replicas."""
+    params = {"optimizer": optimizer, "learning_rate": RATES[optimizer] / replicas, "weight_decay": 0.05}
+    settings = {
+        "cpu_replicas": replicas,
+        "batch_size": GLOBAL_BATCH // replicas,
+        "batch_size_multiplier": 1,
+        **settings,
+    }
+    return make_training_plan(settings, params={**params, "label_smoothing": 0.1})
+
+
+@pytest.mark.parametrize(("optimizer", "counts"), [("adamw", (1, 2, 4)), ("sgd", (1, 2)), ("lion", (1, 2))])
+def test_several_replicas_train_exactly_as_one(
+    make_training_plan: Any, completed: Any, optimizer: str, counts: tuple[int, ...]
+) -> None:
+    runs = [completed(on_replicas(make_training_plan, replicas, optimizer)) for replicas in counts]
+    weights = [weights_of(run.result.weights) for run in runs]
+    for run, found in zip(runs[1:], weights[1:], strict=True):
+        for metric in ("loss", "val_loss", "accuracy", "val_accuracy", "val_top_k_accuracy", "learning_rate"):
+            assert run.curve(metric) == pytest.approx(runs[0].curve(metric), abs=2e-5), metric
+        for name, expected in weights[0].items():
+            np.testing.assert_allclose(found[name], expected, atol=2e-5, err_msg=name)
+
+
+def test_gradients_are_clipped_after_the_sum_over_the_replicas(make_training_plan: Any, completed: Any) -> None:
+    one, two = (
+        completed(on_replicas(make_training_plan, replicas, "sgd", global_clipnorm=0.05)) for replicas in (1, 2)
+    )
+    free = completed(on_replicas(make_training_plan, 1, "sgd", global_clipnorm=0))
+    assert two.curve("val_loss") == pytest.approx(one.curve("val_loss"), abs=2e-5)
+    assert free.curve("val_loss") != pytest.approx(one.curve("val_loss"), abs=2e-2)
+
+
+def test_every_replica_is_used(make_training_plan: Any, completed: Any) -> None:
+    done = completed(make_training_plan({"cpu_replicas": 2, "batch_size": 32}))
+    assert done.decision("strategy").choice == "MirroredStrategy"
+    assert done.decision("global batch").choice == "128"
+    assert done.decision("learning-rate scale").choice == "4"
+
+
+def test_the_statistics_of_batch_normalisation_are_those_that_were_validated(
+    make_training_plan: Any, completed: Any, validate: Any
+) -> None:
+    plan = make_training_plan({"cpu_replicas": 2, "batch_size": 32})
+    plan = replace(
+        plan, space_source=plan.space_source.replace("LayerNormalization()", "BatchNormalization(momentum=0.8)")
+    )
+    trained = completed(plan).result
+    assert validate(plan, trained.weights)["loss"] == pytest.approx(trained.metrics["val_loss"], abs=1e-5)
+
+
+def half_precision_model(make_training_plan: Any, devices: Devices) -> Any:
+    plan = make_training_plan()
+    with precision_policy("mixed_float16"), devices.scope():
+        network = build_network("tiny", plan.space_source, {}, plan.dataset)
+        model = TrainableModel(network, Objectives(10, 5))
+        optimizer = make_optimizer({"optimizer": "sgd"}, 0.1, model.trainable_variables, 1.0, scale_loss=True)
+        model.compile(optimizer, auto_scale_loss=False)
+    return model
+
+
+def test_a_float16_batch_that_overflows_on_the_second_replica_changes_only_the_loss_scale(
+    make_training_plan: Any,
+) -> None:
+    devices = configure_devices(Slot("cpu0"), 2, lambda *_: None)
+    model = half_precision_model(make_training_plan, devices)
+    before, scale = model.get_weights(), float(model.optimizer.dynamic_scale.numpy())
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype("float32")
+    images[4:] = 1e30  # overflows in float16
+    labels = np.arange(8, dtype="int32")
+    model.fit(tf.data.Dataset.from_tensor_slices((images, labels)).batch(8), verbose=0)
+    assert float(model.optimizer.dynamic_scale.numpy()) == scale / 2
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_more_replicas_than_the_process_has_devices_fail_with_one_clear_line(make_training_plan: Any, run: Any) -> None:
+    failure = run(make_training_plan({"cpu_replicas": 8})).result.failure
+    assert "cpu_replicas = 8: this process has already started with 4 logical CPUs" in failure.message
