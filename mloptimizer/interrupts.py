@@ -1,0 +1,45 @@
+"""Lets Ctrl-C, a polite kill and a closed terminal end a search without tearing its records."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+
+class StopSignals:
+    """Turns the signals that ask the driver to end into KeyboardInterrupt, but only where nothing can be torn."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._open = True  # until the search says otherwise
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Break off what may be broken off; otherwise at the next chance."""
+        self._asked = True
+        if self._open:
+            self._open = False
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Allow KeyboardInterrupt inside, and no more after the first use outside."""
+        self._open = True
+        try:
+            if self._asked:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._open = False
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopSignals]:
+    """Receive the signals inside the block, and give them back to whoever had them after it."""
+    stop = StopSignals()
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), stop.receive) for name in names}
+    try:
+        yield stop
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

@@ -1,0 +1,168 @@
+"""Keeps what a study learned as files that a person can read without mloptimizer: JSON and JSON lines.
+
+    STUDY/study.json                     data set, settings and seed of the study
+    STUDY/search_spaces/NAME.py          the text of each search space as it was used
+    STUDY/trial_00007/plan.json          what was trained
+    STUDY/trial_00007/epochs.jsonl       one line per epoch
+    STUDY/trial_00007/result.json        how it ended; missing while it runs
+    STUDY/trial_00007/model.weights.h5   weights of the best epoch, of trials worth keeping
+    STUDY/hall_of_fame_00007/            the same for the long training of trial 7
+    STUDY/verdict.json                   every reading of the test set
+
+The driver is the only writer. Whole files appear at once; a torn last line of a growing one is left out by the reader.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mloptimizer.files import append_line, line_of_json, read_json, read_json_lines, write_json, write_text
+from mloptimizer.records import EpochRecord, Outcome, Phase, TrialPlan, TrialResult, to_json
+from mloptimizer.workspace import Workspace
+
+PLAN, EPOCHS, RESULT, WEIGHTS = "plan.json", "epochs.jsonl", "result.json", "model.weights.h5"
+
+EPOCH_COLUMNS = {
+    "epoch": "number of the epoch, from 1",
+    "seconds": "wall time of the epoch, validation included, s",
+    "loss": "mean training loss, label smoothing and regularisation included",
+    "accuracy": "share of the training images classified rightly, 0 to 1",
+    "top_k_accuracy": "share of the training images whose class is among the k likeliest, 0 to 1",
+    "val_loss": "mean cross-entropy on the validation split, without label smoothing",
+    "val_accuracy": "accuracy on the validation split, 0 to 1",
+    "val_top_k_accuracy": "top-k accuracy on the validation split, 0 to 1",
+    "learning_rate": "learning rate at the end of the epoch",
+    "images_per_second": "training images per second of training, validation not counted",
+}
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What is on disk about one training: `plan` and `result` as JSON data, `result` empty while it runs."""
+
+    plan: Mapping[str, Any]
+    epochs: tuple[Mapping[str, Any], ...]
+    result: Mapping[str, Any]
+    directory: Path
+
+    @property
+    def weights(self) -> Path | None:
+        """The kept weights of the best epoch, or None."""
+        path = self.directory / WEIGHTS
+        return path if path.is_file() else None
+
+
+class MetricsStore:
+    """Writes and reads the records of one study."""
+
+    def __init__(self, workspace: Workspace, study: str) -> None:
+        self._workspace = workspace
+        self._study = study
+
+    def write_study(self, facts: Mapping[str, Any], spaces: Mapping[str, str]) -> None:
+        """Write the study's facts and the text of each of its search spaces, and the folder's README."""
+        write_json(self._workspace.study_file(self._study), facts)
+        for name, source in spaces.items():
+            write_text(self._workspace.space_snapshot(self._study, name), source)
+        readme = self._workspace.metrics / "README.md"
+        if not readme.exists():
+            write_text(readme, render_metrics_readme())
+
+    def read_study(self) -> dict[str, Any]:
+        """Return the study's facts. Raises UsageError where they are missing or damaged."""
+        return read_json(self._workspace.study_file(self._study))
+
+    def read_space(self, name: str) -> str:
+        """Return the text of the search space as the study used it."""
+        return self._workspace.space_snapshot(self._study, name).read_text(encoding="utf-8")
+
+    def start(self, plan: TrialPlan) -> None:
+        """Write the plan; what an interrupted training of the same number and phase had left is replaced."""
+        folder = self._folder(plan.number, plan.phase)
+        for name in (EPOCHS, RESULT, WEIGHTS):
+            (folder / name).unlink(missing_ok=True)
+        record = to_json(plan)
+        del record["space_source"]  # it stands once, in STUDY/search_spaces
+        write_json(folder / PLAN, {**record, "started_utc": _now()})
+
+    def record(self, phase: Phase, epoch: EpochRecord) -> None:
+        """Append the epoch."""
+        line = {"epoch": epoch.epoch, "seconds": epoch.seconds, **epoch.metrics}
+        append_line(self._folder(epoch.number, phase) / EPOCHS, line_of_json(line))
+
+    def finish(self, phase: Phase, result: TrialResult) -> None:
+        """Write how the trial ended."""
+        write_json(self._folder(result.number, phase) / RESULT, {**to_json(result), "ended_utc": _now()})
+
+    def keep_weights(self, phase: Phase, numbers: Collection[int]) -> None:
+        """Remove the weights of every ended training of the phase but the given ones."""
+        for record in self.trials(phase):
+            if record.result and record.weights and record.plan["number"] not in numbers:
+                record.weights.unlink(missing_ok=True)
+
+    def add_verdict(self, result: TrialResult, source: Phase) -> None:
+        """Add one reading of the test set by the weights of that phase; an extended study may have several."""
+        reading = {"trial": result.number, "phase": source.value, "read_utc": _now(), **to_json(result)["metrics"]}
+        write_json(self._workspace.verdict_file(self._study), {"readings": [*self.verdicts(), reading]})
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Return the readings of the test set, oldest first."""
+        path = self._workspace.verdict_file(self._study)
+        return list(read_json(path)["readings"]) if path.is_file() else []
+
+    def trial(self, number: int, phase: Phase = Phase.EXPLORATION) -> TrialRecord | None:
+        """Return the record of one training, or None where there is none."""
+        folder = self._folder(number, phase)
+        if not (folder / PLAN).is_file():
+            return None
+        result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
+        return TrialRecord(read_json(folder / PLAN), tuple(read_json_lines(folder / EPOCHS)), result, folder)
+
+    def trials(self, phase: Phase = Phase.EXPLORATION) -> list[TrialRecord]:
+        """Return the records of every training of the phase, by number."""
+        prefix = self._folder(0, phase).name.removesuffix("00000")
+        folders = self._workspace.study(self._study).glob(f"{prefix}*/{PLAN}")
+        numbers = sorted(int(path.parent.name.removeprefix(prefix)) for path in folders)
+        return [record for number in numbers if (record := self.trial(number, phase))]
+
+    def weights(self, number: int) -> tuple[Path, Phase] | None:
+        """Return the best kept weights of the trial and the phase that they come from: the long training's first."""
+        for phase in (Phase.HALL_OF_FAME, Phase.EXPLORATION):
+            record = self.trial(number, phase)
+            if record and record.weights and record.result.get("outcome") == Outcome.COMPLETED:
+                return record.weights, phase
+        return None
+
+    def _folder(self, number: int, phase: Phase) -> Path:
+        return self._workspace.trial(self._study, number, phase)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def render_metrics_readme() -> str:
+    """Return the README of the folder: what each file and each column is, with units."""
+    rows = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in EPOCH_COLUMNS.items())
+    return f"""# metrics_data: what the searches learned
+
+| file | what it holds |
+|---|---|
+| `studies.journal` | the Optuna storage of this workspace: `mloptimizer dashboard` shows it |
+| `STUDY/study.json` | data set, settings and seed of the study |
+| `STUDY/search_spaces/NAME.py` | the text of each search space as it was used |
+| `STUDY/trial_00007/plan.json` | what was trained: space, parameters, epochs, seed, data set, settings |
+| `STUDY/trial_00007/epochs.jsonl` | one line per epoch, see below |
+| `STUDY/trial_00007/result.json` | outcome, value, best epoch's figures, seconds spent (build, fit, …), failure |
+| `STUDY/trial_00007/model.weights.h5` | weights of the best epoch; only of trials that are worth keeping |
+| `STUDY/hall_of_fame_00007/` | the same four files for the long training of trial 7 |
+| `STUDY/verdict.json` | every reading of the test set |
+
+    pandas.read_json("metrics_data/STUDY/trial_00007/epochs.jsonl", lines=True)
+
+| column of epochs.jsonl | meaning |
+|---|---|
+{rows}
+"""

@@ -1,0 +1,247 @@
+"""What each phase of a search trains next, and what it does with the results."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mloptimizer.metrics_store import MetricsStore
+from mloptimizer.records import (
+    DatasetInfo,
+    EpochRecord,
+    Objective,
+    Outcome,
+    Params,
+    Phase,
+    TrialPlan,
+    TrialResult,
+)
+from mloptimizer.settings import Settings
+from mloptimizer.spaces import SearchSpace
+from mloptimizer.study.study import Study
+from mloptimizer.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all phases of one search share."""
+
+    name: str  # of the study
+    study: Study
+    spaces: Mapping[str, SearchSpace]
+    dataset: DatasetInfo
+    settings: Settings
+    seed: int
+    workspace: Workspace
+    store: MetricsStore
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.settings.objective)
+
+    def plan(
+        self,
+        number: int,
+        phase: Phase,
+        space: str,
+        params: Params,
+        *,
+        epochs: int = 0,
+        patience: int = 0,
+        weights: str = "",
+    ) -> TrialPlan:
+        """Return the plan; its seed depends on the study's seed and the trial's number alone."""
+        return TrialPlan(
+            study=self.name,
+            number=number,
+            phase=phase,
+            space=space,
+            space_source=self.spaces[space].source,
+            params=params,
+            dataset=self.dataset,
+            epochs=epochs,
+            patience=patience,
+            seed=random.Random(f"{self.seed}:{number}").randrange(2**31),
+            directory=str(self.workspace.trial(self.name, number, phase).resolve()),
+            initial_weights=weights,
+            settings=self.settings.model_copy(update={"storage": ""}),  # workers need no database, and no password
+        )
+
+
+class PhaseRun(Protocol):
+    """One phase of a search: the loop asks it for plans and brings it epochs and results."""
+
+    phase: Phase
+
+    def next_plan(self) -> TrialPlan | None:
+        """Return what to train next; None: nothing at the moment."""
+        ...
+
+    def report(self, record: EpochRecord) -> bool:
+        """Take an epoch's figures; True: the trial is to be pruned."""
+        ...
+
+    def finish(self, result: TrialResult) -> None:
+        """Take a trial's result."""
+        ...
+
+    def total(self) -> int:
+        """Return how many trials the phase has in all."""
+        ...
+
+    def ended(self) -> Sequence[Outcome]:
+        """Return the outcomes of its ended trials, of earlier runs too."""
+        ...
+
+    def best(self) -> tuple[int, float] | None:
+        """Return number and value of its best trial."""
+        ...
+
+
+class Exploration:
+    """Short trainings of many models, proposed by the study; weights stay only of those that may enter the hall."""
+
+    phase = Phase.EXPLORATION
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._running: set[int] = set()
+
+    def next_plan(self) -> TrialPlan | None:
+        """Return the study's next proposal; None when all trials are ended or running, or none can be proposed now."""
+        settings = self._job.settings
+        while len(self.ended()) + len(self._running) < self.total():
+            suggestion = self._job.study.ask(list(self._job.spaces.values()), self._job.dataset)
+            if suggestion is None:
+                return None
+            if suggestion.reused is None and suggestion.failure is None:
+                self._running.add(suggestion.number)
+                return self._job.plan(
+                    suggestion.number,
+                    self.phase,
+                    suggestion.space,
+                    suggestion.params,
+                    epochs=settings.exploration_epochs,
+                    patience=settings.exploration_patience,
+                )
+        return None
+
+    def report(self, record: EpochRecord) -> bool:
+        """Report to the study; its pruner decides, but not after the last epoch: then there is nothing to save."""
+        value = record.metrics[self._job.settings.objective]
+        prune = self._job.study.report(record.number, record.epoch, value)
+        return prune and record.epoch < self._job.settings.exploration_epochs
+
+    def finish(self, result: TrialResult) -> None:
+        """Tell the study, and remove the weights of every trial that is not among the best."""
+        self._running.discard(result.number)
+        self._job.study.finish(result, self.phase)
+        keep = {trial.number for trial in self._job.study.best(self._job.settings.hall_of_fame_size, self.phase)}
+        self._job.store.keep_weights(self.phase, keep)
+
+    def total(self) -> int:
+        return self._job.settings.trials
+
+    def ended(self) -> Sequence[Outcome]:
+        return self._job.study.outcomes(self.phase)
+
+    def best(self) -> tuple[int, float] | None:
+        return best_of(self._job, self.phase)
+
+
+class HallOfFame:
+    """The long training of the best models of the exploration; nothing is pruned."""
+
+    phase = Phase.HALL_OF_FAME
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        size = min(job.settings.hall_of_fame_size, job.study.counts().completed // 2)
+        self._members = job.study.best(size, Phase.EXPLORATION)
+        trained = {trial.number for trial in job.study.trials(self.phase) if trial.outcome is not None}
+        self._waiting = [member for member in self._members if member.number not in trained]
+
+    def next_plan(self) -> TrialPlan | None:
+        """Return the best member that is still to be trained."""
+        if not self._waiting:
+            return None
+        member, settings = self._waiting.pop(0), self._job.settings
+        self._job.study.start_hall_of_fame(member.number)
+        kept = self._job.store.trial(member.number)
+        warm = kept.weights if settings.warm_start_hall_of_fame and kept else None
+        return self._job.plan(
+            member.number,
+            self.phase,
+            member.space,
+            member.params,
+            epochs=settings.hall_of_fame_epochs,
+            patience=settings.hall_of_fame_patience,
+            weights=str(warm.resolve()) if warm else "",
+        )
+
+    def report(self, record: EpochRecord) -> bool:
+        """Report to the study; never pruned."""
+        self._job.study.report(record.number, record.epoch, record.metrics[self._job.settings.objective], self.phase)
+        return False
+
+    def finish(self, result: TrialResult) -> None:
+        """Tell the study; a completed member's exploration weights have served."""
+        self._job.study.finish(result, self.phase)
+
+    def total(self) -> int:
+        return len(self._members)
+
+    def ended(self) -> Sequence[Outcome]:
+        members = {member.number for member in self._members}
+        trials = self._job.study.trials(self.phase)
+        return [trial.outcome for trial in trials if trial.number in members and trial.outcome is not None]
+
+    def best(self) -> tuple[int, float] | None:
+        return best_of(self._job, self.phase)
+
+
+class Verdict:
+    """The winner's one reading of the test set."""
+
+    phase = Phase.VERDICT
+
+    def __init__(self, job: Job, winner: int, source: Phase) -> None:
+        self._job = job
+        self._winner = winner
+        self._source = source
+        self._result: TrialResult | None = None
+        self._started = False
+
+    def next_plan(self) -> TrialPlan | None:
+        """Return the winner with its kept weights, once."""
+        record = self._job.store.trial(self._winner, self._source)
+        if self._started or record is None or record.weights is None:
+            return None
+        self._started = True
+        return self._job.plan(
+            self._winner, self.phase, record.plan["space"], record.plan["params"], weights=str(record.weights.resolve())
+        )
+
+    def report(self, record: EpochRecord) -> bool:
+        return False
+
+    def finish(self, result: TrialResult) -> None:
+        """Keep the reading with the study's records."""
+        self._result = result
+        if result.outcome is Outcome.COMPLETED:
+            self._job.store.add_verdict(result, self._source)
+
+    def total(self) -> int:
+        return 1
+
+    def ended(self) -> Sequence[Outcome]:
+        return [self._result.outcome] if self._result else []
+
+    def best(self) -> tuple[int, float] | None:
+        return None
+
+
+def best_of(job: Job, phase: Phase) -> tuple[int, float] | None:
+    """Return number and value of the phase's best trial, or None."""
+    best = job.study.best(1, phase)
+    return (best[0].number, best[0].value) if best and best[0].value is not None else None

@@ -1,0 +1,65 @@
+"""Writes every event of a search to its file: epochs and results, hardware rows, automatic choices."""
+
+import logging
+from datetime import UTC, datetime
+
+from mloptimizer.errors import MloptimizerError
+from mloptimizer.files import append_line, write_text
+from mloptimizer.hardware.log import HardwareLog, columns, render_log_readme
+from mloptimizer.metrics_store import MetricsStore
+from mloptimizer.records import Decision, EpochRecord, Event, HardwareSample, Phase, Slot, TrialPlan, TrialResult
+from mloptimizer.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder:
+    """The one writer of a study's records."""
+
+    def __init__(self, workspace: Workspace, study: str, store: MetricsStore) -> None:
+        self._workspace = workspace
+        self._study = study
+        self._store = store
+        self._plans: dict[int, TrialPlan] = {}
+        self._logs: dict[int, HardwareLog] = {}
+
+    def start(self, plan: TrialPlan, slot: Slot) -> None:
+        """Write the plan and open the trial's hardware log; the log of an interrupted attempt is replaced."""
+        self._plans[plan.number] = plan
+        self._store.start(plan)
+        readme = self._workspace.hardware_logs / "README.md"
+        if not readme.exists():
+            write_text(readme, render_log_readme())
+        path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
+        path.unlink(missing_ok=True)
+        self._logs[plan.number] = HardwareLog(path, columns(len(slot.gpu_ids)))
+
+    def record(self, event: Event) -> None:
+        """Write the event; events of a trial that is not running here are dropped."""
+        if isinstance(event, Decision):
+            self.note(event)
+        elif plan := self._plans.get(event.number):
+            if isinstance(event, EpochRecord):
+                self._store.record(plan.phase, event)
+            elif isinstance(event, HardwareSample):
+                self._append_row(event)
+            else:
+                self._finish(plan.phase, event)
+
+    def _append_row(self, sample: HardwareSample) -> None:
+        try:
+            self._logs[sample.number].append(sample.row)
+        except MloptimizerError as error:  # a full disk costs rows, not the search
+            logger.warning("hardware log: %s", error)
+
+    def _finish(self, phase: Phase, result: TrialResult) -> None:
+        self._store.finish(phase, result)
+        self._logs.pop(result.number).close()
+        del self._plans[result.number]
+
+    def note(self, decision: Decision) -> None:
+        """Append the automatic choice and its reason to `debug_strategy.log`."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        who = "driver" if decision.number is None else f"trial {decision.number}"
+        line = f"{now}  {self._study}  {who}  {decision.topic}: {decision.choice}  ({decision.reason})"
+        append_line(self._workspace.strategy_log, line.replace("\n", " "))

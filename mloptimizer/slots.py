@@ -1,0 +1,73 @@
+"""Divides this machine into slots: which GPUs and which cores a trial gets."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from mloptimizer.errors import UsageError
+from mloptimizer.hardware.nvml import Gpu
+from mloptimizer.records import Decision, Slot
+from mloptimizer.settings import Settings
+
+MEMORY_PER_WORKER_MB = 1500  # a TensorFlow process with a small model and its data
+_CORES_SHARED_BY_SMALL_MACHINES = 4  # up to here a core each trains most models per hour; above, two
+
+
+def plan_slots(
+    gpus: Sequence[Gpu], cpus: Sequence[int], memory_mb: float, trials: int, settings: Settings
+) -> tuple[list[Slot], Decision]:
+    """Return the slots for so many trials, and the choice with its reason.
+
+    Args:
+        gpus: those that may be used; none: the cores are divided among `workers` slots.
+        cpus: the logical cores that may be used.
+        memory_mb: the memory that is free, MB.
+        trials: how many are still to be trained.
+
+    Raises:
+        UsageError: the settings ask for more GPUs per trial than there are.
+    """
+    if gpus:
+        return _gpu_slots(gpus, cpus, trials, settings)
+    count, reason = _count_workers(len(cpus), memory_mb, trials, settings)
+    slots = [Slot(f"cpu{index}", cpu_ids=share) for index, share in enumerate(_share(cpus, count))]
+    return slots, Decision(None, "slots", f"{count} on {len(cpus)} cores", reason)
+
+
+def _count_workers(cores: int, memory_mb: float, trials: int, settings: Settings) -> tuple[int, str]:
+    if settings.workers != "auto":
+        return settings.workers, "setting workers"
+    by_cores = cores if cores <= _CORES_SHARED_BY_SMALL_MACHINES else cores // 2
+    by_memory = max(1, math.floor(memory_mb / MEMORY_PER_WORKER_MB))
+    count = max(1, min(by_cores, by_memory, trials))
+    return count, f"no GPU; {cores} cores allow {by_cores}, {memory_mb:.0f} MB free allow {by_memory}, {trials} trials"
+
+
+def _gpu_slots(
+    gpus: Sequence[Gpu], cpus: Sequence[int], trials: int, settings: Settings
+) -> tuple[list[Slot], Decision]:
+    if settings.gpus_per_trial != "auto":
+        size, reason = settings.gpus_per_trial, "setting gpus_per_trial"
+        if size > len(gpus):
+            raise UsageError(f"gpus_per_trial = {size}: this machine has {len(gpus)} GPUs. Possible: 1 to {len(gpus)}.")
+    elif trials >= len(gpus):
+        size, reason = 1, f"{trials} trials keep {len(gpus)} GPUs busy with one GPU each"
+    else:
+        size, reason = len(gpus), f"{trials} trials are fewer than {len(gpus)} GPUs: each gets all of them"
+    count = len(gpus) // size
+    shares = _share(cpus, count)
+    slots = []
+    for index in range(count):
+        mine = gpus[index * size : (index + 1) * size]
+        name = "gpu" + "+".join(str(gpu.index) for gpu in mine)
+        memory_mb = int(min(gpu.memory_mb for gpu in mine))
+        slots.append(Slot(name, gpu_ids=tuple(g.uuid for g in mine), cpu_ids=shares[index], gpu_memory_mb=memory_mb))
+    return slots, Decision(None, "slots", f"{count} of {size} GPUs", reason)
+
+
+def _share(cpus: Sequence[int], count: int) -> list[tuple[int, ...]]:
+    """Return `count` disjoint shares of the cores, as even as can be; with fewer cores than shares, one core each."""
+    if count >= len(cpus):
+        return [(cpus[index % len(cpus)],) for index in range(count)]
+    bounds = [round(index * len(cpus) / count) for index in range(count + 1)]
+    return [tuple(cpus[start:end]) for start, end in itertools.pairwise(bounds)]

@@ -1,0 +1,72 @@
+"""The life of a worker: it prepares its process for the slot, watches the hardware, and trains the model.
+
+TensorFlow is imported here only after the process can see nothing but its own GPUs and cores.
+"""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mloptimizer.engines.base import Emit, ShouldStop
+from mloptimizer.errors import MloptimizerError, RunError
+from mloptimizer.hardware.log import HardwareReader, Monitor
+from mloptimizer.records import HardwareSample, Slot, TrialPlan, TrialResult, dataset_from_json
+
+PRELOAD = ("mloptimizer.training.preload", "mloptimizer.worker")  # what the fork server imports once
+_EXIT_WITHOUT_GPU = 78  # EX_CONFIG of sysexits.h
+
+
+def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+    """Train the plan's model in this process and return the result; a `RunTrial` for any engine."""
+    for name, value in slot_environment(slot).items():
+        os.environ[name] = value
+    if slot.cpu_ids and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, slot.cpu_ids)
+    from mloptimizer.training.devices import count_gpus
+    from mloptimizer.training.trial import run_trial
+
+    if multiprocessing.get_start_method(allow_none=True) == "forkserver" and count_gpus() < len(slot.gpu_ids):
+        sys.exit(_EXIT_WITHOUT_GPU)  # CUDA did not survive the fork: dying in silence makes the engine spawn instead
+
+    def emit_row(row: Mapping[str, float | str | None]) -> None:
+        emit(HardwareSample(plan.number, row))
+
+    reader = HardwareReader(slot.gpu_ids, os.getpid())
+    with Monitor(reader, plan.settings.monitor_seconds, emit_row):
+        return run_trial(plan, slot, emit, should_stop)
+
+
+def slot_environment(slot: Slot) -> Mapping[str, str]:
+    """Return the environment in which a process sees the slot's GPUs and no others.
+
+    CUDA numbers GPUs by speed unless told to use the order of the PCI bus, as NVML does; without a GPU, -1 hides all.
+    """
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(slot.gpu_ids) or "-1"}
+
+
+def export_trained(plan: Mapping[str, Any], source: str, weights: str, target: str) -> Mapping[str, Any]:
+    """Export a trained model from a process of its own; see `mloptimizer.training.export.export_model`.
+
+    Args:
+        plan: of the trial, as JSON data.
+        source: the text of its search space.
+
+    Raises:
+        MloptimizerError: the model could not be rebuilt, written, or read again; nothing else leaves this process.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # an export needs no GPU and must not wait for a busy one
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # importing TensorFlow prints lines that nothing turns off
+    from mloptimizer.training.export import export_model
+    from mloptimizer.training.failures import describe_failure
+
+    space, dataset = (plan["space"], source), dataset_from_json(plan["dataset"])
+    try:
+        return export_model(space, plan["params"], dataset, Path(weights), Path(target))
+    except MloptimizerError:
+        raise
+    except Exception as error:  # noqa: BLE001  (Keras and the space may raise anything; the driver knows neither)
+        raise RunError(f"{target}: {describe_failure(error).message}. Nothing was exported.") from None

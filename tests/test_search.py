@@ -1,0 +1,274 @@
+"""The loop, the phases and the records with a real study and real files; training is a stand-in of a few lines."""
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mloptimizer.engines.base import Emit, RunTrial, ShouldStop
+from mloptimizer.engines.thread import ThreadEngine
+from mloptimizer.metrics_store import WEIGHTS, MetricsStore
+from mloptimizer.phases import Job
+from mloptimizer.recorder import Recorder
+from mloptimizer.records import (
+    DatasetInfo,
+    Decision,
+    EpochRecord,
+    FailureKind,
+    HardwareSample,
+    Objective,
+    Outcome,
+    Phase,
+    Slot,
+    TrialPlan,
+    TrialResult,
+    failed,
+)
+from mloptimizer.search import Progress, SearchRun, SearchSummary, check_result, run_search
+from mloptimizer.settings import Settings
+from mloptimizer.spaces import load_space
+from mloptimizer.study.study import open_study
+from mloptimizer.workspace import Workspace
+
+LINE = '''"""A line: the value grows towards x."""
+
+
+def sample(trial, dataset):
+    return {"x": trial.suggest_float("x", 0.0, 1.0)}
+
+
+def build(params, dataset):
+    raise NotImplementedError("the stand-in does not build")
+'''
+
+
+def train(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+    """Reach the parameter x, half of the rest in every epoch; long trainings reach a little more."""
+    x = float(plan.params["x"]) + (0.1 if plan.phase is Phase.HALL_OF_FAME else 0.0)
+    value = 0.0
+    for epoch in range(1, plan.epochs + 1):
+        value = x * (1 - 0.5**epoch)
+        emit(EpochRecord(plan.number, epoch, {"val_accuracy": value, "loss": 1 - value}, 0.1))
+    emit(HardwareSample(plan.number, {"time_utc": "t", "seconds": 0.5}))
+    emit(Decision(plan.number, "precision", "float32", "no GPU"))
+    metrics = {"test_accuracy": x} if plan.phase is Phase.VERDICT else {"val_accuracy": value}
+    weights = Path(plan.directory) / WEIGHTS
+    if plan.phase is not Phase.VERDICT:
+        weights.write_text(f"{plan.phase} of {plan.number} from {plan.initial_weights}")
+    return TrialResult(plan.number, Outcome.COMPLETED, x if plan.epochs == 0 else value, 0.1, metrics)
+
+
+class Watcher:
+    """An observer that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.shown: list[Progress] = []
+        self.ended: list[tuple[Phase, TrialResult]] = []
+
+    def progress(self, progress: Progress) -> None:
+        self.shown.append(progress)
+
+    def trial_started(self, plan: TrialPlan) -> None: ...
+
+    def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None: ...
+
+    def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
+        self.ended.append((plan.phase, result))
+
+
+Search = Callable[..., tuple[SearchSummary, Watcher]]
+
+
+@pytest.fixture
+def search(workspace: Workspace, make_dataset: Callable[..., DatasetInfo]) -> Search:
+    """Runs a search named "s" of lines, one trial at a time; calling it again continues it."""
+
+    def run(
+        run_trial: RunTrial = train,
+        explore_only: bool = False,
+        interruptible: Any = contextlib.nullcontext,
+        **changes: Any,
+    ) -> tuple[SearchSummary, Watcher]:
+        settings = Settings(
+            **{"trials": 6, "pruner": "none", "exploration_epochs": 3, "hall_of_fame_epochs": 5, **changes}
+        )
+        objective = Objective(settings.objective)
+        study = open_study("", workspace.journal, "s", settings, 1, objective)
+        store = MetricsStore(workspace, "s")
+        spaces = {"line": load_space("line", LINE, "line.py")}
+        job = Job("s", study, spaces, make_dataset(), settings, 1, workspace, store)
+        watcher = Watcher()
+        recorder = Recorder(workspace, "s", store)
+        make_engine = lambda trials: ThreadEngine([Slot("one")], run_trial)  # noqa: E731
+        summary = run_search(SearchRun(job, make_engine, recorder, watcher, interruptible), explore_only)
+        return summary, watcher
+
+    return run
+
+
+def test_the_best_half_is_trained_on_and_the_best_of_it_wins(search: Search, workspace: Workspace) -> None:
+    summary, watcher = search()
+    explored = [result for phase, result in watcher.ended if phase is Phase.EXPLORATION]
+    best = sorted(explored, key=lambda result: -(result.value or 0))
+    trained_on = [result.number for phase, result in watcher.ended if phase is Phase.HALL_OF_FAME]
+    assert trained_on == [result.number for result in best[:3]]
+    assert (summary.winner, summary.winner_phase) == (best[0].number, Phase.HALL_OF_FAME)
+    assert summary.exploration[Outcome.COMPLETED] == 6
+    assert summary.hall_of_fame[Outcome.COMPLETED] == 3
+
+
+def test_the_hall_of_fame_is_never_larger_than_stated(search: Search) -> None:
+    assert search(hall_of_fame_size=2)[0].hall_of_fame[Outcome.COMPLETED] == 2
+
+
+def test_long_trainings_start_from_the_exploration_weights(search: Search, workspace: Workspace) -> None:
+    summary, _ = search()
+    text = (workspace.trial("s", summary.winner or 0, Phase.HALL_OF_FAME) / WEIGHTS).read_text()
+    assert text.endswith(f"from {workspace.trial('s', summary.winner or 0) / WEIGHTS}")
+
+
+def test_a_cold_hall_of_fame_starts_from_new_weights(search: Search, workspace: Workspace) -> None:
+    summary, _ = search(warm_start_hall_of_fame=False)
+    assert (workspace.trial("s", summary.winner or 0, Phase.HALL_OF_FAME) / WEIGHTS).read_text().endswith("from ")
+
+
+def test_explore_only_trains_nothing_on_and_leaves_the_test_set_alone(search: Search) -> None:
+    summary, watcher = search(explore_only=True)
+    assert {phase for phase, _ in watcher.ended} == {Phase.EXPLORATION}
+    assert summary.winner_phase is Phase.EXPLORATION
+    assert summary.verdicts == ()
+
+
+def test_the_test_set_is_read_once(search: Search) -> None:
+    summary, watcher = search()
+    assert [phase for phase, _ in watcher.ended].count(Phase.VERDICT) == 1
+    (reading,) = summary.verdicts
+    assert reading["trial"] == summary.winner
+    assert search()[0].verdicts == summary.verdicts
+
+
+def test_a_second_run_of_a_finished_search_trains_nothing(search: Search) -> None:
+    search()
+    assert search()[1].ended == []
+
+
+def test_more_trials_continue_the_study_with_new_numbers(search: Search) -> None:
+    _, first = search(explore_only=True)
+    _, second = search(trials=8, explore_only=True)
+    old = {result.number for _, result in first.ended}
+    new = {result.number for _, result in second.ended}
+    assert len(new) == 2
+    assert not old & new
+
+
+def test_only_the_best_keep_their_weights(search: Search, workspace: Workspace) -> None:
+    _, watcher = search(explore_only=True, hall_of_fame_size=2)
+    best = sorted((result for _, result in watcher.ended), key=lambda result: -(result.value or 0))[:2]
+    kept = {path.parent.name for path in workspace.study("s").glob(f"*/{WEIGHTS}")}
+    assert kept == {f"trial_{result.number:05d}" for result in best}
+
+
+def test_every_event_reaches_its_file(search: Search, workspace: Workspace) -> None:
+    search(explore_only=True)
+    folder = workspace.trial("s", 0)
+    assert json.loads((folder / "plan.json").read_text())["params"].keys() == {"x"}
+    assert [json.loads(line)["epoch"] for line in (folder / "epochs.jsonl").read_text().splitlines()] == [1, 2, 3]
+    assert json.loads((folder / "result.json").read_text())["outcome"] == "completed"
+    assert len(workspace.hardware_log("s", 0).read_text().splitlines()) == 2
+    assert "trial 0  precision: float32  (no GPU)" in workspace.strategy_log.read_text()
+
+
+def test_the_same_seed_proposes_the_same_search(search: Search, workspace: Workspace) -> None:
+    params = lambda: [r.plan["params"] for r in MetricsStore(workspace, "s").trials()]  # noqa: E731
+    search(explore_only=True)
+    first = params()
+    workspace.journal.unlink()
+    search(explore_only=True)
+    assert params() == first
+
+
+def test_a_trial_that_falls_behind_is_pruned_and_keeps_no_weights(search: Search, workspace: Workspace) -> None:
+    def wait_when_told(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+        result = train(plan, slot, emit, should_stop)
+        return result  # done before it can hear that it is pruned: the decision counts all the same
+
+    summary, watcher = search(wait_when_told, explore_only=True, trials=30, pruner="median", pruner_startup_trials=2)
+    assert summary.exploration[Outcome.PRUNED] > 0
+    pruned = [result for _, result in watcher.ended if result.outcome is Outcome.PRUNED]
+    for result in pruned:
+        assert not (workspace.trial("s", result.number) / WEIGHTS).exists()
+
+
+def fail_at_first(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+    if plan.number == 0:
+        return failed(0, FailureKind.OUT_OF_MEMORY, "too large", traceback="the story")
+    return train(plan, slot, emit, should_stop)
+
+
+def test_a_failed_trial_is_recorded_and_the_search_goes_on(search: Search, workspace: Workspace) -> None:
+    summary, _ = search(fail_at_first)
+    assert summary.exploration == {Outcome.COMPLETED: 5, Outcome.PRUNED: 0, Outcome.FAILED: 1}
+    failure = json.loads((workspace.trial("s", 0) / "result.json").read_text())["failure"]
+    assert failure == {"kind": "out_of_memory", "message": "too large", "traceback": "the story"}
+
+
+def test_when_every_trial_fails_there_is_no_winner(search: Search) -> None:
+    def fail(plan: TrialPlan, *_: object) -> TrialResult:
+        return failed(plan.number, FailureKind.NON_FINITE, "nan")
+
+    summary, _ = search(fail)
+    assert (summary.winner, summary.value) == (None, None)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
+def test_a_value_that_is_not_finite_is_a_failure(value: float | None) -> None:
+    result = check_result(TrialResult(3, Outcome.COMPLETED, value, 1.0), "val_loss", pruned=False)
+    assert result.failure is not None
+    assert result.failure.kind is FailureKind.NON_FINITE
+
+
+class Interrupt:
+    """Interrupts at the given use."""
+
+    def __init__(self, use: int) -> None:
+        self.left = use
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        yield
+
+
+@pytest.mark.parametrize("use", range(2, 22))
+def test_a_search_interrupted_anywhere_loses_nothing_when_continued(search: Search, use: int) -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        search(interruptible=Interrupt(use))
+    summary, _ = search()
+    assert sum(summary.exploration.values()) == 6
+    assert summary.exploration[Outcome.COMPLETED] == 6
+    assert summary.hall_of_fame[Outcome.COMPLETED] == 3
+    assert len(summary.verdicts) == 1
+
+
+def test_an_interrupted_configuration_is_trained_by_the_next_run(search: Search, workspace: Workspace) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        search(interruptible=Interrupt(3))
+    before = MetricsStore(workspace, "s").trials()[0]
+    assert before.result["failure"]["kind"] == FailureKind.INTERRUPTED
+    _, watcher = search(trials=1, explore_only=True)
+    again = MetricsStore(workspace, "s").trial(watcher.ended[0][1].number)
+    assert again is not None
+    assert again.plan["params"] == before.plan["params"]
+
+
+def test_progress_estimates_the_time_left(search: Search) -> None:
+    _, watcher = search(explore_only=True)
+    assert watcher.shown[0].seconds_left is None
+    assert watcher.shown[-1].seconds_left == 0
+    assert [progress.done for progress in watcher.shown] == sorted(progress.done for progress in watcher.shown)

@@ -1,0 +1,64 @@
+from typing import Any
+
+import pytest
+
+from mloptimizer.errors import UsageError
+from mloptimizer.hardware.nvml import Gpu
+from mloptimizer.records import Slot
+from mloptimizer.settings import Settings
+from mloptimizer.slots import plan_slots
+
+
+def gpus(count: int) -> list[Gpu]:
+    return [Gpu(i, f"GPU-{i}", "H100", 80_000 - i, (9, 0), "580", mig=False) for i in range(count)]
+
+
+def plan(
+    *, count: int = 0, cores: int = 8, memory_mb: float = 64_000, trials: int = 100, **settings: Any
+) -> list[Slot]:
+    slots, decision = plan_slots(gpus(count), range(cores), memory_mb, trials, Settings(**settings))
+    assert decision.reason
+    return slots
+
+
+def test_more_trials_than_gpus_get_one_gpu_each() -> None:
+    assert [slot.gpu_ids for slot in plan(count=3)] == [("GPU-0",), ("GPU-1",), ("GPU-2",)]
+
+
+def test_fewer_trials_than_gpus_get_all_gpus_together() -> None:
+    (slot,) = plan(count=8, trials=6)
+    assert slot.gpu_ids == tuple(f"GPU-{i}" for i in range(8))
+    assert slot.gpu_memory_mb == 79_993
+
+
+def test_gpus_per_trial_is_followed_and_the_rest_stays_free() -> None:
+    assert [slot.gpu_ids for slot in plan(count=5, gpus_per_trial=2)] == [("GPU-0", "GPU-1"), ("GPU-2", "GPU-3")]
+
+
+def test_more_gpus_per_trial_than_there_are_is_refused() -> None:
+    with pytest.raises(UsageError, match="gpus_per_trial = 4: this machine has 2 GPUs"):
+        plan(count=2, gpus_per_trial=4)
+
+
+def test_slots_share_the_cores_evenly_and_without_overlap() -> None:
+    shares = [slot.cpu_ids for slot in plan(count=3, cores=8)]
+    assert sorted(core for share in shares for core in share) == list(range(8))
+    assert {len(share) for share in shares} == {2, 3}
+
+
+def test_more_workers_than_cores_get_one_core_each() -> None:
+    assert [slot.cpu_ids for slot in plan(cores=2, workers=3)] == [(0,), (1,), (0,)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "workers"),
+    [
+        ({"cores": 2}, 2),
+        ({"cores": 16}, 8),
+        ({"cores": 4, "memory_mb": 3100}, 2),
+        ({"cores": 4, "memory_mb": 100}, 1),
+        ({"cores": 4, "trials": 3}, 3),
+    ],
+)
+def test_workers_follow_cores_memory_and_trials(facts: dict[str, Any], workers: int) -> None:
+    assert len(plan(**facts)) == workers
