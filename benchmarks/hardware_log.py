@@ -20,8 +20,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mloptimizer.hardware import HardwareLog, HardwareReader, Monitor, columns  # noqa: E402
-from tests.nvml.stand_in import NvmlStandIn, build_nvml_stand_in, gpu_uuid  # noqa: E402
+from mloptimizer.hardware.log import HardwareLog, HardwareReader, Monitor, columns  # noqa: E402
+from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in, gpu_uuid  # noqa: E402
 
 GPUS = 8
 GOAL_PERCENT = 1.0

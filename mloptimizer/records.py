@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from mloptimizer.settings import Settings
 
 Scalar = bool | int | float | str
@@ -179,6 +181,11 @@ def failed(number: int, kind: FailureKind, message: str, seconds: float = 0.0, t
 def to_json(record: Any) -> dict[str, Any]:
     """Return the dataclass as JSON data; figures that are not finite become None, settings their plain form."""
     return {name: _plain(getattr(record, name)) for name in (f.name for f in dataclasses.fields(record))}
+
+
+def dataset_from_json(value: Mapping[str, Any]) -> DatasetInfo:
+    """Return the data set whose `to_json` is the value."""
+    return TypeAdapter(DatasetInfo).validate_python(value)
 
 
 def _plain(value: Any) -> Any:

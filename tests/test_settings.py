@@ -10,6 +10,7 @@ from mloptimizer.settings import (
     parse_assignments,
     read_settings_file,
     render_settings_file,
+    render_settings_table,
 )
 
 
@@ -24,6 +25,10 @@ def test_the_rendered_file_states_every_setting_with_its_default(tmp_path: Path)
 def test_the_repository_has_the_rendered_file() -> None:
     path = Path(__file__).parents[1] / "system_parameters.py"
     assert path.read_text() == render_settings_file()
+
+
+def test_the_docs_have_the_rendered_table() -> None:
+    assert render_settings_table() in (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
 
 
 def test_changed_settings_survive_the_file(tmp_path: Path) -> None:

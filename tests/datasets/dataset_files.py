@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mloptimizer.dataset_catalog import CATALOG, CIFAR10_BATCHES, CIFAR100_BATCHES
+from mloptimizer.datasets.catalog import CATALOG, CIFAR10_BATCHES, CIFAR100_BATCHES
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mloptimizer.datasets import list_datasets, load_split, prepare_dataset
+from mloptimizer.datasets.library import list_datasets, load_split, prepare_dataset
 from mloptimizer.errors import UsageError
 from mloptimizer.records import DatasetInfo
-from tests.dataset_files import FORMS, Data, make_data, snapshot, use_folders, write_npz
+from tests.datasets.dataset_files import FORMS, Data, make_data, snapshot, use_folders, write_npz
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +146,7 @@ def test_damaged_statistics_are_made_again(mnist: Data) -> None:
 
 
 def test_several_processes_may_decode_the_same_data_set_at_once(mnist: Data, tmp_path: Path) -> None:
-    code = "from mloptimizer.datasets import prepare_dataset; print(prepare_dataset('mnist', 0.2, 0, 0))"
+    code = "from mloptimizer.datasets.library import prepare_dataset; print(prepare_dataset('mnist', 0.2, 0, 0))"
     runs = [run_python(code) for _ in range(4)]
     answers = {run.communicate() for run in runs}
     assert len(answers) == 1 and answers.pop()[0].startswith("DatasetInfo(name='mnist'")
@@ -179,7 +179,7 @@ def test_a_cache_that_cannot_be_written_is_named(mnist: Data, tmp_path: Path, mo
 def test_a_full_disk_ends_in_one_line_and_leaves_nothing(mnist: Data, tmp_path: Path) -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
-        "from mloptimizer.datasets import prepare_dataset\n"
+        "from mloptimizer.datasets.library import prepare_dataset\n"
         "from mloptimizer.errors import RunError\n"
         "try: prepare_dataset('mnist', 0.2, 0, 0)\n"
         "except RunError as error: print(error)"

@@ -17,11 +17,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mloptimizer.dataset_catalog import CATALOG, Dataset, Download
-from mloptimizer.dataset_sources import TEMPORARY_PREFIX, download, keras_folder
-from mloptimizer.datasets import prepare_dataset
+from mloptimizer.datasets.catalog import CATALOG, Dataset, Download
+from mloptimizer.datasets.library import prepare_dataset
+from mloptimizer.datasets.sources import TEMPORARY_PREFIX, download, keras_folder
 from mloptimizer.errors import RunError, UsageError
-from tests.dataset_files import IDX_FILES, make_data, snapshot, use_folders, use_proxy, write_idx
+from tests.datasets.dataset_files import IDX_FILES, make_data, snapshot, use_folders, use_proxy, write_idx
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def silent_proxy(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[so
 
 CALLER = """
 import sys
-from mloptimizer.datasets import prepare_dataset
+from mloptimizer.datasets.library import prepare_dataset
 from mloptimizer.errors import MloptimizerError
 try:
     prepare_dataset("cifar10", 0.2, 0, 0)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mloptimizer.dataset_catalog import CATALOG
-from mloptimizer.dataset_formats import Batch, read_parts
-from mloptimizer.dataset_sources import locate
+from mloptimizer.datasets.catalog import CATALOG
+from mloptimizer.datasets.formats import Batch, read_parts
+from mloptimizer.datasets.sources import locate
 from mloptimizer.errors import UsageError
-from tests.dataset_files import (
+from tests.datasets.dataset_files import (
     FORMS,
     IDX_FILES,
     add_member,

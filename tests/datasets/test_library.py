@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mloptimizer.datasets import list_datasets, load_split, prepare_dataset, split_indices
+from mloptimizer.datasets.library import list_datasets, load_split, prepare_dataset, split_indices
 from mloptimizer.errors import RunError, UsageError
 from mloptimizer.records import DatasetInfo
-from tests.dataset_files import FORMS, Data, make_data, snapshot, use_folders, write_cifar_archive, write_npz
+from tests.datasets.dataset_files import FORMS, Data, make_data, snapshot, use_folders, write_cifar_archive, write_npz
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +147,7 @@ def test_the_caller_stays_small_and_free_of_large_libraries(datasets: Path) -> N
     np.savez(datasets / "cifar10.npz", x_train=zeros, y_train=labels, x_test=zeros[:100], y_test=labels[:100])
     code = (
         "import re, sys\n"
-        "from mloptimizer.datasets import prepare_dataset\n"
+        "from mloptimizer.datasets.library import prepare_dataset\n"
         "prepare_dataset('cifar10', 0.2, 0, 0)\n"
         "large = {'tensorflow', 'keras', 'sklearn', 'scipy', 'pandas', 'requests'} & set(sys.modules)\n"
         "peak = re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())\n"

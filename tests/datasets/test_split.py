@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mloptimizer.dataset_split import split_indices
+from mloptimizer.datasets.split import split_indices
 from mloptimizer.errors import UsageError
 
 EVEN = np.repeat(np.arange(10), 100)

@@ -14,27 +14,37 @@ import pandas as pd
 import psutil
 import pytest
 
-from mloptimizer import hardware
 from mloptimizer.errors import UsageError
-from mloptimizer.hardware import HardwareLog, HardwareReader, Monitor, columns, read_log, summarise_log
-from mloptimizer.nvml import Gpu, visible_gpus
-from tests.nvml.stand_in import MB, NvmlStandIn, build_nvml_stand_in, gpu_uuid
+from mloptimizer.hardware import log, machine
+from mloptimizer.hardware.log import (
+    HardwareLog,
+    HardwareReader,
+    Monitor,
+    columns,
+    next_tick,
+    read_log,
+    render_log_readme,
+    summarise_log,
+)
+from mloptimizer.hardware.machine import list_cpus
+from mloptimizer.hardware.nvml import Gpu, visible_gpus
+from tests.hardware.nvml.stand_in import MB, NvmlStandIn, build_nvml_stand_in, gpu_uuid
 
-README = Path(__file__).parents[1] / "hardware_performance_logs" / "README.md"
+README = Path(__file__).parents[2] / "hardware_performance_logs" / "README.md"
 
 LIST_GPUS = """
 import dataclasses, json
-from mloptimizer.hardware import list_gpus
+from mloptimizer.hardware.nvml import list_gpus
 print(json.dumps([dataclasses.asdict(gpu) for gpu in list_gpus()]))
 """
 LIST_UUIDS = """
 import json
-from mloptimizer.hardware import list_gpus
+from mloptimizer.hardware.nvml import list_gpus
 print(json.dumps([gpu.uuid for gpu in list_gpus()]))
 """
 READ_GPU_0 = """
 import json, os
-from mloptimizer.hardware import HardwareReader
+from mloptimizer.hardware.log import HardwareReader
 set_figures(gpu__0__processes=f"{os.getpid()}:1073741824 1:99999999")
 reader = HardwareReader([gpu_uuid(0)], os.getpid())
 row = reader.read()
@@ -181,14 +191,14 @@ def test_without_cuda_visible_devices_all_gpus_are_listed(nvml: NvmlStandIn) -> 
 
 
 def test_the_cores_are_those_that_this_process_may_use() -> None:
-    assert set(hardware.list_cpus()) <= set(range(os.cpu_count() or 1))
+    assert set(list_cpus()) <= set(range(os.cpu_count() or 1))
     if hasattr(os, "sched_getaffinity"):
-        assert set(hardware.list_cpus()) == os.sched_getaffinity(0)
+        assert set(list_cpus()) == os.sched_getaffinity(0)
 
 
 def test_available_memory_is_a_part_of_the_total() -> None:
-    assert 0 < hardware.available_memory_mb() < hardware.total_memory_mb()
-    assert hardware.total_memory_mb() == psutil.virtual_memory().total // MB
+    assert 0 < machine.available_memory_mb() < machine.total_memory_mb()
+    assert machine.total_memory_mb() == psutil.virtual_memory().total // MB
 
 
 # The figures of a GPU
@@ -214,7 +224,7 @@ def test_every_gpu_column_holds_the_drivers_figure_in_its_unit(nvml: NvmlStandIn
 def test_gpu_columns_follow_the_order_of_the_slot_and_change_live(nvml: NvmlStandIn) -> None:
     code = """
 import json, os
-from mloptimizer.hardware import HardwareReader
+from mloptimizer.hardware.log import HardwareReader
 reader = HardwareReader([gpu_uuid(5), gpu_uuid(2)], os.getpid())
 rows = [reader.read()]
 set_figures(gpu__2__temperature=90)
@@ -243,7 +253,7 @@ def test_an_older_drivers_functions_serve_where_it_lacks_the_new_ones(tmp_path: 
 def test_a_gpu_lost_on_the_way_empties_its_cells_and_no_others(nvml: NvmlStandIn) -> None:
     code = """
 import json, os
-from mloptimizer.hardware import HardwareReader
+from mloptimizer.hardware.log import HardwareReader
 reader = HardwareReader([gpu_uuid(0), gpu_uuid(1)], os.getpid())
 before = reader.read()
 set_figures(error__0__all=15)
@@ -271,7 +281,7 @@ def test_memory_of_other_processes_is_not_the_trials(nvml: NvmlStandIn) -> None:
 LOG_90_SECONDS = """
 import json, os
 from pathlib import Path
-from mloptimizer.hardware import HardwareLog, HardwareReader, columns
+from mloptimizer.hardware.log import HardwareLog, HardwareReader, columns
 now = 1000.0
 set_figures(now_s=now)
 reader = HardwareReader([gpu_uuid(0)], os.getpid(), clock=lambda: now)
@@ -370,8 +380,8 @@ def test_rates_are_empty_where_too_little_time_has_passed() -> None:
 def test_ticks_keep_to_the_interval_and_skip_what_a_late_reading_missed(
     tick: int, elapsed: float, expected: int
 ) -> None:
-    assert hardware.next_tick(tick, elapsed, 1.0) == expected
-    assert hardware.next_tick(tick, elapsed / 10, 0.1) == expected
+    assert next_tick(tick, elapsed, 1.0) == expected
+    assert next_tick(tick, elapsed / 10, 0.1) == expected
 
 
 def test_a_monitor_reads_at_once_at_every_tick_and_at_the_end() -> None:
@@ -411,7 +421,7 @@ def _failing_twice(rows: list[Any]) -> Callable[[Any], None]:
 def test_a_driver_that_hangs_does_not_hold_the_trial(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hardware, "STOP_SECONDS", 0.05)
+    monkeypatch.setattr(log, "STOP_SECONDS", 0.05)
     reader, driver_answers = Ramp(rows=1), threading.Event()
     with Monitor(reader, 1.0, lambda _: driver_answers.wait(30)) as monitor:
         assert reader.reached.wait(30)
@@ -425,7 +435,7 @@ def test_a_monitor_records_the_gpus_to_a_file_that_pandas_reads_in_one_line(nvml
     code = """
 import os, threading
 from pathlib import Path
-from mloptimizer.hardware import HardwareLog, HardwareReader, Monitor, columns
+from mloptimizer.hardware.log import HardwareLog, HardwareReader, Monitor, columns
 log, rows = HardwareLog(Path(os.environ["LOG"]), columns(2)), threading.Semaphore(0)
 reader = HardwareReader([gpu_uuid(0), gpu_uuid(1)], os.getpid())
 with Monitor(reader, 0.1, lambda row: (log.append(row), rows.release())):
@@ -446,7 +456,7 @@ print(0)
 def test_a_killed_writers_log_is_read_without_its_torn_line(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from mloptimizer.hardware import HardwareLog, columns
+from mloptimizer.hardware.log import HardwareLog, columns
 log = HardwareLog(Path({str(tmp_path / "log.csv")!r}), columns(0))
 while True:
     log.append({{"time_utc": "2026-01-01T00:00:00.000Z", "seconds": 1.0, "disk_write_mb_s": 12345.678}})
@@ -490,7 +500,7 @@ def test_a_row_that_the_disk_has_no_room_for_is_one_line_and_leaves_whole_rows(t
 import resource
 from pathlib import Path
 from mloptimizer.errors import RunError
-from mloptimizer.hardware import HardwareLog, columns
+from mloptimizer.hardware.log import HardwareLog, columns
 log = HardwareLog(Path({str(tmp_path / "log.csv")!r}), columns(0))
 row = {{"time_utc": "2026-01-01T00:00:00.000Z", "seconds": 1.5}}
 log.append(row)
@@ -550,8 +560,8 @@ def test_a_log_without_rows_is_summarised_too(tmp_path: Path) -> None:
 
 
 def test_the_readme_is_the_one_that_the_program_writes() -> None:
-    assert README.read_text(encoding="utf-8") == hardware.render_log_readme()
+    assert README.read_text(encoding="utf-8") == render_log_readme()
 
 
 def test_the_readme_names_every_column_once() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", hardware.render_log_readme(), re.MULTILINE) == columns(1)
+    assert re.findall(r"^\| `(\w+)` \|", render_log_readme(), re.MULTILINE) == columns(1)

@@ -97,9 +97,9 @@ class NvmlStandIn:
         In the code, ``set_figures(now_s=2.5)`` changes figures from inside; ``gpu_uuid`` is there too.
         """
         prelude = (
-            f"import sys; sys.path.insert(0, {str(SOURCE.parents[2])!r})\n"
+            f"import sys; sys.path.insert(0, {str(SOURCE.parents[3])!r})\n"
             "from pathlib import Path\n"
-            "from tests.nvml.stand_in import NvmlStandIn, gpu_uuid\n"
+            "from tests.hardware.nvml.stand_in import NvmlStandIn, gpu_uuid\n"
             f"set_figures = NvmlStandIn(Path(), Path({str(self.state)!r}), {self.figures!r}).set\n"
         )
         done = subprocess.run(

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mloptimizer.dataset_catalog import Dataset, Download, FormKind
+from mloptimizer.datasets.catalog import Dataset, Download, FormKind
 from mloptimizer.errors import RunError, UsageError
 
 TEMPORARY_PREFIX = ".mloptimizer-download-"

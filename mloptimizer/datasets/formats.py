@@ -21,8 +21,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from mloptimizer.dataset_catalog import Dataset, FormKind
-from mloptimizer.dataset_split import split_indices
+from mloptimizer.datasets.catalog import Dataset, FormKind
+from mloptimizer.datasets.split import split_indices
 from mloptimizer.errors import UsageError
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]  # images (n, height, width, channels), labels (n,)

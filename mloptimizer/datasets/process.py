@@ -11,14 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mloptimizer import dataset_cache
-from mloptimizer.dataset_cache import Entry
-from mloptimizer.dataset_catalog import CATALOG, Dataset
+from mloptimizer.datasets import cache
+from mloptimizer.datasets.cache import Entry
+from mloptimizer.datasets.catalog import CATALOG, Dataset
 from mloptimizer.errors import MloptimizerError, RunError, UsageError
 
-_CHILD = (
-    "import sys; sys.path[:] = sys.argv[2:]; from mloptimizer import dataset_process; dataset_process.main(sys.argv[1])"
-)
+_CHILD = "import sys; sys.path[:] = sys.argv[2:]; from mloptimizer.datasets import process; process.main(sys.argv[1])"
 _END_SECONDS = 5
 
 
@@ -26,7 +24,7 @@ def make_entry_in_child(dataset: Dataset) -> Entry:
     """Decode the data set into the cache, after downloading what is missing, and return the entry.
 
     Raises:
-        UsageError, RunError: as `dataset_cache.make_entry`; also RunError if the child dies.
+        UsageError, RunError: as `cache.make_entry`; also RunError if the child dies.
     """
     command = [sys.executable, "-P", "-c", _CHILD, dataset.name, *sys.path]
     pipe = subprocess.PIPE
@@ -64,7 +62,7 @@ def main(name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     try:
-        entry = dataset_cache.make_entry(CATALOG[name])
+        entry = cache.make_entry(CATALOG[name])
         answer: dict[str, str | int] = {
             "directory": str(entry.directory),
             "fingerprint": entry.fingerprint,

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mloptimizer import dataset_formats, dataset_sources, files
-from mloptimizer.dataset_catalog import Dataset
-from mloptimizer.dataset_formats import Parts
-from mloptimizer.dataset_sources import Source
+from mloptimizer import files
+from mloptimizer.datasets import formats, sources
+from mloptimizer.datasets.catalog import Dataset
+from mloptimizer.datasets.formats import Parts
+from mloptimizer.datasets.sources import Source
 from mloptimizer.errors import MloptimizerError, RunError, UsageError
 
 FORMAT = 1  # raise it when the content of an entry changes its meaning
@@ -50,7 +51,7 @@ def cache_folder() -> Path:
 
 def find_entry(dataset: Dataset) -> Entry | None:
     """Return the whole entry of the files on this machine, or, where there are none, the newest of the data set."""
-    source = dataset_sources.locate(dataset)
+    source = sources.locate(dataset)
     if source is None:
         kept = (read_entry(folder, dataset) for folder in entry_folders(dataset))
         return next((entry for entry in kept if entry is not None), None)
@@ -64,16 +65,14 @@ def make_entry(dataset: Dataset) -> Entry:
         UsageError: a source is damaged, or the cache cannot be written.
         RunError: a download failed, or the disk is full.
     """
-    source = dataset_sources.locate(dataset)
-    if dataset_sources.can_complete(source, dataset):
-        dataset_sources.download(dataset)
-        source = dataset_sources.locate(dataset)
+    source = sources.locate(dataset)
+    if sources.can_complete(source, dataset):
+        sources.download(dataset)
+        source = sources.locate(dataset)
     if source is None:
-        raise UsageError(
-            f"{dataset_sources.source_folder(dataset)}: holds no {dataset.name}. Install scikit-learn again."
-        )
+        raise UsageError(f"{sources.source_folder(dataset)}: holds no {dataset.name}. Install scikit-learn again.")
     path = _entry_path(dataset, source)
-    parts = dataset_formats.read_parts(source.kind, source.files, dataset)
+    parts = formats.read_parts(source.kind, source.files, dataset)
     try:
         return _publish(path, parts, source, dataset)
     except OSError as error:
@@ -133,7 +132,7 @@ def entry_folders(dataset: Dataset) -> list[Path]:
 
 def _publish(path: Path, parts: Parts, source: Source, dataset: Dataset) -> Entry:
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset_sources.remove_abandoned(path.parent, f".{path.name}.")
+    sources.remove_abandoned(path.parent, f".{path.name}.")
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         temporary.chmod(0o755)

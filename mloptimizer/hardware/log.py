@@ -17,16 +17,11 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from mloptimizer.errors import UsageError
 from mloptimizer.files import file_error
-from mloptimizer.machine import MACHINE_COLUMNS, MachineReader, available_memory_mb, list_cpus, total_memory_mb
-from mloptimizer.nvml import GPU_COLUMNS, Column, Gpu, GpuReader, close_nvml, list_gpus, open_nvml
+from mloptimizer.hardware.machine import MACHINE_COLUMNS, MachineReader
+from mloptimizer.hardware.nvml import GPU_COLUMNS, Column, GpuReader, close_nvml, open_nvml
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = (
-    "Gpu", "HardwareLog", "HardwareReader", "LogSummary", "Monitor", "available_memory_mb", "columns", "list_cpus",
-    "list_gpus", "next_tick", "read_log", "render_log_readme", "summarise_log", "total_memory_mb",
-)  # fmt: skip
 
 Row = Mapping[str, float | str | None]
 logger = logging.getLogger(__name__)

@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mloptimizer import dataset_cache, dataset_sources, files
-from mloptimizer.dataset_cache import Entry
-from mloptimizer.dataset_catalog import CATALOG, Dataset
-from mloptimizer.dataset_process import make_entry_in_child
-from mloptimizer.dataset_split import split_indices
+from mloptimizer import files
+from mloptimizer.datasets import cache, sources
+from mloptimizer.datasets.cache import Entry
+from mloptimizer.datasets.catalog import CATALOG, Dataset
+from mloptimizer.datasets.process import make_entry_in_child
+from mloptimizer.datasets.split import split_indices
 from mloptimizer.errors import MloptimizerError, RunError, unknown_name
 from mloptimizer.records import DatasetInfo
 
@@ -61,10 +62,10 @@ def list_datasets() -> list[DatasetSummary]:
 def _found(dataset: Dataset) -> str:
     if not dataset.downloads:
         return "bundled with scikit-learn"
-    source = dataset_sources.locate(dataset)
+    source = sources.locate(dataset)
     if source is not None:
         return "" if source.missing else str(source.place)
-    kept = dataset_cache.entry_folders(dataset)
+    kept = cache.entry_folders(dataset)
     return str(kept[0]) if kept else ""
 
 
@@ -84,7 +85,7 @@ def prepare_dataset(name: str, validation_fraction: float, split_seed: int, trai
     if name not in CATALOG:
         raise unknown_name("--dataset", "data set", name, CATALOG)
     dataset = CATALOG[name]
-    entry = dataset_cache.find_entry(dataset) or _make_entry(dataset)
+    entry = cache.find_entry(dataset) or _make_entry(dataset)
     labels = np.load(entry.directory / "train_labels.npy", allow_pickle=False)
     training, validation = split_indices(labels, validation_fraction, split_seed, train_limit)
     kept = entry.directory / f"split-{split_seed}-{validation_fraction!r}-{train_limit}.json"
@@ -109,9 +110,9 @@ def prepare_dataset(name: str, validation_fraction: float, split_seed: int, trai
 
 
 def _make_entry(dataset: Dataset) -> Entry:
-    source = dataset_sources.locate(dataset)
-    if dataset_sources.can_complete(source, dataset):
-        _log.info("%s is not in %s: downloading it.", dataset.name, dataset_sources.keras_folder())
+    source = sources.locate(dataset)
+    if sources.can_complete(source, dataset):
+        _log.info("%s is not in %s: downloading it.", dataset.name, sources.keras_folder())
     else:
         _log.info("%s: decoding it once for all processes.", dataset.name)
     return make_entry_in_child(dataset)
@@ -130,7 +131,7 @@ def load_split(
     directory = Path(info.directory)
     part = "test" if split == "test" else "train"
     try:
-        fingerprint = files.read_json(directory / dataset_cache.INFO_FILE)["fingerprint"]
+        fingerprint = files.read_json(directory / cache.INFO_FILE)["fingerprint"]
         images = np.load(directory / f"{part}_images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(directory / f"{part}_labels.npy", allow_pickle=False)
     except (MloptimizerError, OSError, ValueError, LookupError, EOFError) as error:

@@ -1,0 +1,6 @@
+"""Lets `python -m mloptimizer` be the command."""
+
+from mloptimizer.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Writes figures as short text for a terminal.
+
+What is missing, not a number or infinite is a dash, never 0.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeGuard
+
+MISSING = "–"
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def is_figure(value: object) -> TypeGuard[float]:
+    """Whether the value is a finite number (True and False are not)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def short(value: object, digits: int = 4) -> str:
+    """Return the value in words: numbers with so many significant digits, None and NaN as a dash.
+
+    >>> short(0.00123456), short(15_872_000.0), short(True), short(None)
+    ('0.001235', '15872000', 'yes', '–')
+    """
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return _short_float(value, digits) if math.isfinite(value) else MISSING
+    if isinstance(value, (list, tuple)):
+        return ", ".join(short(item, digits) for item in value) or MISSING
+    return str(value)
+
+
+def _short_float(value: float, digits: int) -> str:
+    if value and not 1e-4 <= abs(value) < 1e9:
+        return f"{value:.{max(0, digits - 2)}e}"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:.0f}"
+    return f"{value:.{digits}g}"
+
+
+def fixed(value: object, decimals: int = 4, unit: str = "") -> str:
+    """Return the number with so many decimals, so that a column of them lines up; a dash where it is missing."""
+    if not is_figure(value):
+        return MISSING
+    return f"{value:.{decimals}f}{' ' + unit if unit else ''}"
+
+
+def pairs(values: Mapping[str, object]) -> str:
+    """Return the names with their values in one line."""
+    return ", ".join(f"{name} {short(value)}" for name, value in values.items()) or MISSING
+
+
+def duration(seconds: object) -> str:
+    """Return the seconds as a person says them; a dash where they are missing.
+
+    >>> duration(8.25), duration(75), duration(4000), duration(None)
+    ('8.2 s', '1 min 15 s', '1 h 7 min', '–')
+    """
+    if not (isinstance(seconds, (int, float)) and is_figure(seconds)):
+        return MISSING
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def sparkline(values: Sequence[object], width: int = 60) -> str:
+    """Return the curve as one line of bars, lowest to highest value; missing values are dots.
+
+    A longer curve is thinned to `width` bars, each the last value of its part.
+    """
+    if len(values) > width:
+        values = [values[(index + 1) * len(values) // width - 1] for index in range(width)]
+    known = [value for value in values if is_figure(value)]
+    if not known:
+        return ""
+    low, span = min(known), max(known) - min(known)
+    return "".join(_bar(value, low, span) for value in values)
+
+
+def _bar(value: object, low: float, span: float) -> str:
+    if not is_figure(value):
+        return "·"
+    return _BARS[round((value - low) / span * (len(_BARS) - 1))] if span else _BARS[len(_BARS) // 2]

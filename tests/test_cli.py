@@ -1,0 +1,284 @@
+"""Every command from the shell, in real processes, as a person types it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import psutil
+import pytest
+
+PATIENCE_SECONDS = 300
+SMALL = ["--set", "exploration_epochs=2", "--set", "hall_of_fame_epochs=2", "--set", "train_limit=400"]
+
+
+def start(*words: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "mloptimizer", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    process = start(*words, cwd=cwd, **environment)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def results(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("trial_*/result.json"))]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a whole small search named digits; what it printed is in ``printed.txt``."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = run("search", "--dataset", "digits", "--trials", "4", "--seed", "3", *SMALL, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (folder / "printed.txt").write_text(done.stdout)
+    return folder
+
+
+def test_a_search_tells_its_phases_its_winner_and_the_verdict(finished: Path) -> None:
+    printed = (finished / "printed.txt").read_text()
+    for words in ("New study 'digits'", "Exploration: 4 to train", "Hall of fame: 2 to train", "Winner: trial"):
+        assert words in printed
+    assert "Test set (359 images, read once): test_loss" in printed
+
+
+def test_records_are_read_by_pandas_in_one_line(finished: Path) -> None:
+    epochs = pd.read_json(finished / "metrics_data/digits/trial_00000/epochs.jsonl", lines=True)
+    assert list(epochs.epoch) == [1, 2]
+    assert epochs.val_accuracy.between(0, 1).all()
+    log = pd.read_csv(finished / "hardware_performance_logs/digits/trial_00000.csv")
+    assert log.process_rss_mb.gt(50).all()
+
+
+def test_the_folders_say_what_their_columns_mean(finished: Path) -> None:
+    text = (finished / "metrics_data/README.md").read_text()
+    for column in pd.read_json(finished / "metrics_data/digits/trial_00000/epochs.jsonl", lines=True).columns:
+        assert f"| `{column}` |" in text
+    text = (finished / "hardware_performance_logs/README.md").read_text()
+    for column in pd.read_csv(finished / "hardware_performance_logs/digits/trial_00000.csv").columns:
+        assert f"`{column}`" in text
+
+
+def test_only_models_of_the_hall_of_fame_are_kept(finished: Path) -> None:
+    kept = [path.parent.name for path in (finished / "metrics_data/digits").glob("*/model.weights.h5")]
+    assert sum(name.startswith("hall_of_fame") for name in kept) == 2
+
+
+def test_every_automatic_choice_has_its_reason(finished: Path) -> None:
+    log = (finished / "debug_strategy.log").read_text()
+    for topic in ("slots", "strategy", "precision", "XLA", "global batch", "learning-rate scale", "top-k", "threads"):
+        assert f" {topic}: " in log
+
+
+def test_the_journal_is_an_optuna_storage_with_both_phases(finished: Path) -> None:
+    backend = optuna.storages.journal.JournalFileBackend(str(finished / "metrics_data/studies.journal"))
+    storage = optuna.storages.JournalStorage(backend)
+    assert set(optuna.get_all_study_names(storage)) == {"digits", "digits-hall-of-fame"}
+    study = optuna.load_study(study_name="digits", storage=storage)
+    assert all(trial.state.is_finished() for trial in study.trials)
+
+
+def test_trials_lists_them_and_writes_a_csv(finished: Path, tmp_path: Path) -> None:
+    assert "winner: trial" in run("trials", "digits", cwd=finished).stdout
+    run("trials", "digits", "--csv", str(tmp_path / "t.csv"), cwd=finished)
+    with (tmp_path / "t.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+
+
+def test_show_tells_the_study_and_one_trial(finished: Path) -> None:
+    assert "the test set was read once" in " ".join(run("show", "digits", cwd=finished).stdout.split())
+    assert "Trial 0 of study digits" in run("show", "digits", "0", cwd=finished).stdout
+
+
+def test_hardware_sums_up_the_logs(finished: Path) -> None:
+    assert "CPU only" in run("hardware", "digits", cwd=finished).stdout
+    assert "process_rss_mb" in run("hardware", "digits", "0", cwd=finished).stdout
+
+
+def test_export_writes_a_model_that_keras_opens_alone(finished: Path, tmp_path: Path) -> None:
+    done = run("export", "digits", "-o", str(tmp_path / "out"), cwd=finished)
+    assert (done.returncode, done.stderr) == (0, "")
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["test"]["test_accuracy"] > 0.2
+    assert "learning_rate" in json.loads((tmp_path / "out/parameters.json").read_text())
+    code = (
+        "import keras, numpy; model = keras.models.load_model('model.keras');"
+        "print(model.predict(numpy.zeros((1, 8, 8, 1)), verbose=0).sum())"
+    )
+    alone = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "out", capture_output=True, text=True, check=True
+    )
+    assert float(alone.stdout) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_second_search_is_a_second_study_and_a_finished_one_trains_nothing(finished: Path) -> None:
+    again = run("search", "--study", "digits", cwd=finished)
+    assert again.returncode == 0
+    assert "Continuing study 'digits'" in again.stdout
+    assert len(results(finished / "metrics_data/digits")) == 4
+    words = ["search", "--dataset", "digits", "--trials", "1", "--explore-only", *SMALL]
+    assert "New study 'digits-2'" in run(*words, cwd=finished).stdout
+
+
+def test_lists_of_what_there_is_to_choose_from(tmp_path: Path) -> None:
+    assert "bundled with scikit-learn" in " ".join(run("datasets", cwd=tmp_path).stdout.split())
+    assert "inception" in run("spaces", cwd=tmp_path).stdout
+    assert "hall_of_fame_epochs" in run("settings", cwd=tmp_path).stdout
+
+
+def test_init_makes_a_workspace_and_keeps_what_is_there(tmp_path: Path) -> None:
+    assert "wrote new/system_parameters.py" in run("init", "new", cwd=tmp_path).stdout
+    (tmp_path / "new/system_parameters.py").write_text("trials = 3\n")
+    assert "kept  new/system_parameters.py" in run("init", "new", cwd=tmp_path).stdout
+    assert (tmp_path / "new/system_parameters.py").read_text() == "trials = 3\n"
+    assert "3" in run("settings", "--workspace", "new", cwd=tmp_path).stdout
+
+
+def test_doctor_checks_this_machine(tmp_path: Path) -> None:
+    done = run("doctor", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in ("TensorFlow", "XLA", "storage"):
+        assert words in done.stdout
+
+
+def test_help_needs_no_tensorflow(tmp_path: Path) -> None:
+    script = tmp_path / "help.py"
+    script.write_text(
+        "import sys, mloptimizer.cli\n"
+        "sys.argv = ['mloptimizer', '--help']\n"
+        "mloptimizer.cli.main()\n"
+        "print(sorted({'tensorflow', 'keras', 'optuna', 'numpy', 'rich'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.fixture
+def searching(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A search that runs, with its first epoch behind it; and the folder of its study."""
+    process = start(
+        "search",
+        "--dataset",
+        "digits",
+        "--trials",
+        "3",
+        "--study",
+        "s",
+        "--set",
+        "pruner=none",
+        *SMALL,
+        "--set",
+        "exploration_epochs=400",
+        "--set",
+        "exploration_patience=400",
+        cwd=tmp_path,
+    )
+    folder = tmp_path / "metrics_data" / "s"
+    wait_for(lambda: process.poll() is not None or bool(list(folder.glob("trial_*/epochs.jsonl"))))
+    yield process, folder
+    process.kill()
+    process.communicate()
+
+
+def test_ctrl_c_ends_at_once_and_the_study_can_be_continued(
+    searching: tuple[subprocess.Popen[str], Path], tmp_path: Path
+) -> None:
+    process, folder = searching
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, err) == (130, "")
+    assert "Continue with:\n  mloptimizer search --study s" in out
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
+    first = results(folder)
+    assert {result["failure"]["kind"] for result in first} == {"interrupted"}  # type: ignore[index]
+    again = run(
+        "search", "--study", "s", "--trials", "2", "--set", "exploration_epochs=1", "--explore-only", cwd=tmp_path
+    )
+    assert again.returncode == 0, again.stderr
+    done = [result for result in results(folder) if result["outcome"] == "completed"]
+    assert len(done) == 2
+    plans = [json.loads((folder / f"trial_{n:05d}/plan.json").read_text()) for n in (0, done[0]["number"])]
+    assert plans[0]["params"] == plans[1]["params"]
+
+
+def test_a_killed_trial_is_a_failed_trial_and_the_search_goes_on(
+    searching: tuple[subprocess.Popen[str], Path],
+) -> None:
+    process, folder = searching
+    trials = [p for p in psutil.Process(process.pid).children(recursive=True) if p.memory_info().rss > 200 << 20]
+    victim = max(trials, key=lambda p: p.create_time())
+    victim.kill()
+    wait_for(lambda: bool(results(folder)))
+    assert process.poll() is None
+    (failure,) = [result["failure"] for result in results(folder)]
+    assert failure["kind"] == "crash"  # type: ignore[index]
+    assert "SIGKILL" in failure["message"]  # type: ignore[index]
+    wait_for(lambda: len(list(folder.glob("trial_*/plan.json"))) > len(results(folder)))
+
+
+def test_a_second_driver_is_told_who_searches(searching: tuple[subprocess.Popen[str], Path], tmp_path: Path) -> None:
+    process, _ = searching
+    done = run("search", "--study", "s", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"process {process.pid} searches it already" in done.stderr
+
+
+def test_a_killed_driver_leaves_no_process_and_the_study_continues(
+    searching: tuple[subprocess.Popen[str], Path], tmp_path: Path
+) -> None:
+    process, folder = searching
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
+    words = ["search", "--study", "s", "--trials", "1", "--set", "exploration_epochs=1", "--explore-only"]
+    assert run(*words, cwd=tmp_path).returncode == 0
+    assert [result["outcome"] for result in results(folder)].count("completed") == 1
+
+
+def test_the_dashboard_shows_a_running_study_over_http(
+    searching: tuple[subprocess.Popen[str], Path], tmp_path: Path
+) -> None:
+    dashboard = start("dashboard", "--port", "0", cwd=tmp_path)
+    try:
+        assert dashboard.stdout is not None
+        line = dashboard.stdout.readline()
+        address = next(word for word in line.split() if word.startswith("http://127.0.0.1:"))
+        with urllib.request.urlopen(address + "api/studies", timeout=60) as answer:
+            (study,) = json.load(answer)["study_summaries"]
+        assert study["study_name"] == "s"
+        with urllib.request.urlopen(f"{address}api/studies/{study['study_id']}?after=0", timeout=60) as answer:
+            trials = json.load(answer)["trials"]
+        assert trials[0]["state"] == "Running"
+        dashboard.send_signal(signal.SIGINT)
+        _, err = dashboard.communicate(timeout=60)
+        assert (dashboard.returncode, err) == (0, "")
+    finally:
+        dashboard.kill()
+        dashboard.communicate()
