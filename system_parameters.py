@@ -95,7 +95,7 @@ xla = "auto"
 # Possible: a whole number >= 1
 top_k = 5
 
-# trials at a time on a machine without GPUs; auto: by cores and memory
+# trials at a time; auto: as many as GPUs allow, without a GPU as cores and memory allow
 # Possible: a whole number >= 1 or 'auto'
 workers = "auto"
 

@@ -65,7 +65,7 @@ def settings_options(command: Command) -> Command:
 @click.option("--study", metavar="NAME", help="Name of a new study, or of one to continue.  [default: the data set's]")
 @click.option("--space", "spaces", multiple=True, metavar="NAME", help="Search space; may be repeated.  [default: all]")
 @click.option("--seed", metavar="N", help="Makes a search with one worker repeatable.")
-@click.option("--workers", metavar="N", help="Trials at a time on a machine without GPUs.")
+@click.option("--workers", metavar="N", help="Trials at a time.  [default: by GPUs or cores]")
 @click.option("--explore-only", is_flag=True, help="Skip the long training of the best models.")
 @settings_options
 @workspace_option
@@ -79,8 +79,8 @@ def search(workspace: Path, explore_only: bool, dataset: str | None, study: str 
     console = open_console()
     log_to(console)
     prepared = prepare_search(request)
-    verb = "Continuing" if prepared.continued else "New"
-    say(console, f"{verb} study '{prepared.name}': data set {prepared.dataset}, seed {prepared.seed}")
+    state = "continued" if prepared.continued else "new"
+    say(console, f"Study '{prepared.name}' ({state}): data set {prepared.dataset}, seed {prepared.seed}")
     with stop_signals() as stop:
         try:
             with make_display(console, prepared.settings.objective) as display:

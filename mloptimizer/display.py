@@ -57,9 +57,8 @@ class LineDisplay:
         """Print the last ended trial with where the phase stands, or that a phase begins."""
         if progress.phase is not self._phase:
             self._phase = progress.phase
-            self._print(
-                f"{PHASE_TITLES[progress.phase]}: {progress.total} to train, {progress.done} of them ended before"
-            )
+            before = f", {progress.done} of them ended before" if progress.done else ""
+            self._print(f"{PHASE_TITLES[progress.phase]}: {count_trials(progress.total)}{before}")
         elif self._ended:
             self._print(f"{self._ended} | {describe_progress(progress, self._objective)}")
         self._ended = ""
@@ -132,9 +131,8 @@ class LiveDisplay:
 
 def describe_result(plan: TrialPlan, result: TrialResult, objective: str) -> str:
     """Return one line about an ended trial."""
-    what = f"trial {plan.number} ({plan.space})" + {Phase.EXPLORATION: ""}.get(
-        plan.phase, f", {PHASE_TITLES[plan.phase].lower()}"
-    )
+    phase = "" if plan.phase is Phase.EXPLORATION else f", {PHASE_TITLES[plan.phase].lower()}"
+    what = f"trial {plan.number} ({plan.space}){phase}"
     if result.failure:
         return f"{what}: failed, {result.failure.kind}: {result.failure.message}"
     if result.outcome is Outcome.PRUNED:
@@ -156,6 +154,11 @@ def describe_progress(progress: Progress, objective: str) -> str:
     return ", ".join(parts)
 
 
+def count_trials(count: int) -> str:
+    """Return the count with its noun."""
+    return "1 trial" if count == 1 else f"{count} trials"
+
+
 def format_duration(seconds: float) -> str:
     """Return the duration in its two largest units, for instance ``2 h 5 min``."""
     whole = round(seconds)
@@ -170,7 +173,7 @@ def describe_summary(summary: SearchSummary) -> list[str]:
     for title, counts in (("Exploration", summary.exploration), ("Hall of fame", summary.hall_of_fame)):
         if sum(counts.values()):
             parts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-            lines.append(f"{title}: {sum(counts.values())} trials: {parts}")
+            lines.append(f"{title}: {count_trials(sum(counts.values()))}: {parts}")
     lines.append(f"This run took {format_duration(summary.seconds)}.")
     if summary.winner is None or summary.value is None:
         return lines

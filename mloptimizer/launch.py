@@ -5,7 +5,7 @@ import concurrent.futures.process
 import importlib.metadata
 import multiprocessing
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +53,7 @@ class PreparedSearch:
     seed: int
     spaces: Sequence[SearchSpace]
     continued: bool
+    fingerprint: str = ""  # of the data that a continued study has been searching
 
 
 def prepare_search(request: SearchRequest) -> PreparedSearch:
@@ -71,17 +72,22 @@ def prepare_search(request: SearchRequest) -> PreparedSearch:
     known = [summary.name for summary in list_datasets()]
     if request.dataset not in known:
         raise unknown_name("--dataset", "data set", request.dataset, known)
-    name = check_study_name(request.study or _free_name(request, settings.storage))
+    taken = list_study_names(settings.storage, request.workspace.journal)
+    if request.study in taken:
+        raise UsageError(
+            f"--study {request.study}: the storage has such a study, but this workspace has no records of it. "
+            "Continue it in its own workspace, or choose another name."
+        )
+    name = check_study_name(request.study or _free_name(request, taken))
     seed = random.SystemRandom().randrange(2**31) if settings.seed == "auto" else settings.seed
     spaces = read_spaces(settings.spaces, request.workspace.search_spaces)
     return PreparedSearch(name, request.dataset, settings, seed, spaces, continued=False)
 
 
-def _free_name(request: SearchRequest, storage: str) -> str:
+def _free_name(request: SearchRequest, taken: Collection[str]) -> str:
     """Return the data set's name, with a number if a study of this workspace or storage has it already."""
-    taken = list_study_names(storage, request.workspace.journal)
     name, number = str(request.dataset), 1
-    while name in taken or request.workspace.study(name).exists():
+    while name in taken or request.workspace.study_file(name).exists():
         number += 1
         name = f"{request.dataset}-{number}"
     return name
@@ -105,7 +111,8 @@ def _continue(request: SearchRequest, stated: Settings) -> PreparedSearch:
     spaces = [
         load_space(space, store.read_space(space), f"{place}/search_spaces/{space}.py") for space in facts["spaces"]
     ]
-    return PreparedSearch(name, dataset, settings, facts["seed"], spaces, continued=True)
+    fingerprint = facts["dataset"]["fingerprint"]
+    return PreparedSearch(name, dataset, settings, facts["seed"], spaces, continued=True, fingerprint=fingerprint)
 
 
 def launch_search(
@@ -119,10 +126,15 @@ def launch_search(
     """
     workspace, name, settings = request.workspace, prepared.name, prepared.settings
     busy = f"study '{name}': process {{pid}} searches it already. Wait for it, or stop it with Ctrl-C there."
+    dataset = prepare_dataset(prepared.dataset, settings.validation_fraction, prepared.seed, settings.train_limit)
+    if prepared.fingerprint not in ("", dataset.fingerprint):
+        raise UsageError(
+            f"study '{name}': the images of {prepared.dataset} have changed since it began, so its values could not be "
+            "compared with new ones. Put the old images back, or start a new study."
+        )
+    if settings.start_method != "spawn":
+        start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
     with hold_lock(workspace.driver_lock(name), busy):
-        if settings.start_method != "spawn":
-            start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
-        dataset = prepare_dataset(prepared.dataset, settings.validation_fraction, prepared.seed, settings.train_limit)
         study = open_study(
             settings.storage, workspace.journal, name, settings, prepared.seed, Objective(settings.objective)
         )

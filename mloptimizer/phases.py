@@ -68,13 +68,21 @@ class Job:
         )
 
 
+@dataclass(frozen=True)
+class Untrained:
+    """A trial that ended when it was proposed: its space could not be sampled, or its configuration was known."""
+
+    plan: TrialPlan
+    result: TrialResult
+
+
 class PhaseRun(Protocol):
     """One phase of a search: the loop asks it for plans and brings it epochs and results."""
 
     phase: Phase
 
-    def next_plan(self) -> TrialPlan | None:
-        """Return what to train next; None: nothing at the moment."""
+    def next_plan(self) -> TrialPlan | Untrained | None:
+        """Return what to train next, or a trial that has ended already; None: nothing at the moment."""
         ...
 
     def report(self, record: EpochRecord) -> bool:
@@ -107,24 +115,30 @@ class Exploration:
         self._job = job
         self._running: set[int] = set()
 
-    def next_plan(self) -> TrialPlan | None:
+    def next_plan(self) -> TrialPlan | Untrained | None:
         """Return the study's next proposal; None when all trials are ended or running, or none can be proposed now."""
-        settings = self._job.settings
-        while len(self.ended()) + len(self._running) < self.total():
-            suggestion = self._job.study.ask(list(self._job.spaces.values()), self._job.dataset)
-            if suggestion is None:
-                return None
-            if suggestion.reused is None and suggestion.failure is None:
-                self._running.add(suggestion.number)
-                return self._job.plan(
-                    suggestion.number,
-                    self.phase,
-                    suggestion.space,
-                    suggestion.params,
-                    epochs=settings.exploration_epochs,
-                    patience=settings.exploration_patience,
-                )
-        return None
+        job, settings = self._job, self._job.settings
+        if len(self.ended()) + len(self._running) >= self.total():
+            return None
+        suggestion = job.study.ask(list(job.spaces.values()), job.dataset)
+        if suggestion is None:
+            return None
+        number, space, params = suggestion.number, suggestion.space, suggestion.params
+        epochs, patience = settings.exploration_epochs, settings.exploration_patience
+        plan = job.plan(number, self.phase, space, params, epochs=epochs, patience=patience)
+        if suggestion.failure:
+            return Untrained(plan, TrialResult(number, Outcome.FAILED, None, 0.0, failure=suggestion.failure))
+        if suggestion.reused_from is not None:
+            return Untrained(plan, self._take_over(number, suggestion.reused_from))
+        self._running.add(number)
+        return plan
+
+    def _take_over(self, number: int, twin: int) -> TrialResult:
+        """Return the result of an equal trial under the new number."""
+        known = {trial.number: trial for trial in self._job.study.trials()}[twin]
+        outcome = known.outcome or Outcome.FAILED
+        value = known.value if outcome is Outcome.COMPLETED else None
+        return TrialResult(number, outcome, value, 0.0, known.metrics, failure=known.failure)
 
     def report(self, record: EpochRecord) -> bool:
         """Report to the study; its pruner decides, but not after the last epoch: then there is nothing to save."""

@@ -34,6 +34,11 @@ class Recorder:
         path.unlink(missing_ok=True)
         self._logs[plan.number] = HardwareLog(path, columns(len(slot.gpu_ids)))
 
+    def record_untrained(self, plan: TrialPlan, result: TrialResult) -> None:
+        """Write a trial that ended when it was proposed; there is no hardware log of it."""
+        self._store.start(plan)
+        self._store.finish(plan.phase, result)
+
     def record(self, event: Event) -> None:
         """Write the event; events of a trial that is not running here are dropped."""
         if isinstance(event, Decision):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mloptimizer.engines.base import Engine
-from mloptimizer.phases import Exploration, HallOfFame, Job, PhaseRun, Verdict, best_of
+from mloptimizer.phases import Exploration, HallOfFame, Job, PhaseRun, Untrained, Verdict, best_of
 from mloptimizer.recorder import Recorder
 from mloptimizer.records import (
     DatasetInfo,
@@ -162,6 +162,7 @@ class _Loop:
         self._ended_before = len(phase.ended())
 
     def run(self) -> None:
+        self._show()
         try:
             while True:
                 self._fill_slots()
@@ -178,7 +179,7 @@ class _Loop:
 
     def _fill_slots(self) -> None:
         for slot in self._engine.idle_slots():
-            plan = self._phase.next_plan()
+            plan = self._next_plan()
             if plan is None:
                 return
             self._running[plan.number] = plan
@@ -186,6 +187,13 @@ class _Loop:
             self._run.observer.trial_started(plan)
             with self._run.interruptible():
                 self._engine.start(plan, slot)
+
+    def _next_plan(self) -> TrialPlan | None:
+        while isinstance(planned := self._phase.next_plan(), Untrained):
+            self._run.recorder.record_untrained(planned.plan, planned.result)
+            self._run.observer.trial_ended(planned.plan, planned.result)
+            self._show()
+        return planned
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, TrialResult):

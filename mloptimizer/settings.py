@@ -82,7 +82,7 @@ class Settings(BaseModel):
 
     # Machine
     workers: Count | Auto = Field(
-        "auto", description="trials at a time on a machine without GPUs; auto: by cores and memory"
+        "auto", description="trials at a time; auto: as many as GPUs allow, without a GPU as cores and memory allow"
     )
     gpus_per_trial: Count | Auto = Field(
         "auto", description="auto: one while there are more trials than GPUs, all of them when there are fewer"

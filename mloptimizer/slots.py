@@ -27,6 +27,11 @@ def plan_slots(
     Raises:
         UsageError: the settings ask for more GPUs per trial than there are.
     """
+    if settings.gpus_per_trial != "auto" and settings.gpus_per_trial > len(gpus):
+        possible = f"1 to {len(gpus)}, or auto" if gpus else "auto; `mloptimizer doctor` says which GPUs are seen"
+        raise UsageError(
+            f"gpus_per_trial = {settings.gpus_per_trial}: this machine has {len(gpus)} GPUs. Possible: {possible}."
+        )
     if gpus:
         return _gpu_slots(gpus, cpus, trials, settings)
     count, reason = _count_workers(len(cpus), memory_mb, trials, settings)
@@ -48,13 +53,13 @@ def _gpu_slots(
 ) -> tuple[list[Slot], Decision]:
     if settings.gpus_per_trial != "auto":
         size, reason = settings.gpus_per_trial, "setting gpus_per_trial"
-        if size > len(gpus):
-            raise UsageError(f"gpus_per_trial = {size}: this machine has {len(gpus)} GPUs. Possible: 1 to {len(gpus)}.")
     elif trials >= len(gpus):
         size, reason = 1, f"{trials} trials keep {len(gpus)} GPUs busy with one GPU each"
     else:
         size, reason = len(gpus), f"{trials} trials are fewer than {len(gpus)} GPUs: each gets all of them"
     count = len(gpus) // size
+    if settings.workers != "auto" and settings.workers < count:
+        count, reason = settings.workers, f"{reason}; setting workers"
     shares = _share(cpus, count)
     slots = []
     for index in range(count):

@@ -10,7 +10,7 @@ def sample(trial, dataset):
     side = min(dataset.input_shape[:2]) // stem_stride(dataset)
     most_stages = max(1, min(4, int(math.log2(side)) - 1))  # the last stage sees 4 pixels or more
     params = {
-        "stages": trial.suggest_int("stages", min(2, most_stages), most_stages),
+        "stages": trial.suggest_int("stages", min(most_stages, max(2, most_stages - 1)), most_stages),
         "convolutions": trial.suggest_int("convolutions", 1, 2),
         "width": trial.suggest_categorical("width", [16, 24, 32, 48, 64]),
         "first_kernel": trial.suggest_categorical("first_kernel", [3, 5]),
@@ -19,7 +19,7 @@ def sample(trial, dataset):
         "activation": trial.suggest_categorical("activation", ["gelu", "relu", "silu"]),
         "stage_dropout": trial.suggest_float("stage_dropout", 0.0, 0.2, step=0.1),
         "pooling": trial.suggest_categorical("pooling", ["average", "max"]),
-        "dropout": trial.suggest_float("dropout", 0.0, 0.5, step=0.1),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.4, step=0.1),
         "head_units": trial.suggest_categorical("head_units", [0, 128, 256]),
     }
     if params["normalization"] == "group":

@@ -17,7 +17,7 @@ def sample(trial, dataset):
         "normalization": trial.suggest_categorical("normalization", ["batch", "group"]),
         "activation": trial.suggest_categorical("activation", ["gelu", "relu", "silu"]),
         "pooling": trial.suggest_categorical("pooling", ["average", "max"]),
-        "dropout": trial.suggest_float("dropout", 0.0, 0.5, step=0.1),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.4, step=0.1),
         "head_units": trial.suggest_categorical("head_units", [0, 128, 256]),
     }
     if params["width"] <= 32:  # larger kernels cost too much in wider blocks

@@ -61,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_search_tells_its_phases_its_winner_and_the_verdict(finished: Path) -> None:
     printed = (finished / "printed.txt").read_text()
-    for words in ("New study 'digits'", "Exploration: 4 to train", "Hall of fame: 2 to train", "Winner: trial"):
+    for words in ("Study 'digits' (new)", "Exploration: 4 trials", "Hall of fame: 2 trials", "Winner: trial"):
         assert words in printed
     assert "Test set (359 images, read once): test_loss" in printed
 
@@ -138,10 +138,10 @@ def test_export_writes_a_model_that_keras_opens_alone(finished: Path, tmp_path: 
 def test_a_second_search_is_a_second_study_and_a_finished_one_trains_nothing(finished: Path) -> None:
     again = run("search", "--study", "digits", cwd=finished)
     assert again.returncode == 0
-    assert "Continuing study 'digits'" in again.stdout
+    assert "Study 'digits' (continued)" in again.stdout
     assert len(results(finished / "metrics_data/digits")) == 4
     words = ["search", "--dataset", "digits", "--trials", "1", "--explore-only", *SMALL]
-    assert "New study 'digits-2'" in run(*words, cwd=finished).stdout
+    assert "Study 'digits-2' (new)" in run(*words, cwd=finished).stdout
 
 
 def test_lists_of_what_there_is_to_choose_from(tmp_path: Path) -> None:

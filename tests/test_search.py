@@ -91,6 +91,7 @@ def search(workspace: Workspace, make_dataset: Callable[..., DatasetInfo]) -> Se
         run_trial: RunTrial = train,
         explore_only: bool = False,
         interruptible: Any = contextlib.nullcontext,
+        source: str = LINE,
         **changes: Any,
     ) -> tuple[SearchSummary, Watcher]:
         settings = Settings(
@@ -99,7 +100,7 @@ def search(workspace: Workspace, make_dataset: Callable[..., DatasetInfo]) -> Se
         objective = Objective(settings.objective)
         study = open_study("", workspace.journal, "s", settings, 1, objective)
         store = MetricsStore(workspace, "s")
-        spaces = {"line": load_space("line", LINE, "line.py")}
+        spaces = {"line": load_space("line", source, "line.py")}
         job = Job("s", study, spaces, make_dataset(), settings, 1, workspace, store)
         watcher = Watcher()
         recorder = Recorder(workspace, "s", store)
@@ -214,6 +215,30 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(search: Search, works
     assert summary.exploration == {Outcome.COMPLETED: 5, Outcome.PRUNED: 0, Outcome.FAILED: 1}
     failure = json.loads((workspace.trial("s", 0) / "result.json").read_text())["failure"]
     assert failure == {"kind": "out_of_memory", "message": "too large", "traceback": "the story"}
+
+
+def test_a_space_that_cannot_be_sampled_is_a_failed_trial_with_its_story(search: Search, workspace: Workspace) -> None:
+    summary, watcher = search(source=LINE.replace("suggest_float", "suggest_flat"), trials=2)
+    assert summary.exploration[Outcome.FAILED] == 2
+    assert [result.number for _, result in watcher.ended] == [0, 1]
+    failure = json.loads((workspace.trial("s", 1) / "result.json").read_text())["failure"]
+    assert failure["kind"] == "space_error"
+    assert "suggest_flat" in failure["traceback"]
+
+
+def test_a_small_space_is_searched_once_and_its_results_are_taken_over(search: Search, workspace: Workspace) -> None:
+    source = LINE.replace('suggest_float("x", 0.0, 1.0)', 'suggest_categorical("x", [0.25, 0.5, 0.75])')
+    trained: list[int] = []
+
+    def count(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+        trained.append(plan.number)
+        return train(plan, slot, emit, should_stop)
+
+    summary, watcher = search(count, source=source, explore_only=True)
+    assert len(trained) == 3
+    assert summary.exploration[Outcome.COMPLETED] == 6
+    assert len(MetricsStore(workspace, "s").trials()) == 6
+    assert {result.value for _, result in watcher.ended} == {0.875 * x for x in (0.25, 0.5, 0.75)}
 
 
 def test_when_every_trial_fails_there_is_no_winner(search: Search) -> None:

@@ -40,6 +40,16 @@ def test_more_gpus_per_trial_than_there_are_is_refused() -> None:
         plan(count=2, gpus_per_trial=4)
 
 
+def test_gpus_per_trial_without_a_gpu_is_refused() -> None:
+    with pytest.raises(UsageError, match="this machine has 0 GPUs. Possible: auto"):
+        plan(gpus_per_trial=1)
+
+
+def test_workers_limits_the_slots_of_a_machine_with_gpus() -> None:
+    assert [slot.gpu_ids for slot in plan(count=4, workers=1)] == [("GPU-0",)]
+    assert len(plan(count=2, workers=5)) == 2
+
+
 def test_slots_share_the_cores_evenly_and_without_overlap() -> None:
     shares = [slot.cpu_ids for slot in plan(count=3, cores=8)]
     assert sorted(core for share in shares for core in share) == list(range(8))

@@ -113,7 +113,7 @@ def _fetch(item: Download, target: Path, by_hand: str) -> None:
             path = Path(pooch.retrieve(item.url, item.sha256, fname=target.name, path=temporary))
         except requests.RequestException as error:
             raise RunError(
-                f"{target.name}: is not on this machine, and {item.url} cannot be reached "
+                f"{target.parent}: {target.name} is not there, and {item.url} cannot be reached "
                 f"({type(error).__name__}). Connect to the internet, or {by_hand}."
             ) from error
         except ValueError as error:

@@ -52,6 +52,7 @@ def open_study(url: str, journal: Path, name: str, settings: Settings, seed: int
         UsageError: the storage cannot be opened, the sampler is not installed, or the study ranks by another objective.
         RunError: the storage failed.
     """
+    make_sampler(settings, seed)  # one that is not installed is refused before anything is created
     storage = open_storage(url, journal)
     with storage_errors(url, journal):
         facts = {"objective": objective.metric, "seed": seed, "mloptimizer": mloptimizer.__version__}

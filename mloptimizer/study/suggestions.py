@@ -6,7 +6,6 @@ that did change (another list of spaces, an edited file, choices that depend on 
 """
 
 import json
-import logging
 import random
 import traceback
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -18,7 +17,6 @@ from mloptimizer.errors import MloptimizerError, UsageError
 from mloptimizer.records import DatasetInfo, Failure, FailureKind, Params, Scalar
 from mloptimizer.spaces import RandomSuggest, SearchSpace, Suggest, sample_params
 
-_logger = logging.getLogger(__name__)
 _FAMILY = "space"  # the parameter that chooses the family
 _RANDOM_DRAWS = 1000
 
@@ -147,7 +145,6 @@ def draw(
         if suggest.storage_error:
             raise suggest.storage_error from error
         message = str(error) if isinstance(error, UsageError) else f"search space '{family}': sample ended the program."
-        _logger.warning("%s", message)
         story = "".join(traceback.format_exception(error.__cause__ or error))
         return Drawn(family, failure=Failure(FailureKind.SPACE_ERROR, message, story))
 

@@ -81,7 +81,7 @@ def _before_start(configure: Callable[[], None]) -> None:
 
 
 def _set_threads(threads: int, gpus: int) -> None:
-    """Let an operation use the slot's cores, and a few operations run at once: two, and two more for each GPU to feed."""
+    """Let an operation use the slot's cores, and two operations run at once, two more for each GPU to feed."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(2 + 2 * gpus)
 

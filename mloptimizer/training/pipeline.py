@@ -19,6 +19,7 @@ from mloptimizer.training.failures import DataError
 from mloptimizer.training.schedule import Steps
 
 EVALUATION_BATCHES = 4  # an evaluation batch holds so many training batches: it keeps no activations
+PREFETCHED_BATCHES = 4
 SMALLEST_STD = 1e-7
 
 Split = Literal["train", "validation", "test"]
@@ -76,8 +77,8 @@ def training_batches(images: Images, steps: Steps, seed: int, threads: int) -> A
         return _gather(images, chosen)
 
     epochs = tf.data.Dataset.range(2**31 - 1, output_type=tf.int32)
-    batches = epochs.flat_map(shuffle).map(take, tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(_options(threads))
+    batches = epochs.flat_map(shuffle).map(take, num_parallel_calls=threads)
+    return batches.prefetch(PREFETCHED_BATCHES).with_options(_options(threads))
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def evaluation_batches(images: Images, global_batch: int, devices: Devices) -> E
     def take(chosen: Any, weights: Any) -> tuple[Any, Any, Any]:
         return (*_gather(images, chosen), weights)
 
-    batches = slices.map(take, tf.data.AUTOTUNE).prefetch(1)
+    batches = slices.map(take, num_parallel_calls=min(devices.threads, steps)).prefetch(1)
     return Evaluation(batches.with_options(_options(devices.threads)), steps)
 
 
@@ -122,6 +123,8 @@ def standardise(pixels: Any, mean: np.ndarray, std: np.ndarray) -> Any:
 def _options(threads: int) -> Any:
     options = tf.data.Options()
     options.deterministic = True
+    # tf.data's tuning thread sleeps for ever longer, and taking an iterator down can wait for it to wake: 1 to 30 s.
+    options.autotune.enabled = False
     options.threading.private_threadpool_size = threads
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options

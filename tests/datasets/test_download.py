@@ -123,7 +123,7 @@ def test_a_download_that_was_broken_off_goes_on_with_the_files_that_are_missing(
     write_idx(datasets / "fashion-mnist", make_data("fashion_mnist"))
     (datasets / "fashion-mnist" / f"{IDX_FILES[3]}.gz").unlink()
     before = snapshot(datasets)
-    with pytest.raises(RunError, match=f"{IDX_FILES[3]}.gz: is not on this machine"):
+    with pytest.raises(RunError, match=f"{IDX_FILES[3]}.gz is not there"):
         prepare_dataset("fashion_mnist", 0.2, 0, 0)
     assert snapshot(datasets) == before
 

@@ -133,9 +133,8 @@ def validate() -> Callable[[TrialPlan, str], Mapping[str, float]]:
         load_weights(network, weights)
         model = TrainableModel(network, Objectives(plan.dataset.classes, 5))
         model.compile(None)
-        model.evaluate(
-            evaluation_batches(load_images(plan.dataset, "validation", lambda *_: None), 16, devices), verbose=0
-        )
+        validation = evaluation_batches(load_images(plan.dataset, "validation", lambda *_: None), 16, devices)
+        model.evaluate(validation.batches, steps=validation.steps, verbose=0)
         return model.figures()
 
     return measure
