@@ -99,8 +99,12 @@ class MetricsStore:
     def keep_weights(self, phase: Phase, numbers: Collection[int]) -> None:
         """Remove the weights of every ended training of the phase but the given ones."""
         for record in self.trials(phase):
-            if record.result and record.weights and record.plan["number"] not in numbers:
-                record.weights.unlink(missing_ok=True)
+            if record.result and record.plan["number"] not in numbers:
+                self.remove_weights(phase, record.plan["number"])
+
+    def remove_weights(self, phase: Phase, number: int) -> None:
+        """Remove the weights of one training, if it has any."""
+        (self._folder(number, phase) / WEIGHTS).unlink(missing_ok=True)
 
     def add_verdict(self, result: TrialResult, source: Phase) -> None:
         """Add one reading of the test set by the weights of that phase; an extended study may have several."""

@@ -174,6 +174,7 @@ class HallOfFame:
         self._members = job.study.best(size, Phase.EXPLORATION)
         trained = {trial.number for trial in job.study.trials(self.phase) if trial.outcome is not None}
         self._waiting = [member for member in self._members if member.number not in trained]
+        job.store.keep_weights(Phase.EXPLORATION, {member.number for member in self._waiting})
 
     def next_plan(self) -> TrialPlan | None:
         """Return the best member that is still to be trained."""
@@ -199,8 +200,12 @@ class HallOfFame:
         return False
 
     def finish(self, result: TrialResult) -> None:
-        """Tell the study; a completed member's exploration weights have served."""
+        """Tell the study; only the best keep their weights, and a completed member's exploration weights have served."""
         self._job.study.finish(result, self.phase)
+        best = self._job.study.best(self._job.settings.hall_of_fame_size, self.phase)
+        self._job.store.keep_weights(self.phase, {trial.number for trial in best})
+        if result.outcome is Outcome.COMPLETED:
+            self._job.store.remove_weights(Phase.EXPLORATION, result.number)
 
     def total(self) -> int:
         return len(self._members)

@@ -173,6 +173,13 @@ def test_only_the_best_keep_their_weights(search: Search, workspace: Workspace) 
     assert kept == {f"trial_{result.number:05d}" for result in best}
 
 
+def test_after_the_hall_of_fame_only_its_weights_are_left(search: Search, workspace: Workspace) -> None:
+    _, watcher = search()
+    trained_on = {result.number for phase, result in watcher.ended if phase is Phase.HALL_OF_FAME}
+    kept = {path.parent.name for path in workspace.study("s").glob(f"*/{WEIGHTS}")}
+    assert kept == {f"hall_of_fame_{number:05d}" for number in trained_on}
+
+
 def test_every_event_reaches_its_file(search: Search, workspace: Workspace) -> None:
     search(explore_only=True)
     folder = workspace.trial("s", 0)
