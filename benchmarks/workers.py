@@ -3,8 +3,8 @@
     python benchmarks/workers.py [--trials 12] [--images 2000] [--epochs 3] [--every-size]
 
 The goal is at most 0.78 with small models, of which one cannot keep two cores busy: the resnet space at its smallest
-width. `--every-size` takes the built-in spaces as they are; a large convolution uses both cores well by itself, so there
-is less to gain. Nothing is pruned and nothing stops early, so that both sides do the same work.
+width. `--every-size` takes the built-in spaces as they are; a large convolution uses both cores well by itself, so
+there is less to gain. Nothing is pruned and nothing stops early, so that both sides do the same work.
 """
 
 import argparse

@@ -200,7 +200,7 @@ class HallOfFame:
         return False
 
     def finish(self, result: TrialResult) -> None:
-        """Tell the study; only the best keep their weights, and a completed member's exploration weights have served."""
+        """Tell the study; only the best keep their weights, and those of a member's exploration have served."""
         self._job.study.finish(result, self.phase)
         best = self._job.study.best(self._job.settings.hall_of_fame_size, self.phase)
         self._job.store.keep_weights(self.phase, {trial.number for trial in best})

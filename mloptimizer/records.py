@@ -85,6 +85,7 @@ class Slot:
     host: str = "localhost"
     gpu_ids: tuple[str, ...] = ()  # NVML UUIDs
     cpu_ids: tuple[int, ...] = ()  # logical cores; empty: all
+    threads: int = 0  # that a trial uses at most: more than cores where it may borrow those of idle slots; 0: as cores
     gpu_memory_mb: int = 0  # of the smallest of its GPUs
 
 

@@ -35,7 +35,8 @@ def plan_slots(
     if gpus:
         return _gpu_slots(gpus, cpus, trials, settings)
     count, reason = _count_workers(len(cpus), memory_mb, trials, settings)
-    slots = [Slot(f"cpu{index}", cpu_ids=share) for index, share in enumerate(_share(cpus, count))]
+    shares = _share(cpus, count)
+    slots = [Slot(f"cpu{i}", cpu_ids=share, threads=_threads(share, cpus)) for i, share in enumerate(shares)]
     return slots, Decision(None, "slots", f"{count} on {len(cpus)} cores", reason)
 
 
@@ -66,8 +67,15 @@ def _gpu_slots(
         mine = gpus[index * size : (index + 1) * size]
         name = "gpu" + "+".join(str(gpu.index) for gpu in mine)
         memory_mb = int(min(gpu.memory_mb for gpu in mine))
-        slots.append(Slot(name, gpu_ids=tuple(g.uuid for g in mine), cpu_ids=shares[index], gpu_memory_mb=memory_mb))
+        share, uuids = shares[index], tuple(gpu.uuid for gpu in mine)
+        threads = _threads(share, cpus)
+        slots.append(Slot(name, gpu_ids=uuids, cpu_ids=share, threads=threads, gpu_memory_mb=memory_mb))
     return slots, Decision(None, "slots", f"{count} of {size} GPUs", reason)
+
+
+def _threads(share: Sequence[int], cpus: Sequence[int]) -> int:
+    """Return twice the cores of the share, for the end of a phase, when cores of idle slots are lent to the others."""
+    return min(len(cpus), 2 * len(share))
 
 
 def _share(cpus: Sequence[int], count: int) -> list[tuple[int, ...]]:

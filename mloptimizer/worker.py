@@ -1,6 +1,6 @@
 """The life of a worker: it prepares its process for the slot, watches the hardware, and trains the model.
 
-TensorFlow is imported here only after the process can see nothing but its own GPUs and cores.
+TensorFlow is imported here only after the process can see nothing but its own GPUs.
 """
 
 import multiprocessing
@@ -23,8 +23,6 @@ def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -
     """Train the plan's model in this process and return the result; a `RunTrial` for any engine."""
     for name, value in slot_environment(slot).items():
         os.environ[name] = value
-    if slot.cpu_ids and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, slot.cpu_ids)
     from mloptimizer.training.devices import count_gpus
     from mloptimizer.training.trial import run_trial
 

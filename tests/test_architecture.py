@@ -20,7 +20,7 @@ LAYERS = [
     "records",
     "workspace interrupts terminal hardware.nvml hardware.machine hardware.log datasets.catalog datasets.formats"
     " datasets.sources datasets.split datasets.cache datasets.process datasets.library",
-    "spaces metrics_store engines.base slots",
+    "spaces metrics_store engines.base engines.cores slots",
     "study.storage study.samplers study.trials study.suggestions study.phase_study study.study"
     " engines.thread engines.process"
     " training.devices training.precision training.compilation training.schedule training.optimizers training.network"

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,11 +22,14 @@ from pathlib import Path
 from typing import Literal
 
 from mloptimizer.engines.base import RunTrial
+from mloptimizer.engines.cores import lend_cores, pin
+from mloptimizer.errors import RunError
 from mloptimizer.records import Decision, Event, FailureKind, Slot, TrialPlan, TrialResult, failed
 
 WORKER_LOG = "worker.log"  # in the trial's folder: what TensorFlow and the search space print
 _EXIT_SECONDS = 10.0  # a worker that has sent its result and lives on is killed after so long
 _LOG_TAIL_BYTES = 4000
+_SERVER_SECONDS, _SERVER_PAUSE_SECONDS = 10.0, 0.05  # how long, and how often, a dead fork server is replaced
 
 StartMethod = Literal["auto", "forkserver", "spawn"]
 
@@ -65,6 +69,7 @@ class ProcessEngine:
         self._fork_proven = False  # whether a forked worker has ever said anything
         self._workers: dict[int, _Worker] = {}
         self._notes: list[Event] = []
+        self._lent = False  # whether workers run on the cores of idle slots
         if self._fork_server:
             start_fork_server(preload)
 
@@ -75,29 +80,71 @@ class ProcessEngine:
 
     def start(self, plan: TrialPlan, slot: Slot) -> None:
         """Start a worker; the very first one waits for the fork server's imports."""
-        name = "forkserver" if self._fork_server else "spawn"
-        context: ForkServerContext | SpawnContext = multiprocessing.get_context(name)  # type: ignore[assignment]
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=_serve, args=(theirs, self._run_trial, plan, slot), name=f"trial {plan.number}", daemon=True
-        )
-        if self._fork_server:
-            start_fork_server(self._preload)  # a killed one starts anew
-            process.start()
-        else:
-            with _interrupts_ignored():
+        self._take_cores_back()
+        process, connection = self._fork(plan, slot) if self._fork_server else self._spawn(plan, slot)
+        self._pin(process, slot.cpu_ids)
+        self._workers[plan.number] = _Worker(plan, slot, process, connection, self._fork_server)
+
+    def _fork(self, plan: TrialPlan, slot: Slot) -> tuple[BaseProcess, Connection]:
+        """Fork a worker; a server that was killed is replaced, as soon as the system says that it is gone."""
+        context, deadline = multiprocessing.get_context("forkserver"), time.monotonic() + _SERVER_SECONDS
+        while True:
+            start_fork_server(self._preload)
+            process, connection, theirs = self._prepare(context, plan, slot)
+            try:
                 process.start()
+                return process, connection
+            except (EOFError, OSError) as error:
+                connection.close()
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"start_method: the fork server does not start ({error}). Possible: --set start_method=spawn."
+                    ) from error
+                time.sleep(_SERVER_PAUSE_SECONDS)
+            finally:
+                theirs.close()
+
+    def _spawn(self, plan: TrialPlan, slot: Slot) -> tuple[BaseProcess, Connection]:
+        process, connection, theirs = self._prepare(multiprocessing.get_context("spawn"), plan, slot)
+        with _interrupts_ignored():
+            process.start()
         theirs.close()
-        self._workers[plan.number] = _Worker(plan, slot, process, ours, self._fork_server)
+        return process, connection
+
+    def _prepare(
+        self, context: ForkServerContext | SpawnContext, plan: TrialPlan, slot: Slot
+    ) -> tuple[BaseProcess, Connection, Connection]:
+        ours, theirs = context.Pipe()
+        arguments = (theirs, self._run_trial, plan, slot)
+        return context.Process(target=_serve, args=arguments, name=f"trial {plan.number}", daemon=True), ours, theirs
 
     def wait(self, timeout: float) -> list[Event]:
         """Return what happened since the last call, waiting at most `timeout` seconds."""
+        self._lend_idle_cores()
         events, self._notes = self._notes, []
         by_connection = {worker.connection: worker for worker in self._workers.values()}
         ready = multiprocessing.connection.wait(list(by_connection), 0 if events else timeout)
         for connection in ready:
             events += self._receive(by_connection[connection])  # type: ignore[index]
         return events + self._take_notes()
+
+    def _lend_idle_cores(self) -> None:
+        """Give the cores of idle slots to the running trials: whoever waits has no trial for those slots."""
+        idle, workers = self.idle_slots(), list(self._workers.values())
+        if idle and workers and not self._lent:
+            for worker, cpus in zip(workers, lend_cores([w.slot for w in workers], idle), strict=True):
+                self._pin(worker.process, cpus)
+            self._lent = True
+
+    def _take_cores_back(self) -> None:
+        for worker in self._workers.values() if self._lent else ():
+            self._pin(worker.process, worker.slot.cpu_ids)
+        self._lent = False
+
+    @staticmethod
+    def _pin(process: BaseProcess, cpus: Sequence[int]) -> None:
+        if process.pid and cpus:  # a slot without cores of its own may use all
+            pin(process.pid, cpus)
 
     def _take_notes(self) -> list[Event]:
         notes, self._notes = self._notes, []
@@ -124,6 +171,7 @@ class ProcessEngine:
             worker.process.join()
         worker.connection.close()
         del self._workers[worker.plan.number]
+        self._lent = False  # its cores may be lent too
 
     def _bury(self, worker: _Worker) -> list[Event]:
         self._dismiss(worker)

@@ -44,10 +44,11 @@ def configure_devices(slot: Slot, cpu_replicas: int, decide: Decide) -> Devices:
     Raises:
         RunError: TensorFlow does not see the slot's GPUs, or this process already runs on other devices.
     """
-    threads = len(slot.cpu_ids) or os.cpu_count() or 1
+    threads = slot.threads or len(slot.cpu_ids) or os.cpu_count() or 1
     gpus = _visible_gpus(slot)
     _before_start(lambda: _set_threads(threads, len(gpus)))
-    decide("threads", f"{threads} within an operation", f"the slot has {threads} cores")
+    cores = len(slot.cpu_ids) or os.cpu_count() or 1
+    decide("threads", f"{threads} within an operation", f"{cores} cores, and those of idle slots when no trial waits")
     if gpus:
         return _on_gpus(gpus, threads, decide)
     return _on_cpu(cpu_replicas, threads, decide)

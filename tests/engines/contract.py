@@ -107,6 +107,7 @@ class EngineContract:
         assert result.failure.kind is FailureKind.CRASH
         assert engine.wait(0.01) == []
 
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     def test_a_slot_serves_again_after_a_death(self, engine: Engine, make_plan: Callable[..., TrialPlan]) -> None:
         engine.start(make_plan(0, params={"act": "exit"}), SLOTS[0])
         collect(engine, 1)

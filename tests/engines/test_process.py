@@ -112,6 +112,23 @@ def test_a_killed_fork_server_is_replaced(make_plan: MakePlan) -> None:
     engine.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux pins processes to cores")
+def test_a_worker_keeps_to_its_cores_and_borrows_those_of_idle_slots(make_plan: MakePlan) -> None:
+    first, *_, last = 2 * sorted(os.sched_getaffinity(0))
+    slots = [Slot("one", cpu_ids=(first,)), Slot("two", cpu_ids=(last,))]
+    engine = ProcessEngine(slots, act)
+    engine.start(make_plan(0, params={"act": "wait"}), slots[0])
+    worker = psutil.Process(pid_of_waiting(engine))
+    assert set(worker.cpu_affinity()) == {first, last}
+    engine.start(make_plan(1, params={"act": "wait"}), slots[1])
+    assert worker.cpu_affinity() == [first]
+    engine.stop_trial(1)
+    collect(engine, 1)
+    engine.wait(0.01)
+    assert set(worker.cpu_affinity()) == {first, last}
+    engine.close()
+
+
 def test_close_kills_a_worker_that_does_not_listen(make_plan: MakePlan) -> None:
     engine = ProcessEngine(SLOTS, act)
     engine.start(make_plan(params={"act": "wait"}), SLOTS[0])
