@@ -91,7 +91,7 @@ def search(workspace: Path, explore_only: bool, dataset: str | None, study: str 
             sys.exit(130)
     for line in describe_summary(summary):
         say(console, line)
-    say(console, next_steps(prepared.name, workspace))
+    say(console, next_steps(prepared.name, workspace, options["storage"]))
 
 
 def _assignments(options: Mapping[str, Any]) -> dict[str, object]:

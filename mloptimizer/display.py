@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mloptimizer.records import EpochRecord, Outcome, Phase, TrialPlan, TrialResult
+from mloptimizer.records import EpochRecord, FailureKind, Outcome, Phase, TrialPlan, TrialResult
 from mloptimizer.search import Progress, SearchSummary
 from mloptimizer.study.storage import hide_secrets
 
@@ -133,6 +133,8 @@ def describe_result(plan: TrialPlan, result: TrialResult, objective: str) -> str
     """Return one line about an ended trial."""
     phase = "" if plan.phase is Phase.EXPLORATION else f", {PHASE_TITLES[plan.phase].lower()}"
     what = f"trial {plan.number} ({plan.space}){phase}"
+    if result.failure and result.failure.kind is FailureKind.INTERRUPTED:
+        return f"{what}: interrupted; it is trained again when the study is continued"
     if result.failure:
         return f"{what}: failed, {result.failure.kind}: {result.failure.message}"
     if result.outcome is Outcome.PRUNED:
@@ -208,10 +210,11 @@ def command_to_continue(study: str, workspace: Path, storage: str | None, explor
     return shlex.join(words)
 
 
-def next_steps(study: str, workspace: Path) -> str:
+def next_steps(study: str, workspace: Path, storage: str | None) -> str:
     """Return the commands that a person may want after a search."""
     place = f" --workspace {shlex.quote(str(workspace))}" if workspace != Path() else ""
+    home = f" --storage {shlex.quote(hide_secrets(storage))}" if storage else ""
     return (
         f"Next: mloptimizer show {study}{place}   ·   mloptimizer export {study} -o DIR{place}"
-        f"   ·   mloptimizer dashboard{place}"
+        f"   ·   mloptimizer dashboard{place}{home}"
     )

@@ -5,6 +5,7 @@ an epoch counts once.
 """
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
@@ -184,5 +186,8 @@ def create_study(storage: BaseStorage, name: str, maximize: bool, attributes: Ma
     if has_study(storage, name):
         return
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize" if maximize else "minimize")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names([str(attributes["objective"])])  # the dashboard labels its axes with it
     for key, value in attributes.items():
         study.set_user_attr(key, value)
