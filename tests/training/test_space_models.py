@@ -145,7 +145,7 @@ def build(params, dataset):
 
 
 def test_the_example_of_the_documentation_is_a_space_that_learns(make_dataset):
-    text = (Path(__file__).parents[1] / "docs" / "search-spaces.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "search-spaces.md").read_text(encoding="utf-8")
     space, dataset = load_space("mlp", text.partition("```python\n")[2].partition("```")[0], "mlp.py"), make_dataset()
     assert space.summary.startswith("Fully connected networks")
     for seed in range(5):
