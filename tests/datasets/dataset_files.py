@@ -5,6 +5,8 @@ import io
 import pickle
 import socket
 import struct
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ import numpy.typing as npt
 import pytest
 
 from mloptimizer.datasets.catalog import CATALOG, CIFAR10_BATCHES, CIFAR100_BATCHES
+from mloptimizer.datasets.library import prepare_dataset
+from mloptimizer.records import DatasetInfo
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -176,3 +180,12 @@ FORMS: dict[tuple[str, str], Writer] = {
     ("cifar100", "cifar100.npz"): write_npz,
 }
 """How to write each form: by data set and by path below Keras's folder."""
+
+
+def prepare(name: str = "mnist", seed: int = 0, limit: int = 0) -> DatasetInfo:
+    return prepare_dataset(name, 0.2, seed, limit)
+
+
+def run_python(code: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)

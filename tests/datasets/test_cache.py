@@ -3,39 +3,15 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mloptimizer.datasets.library import list_datasets, load_split, prepare_dataset
+from mloptimizer.datasets.library import list_datasets, load_split
 from mloptimizer.errors import UsageError
-from mloptimizer.records import DatasetInfo
-from tests.datasets.dataset_files import FORMS, Data, make_data, snapshot, use_folders, write_npz
-
-
-@pytest.fixture(autouse=True)
-def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return use_folders(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def mnist(datasets: Path) -> Data:
-    data = make_data("mnist")
-    write_npz(datasets / "mnist.npz", data)
-    return data
-
-
-def prepare(name: str = "mnist", seed: int = 0, limit: int = 0) -> DatasetInfo:
-    return prepare_dataset(name, 0.2, seed, limit)
-
-
-def run_python(code: str) -> subprocess.Popen[str]:
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
+from tests.datasets.dataset_files import FORMS, Data, make_data, prepare, run_python, snapshot, write_npz
 
 
 def test_a_second_call_decodes_nothing(mnist: Data, tmp_path: Path) -> None:

@@ -29,11 +29,6 @@ while True:
 """
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "metrics_data" / "studies.journal"
-
-
 def create(url: str, journal: Path) -> optuna.Study:
     return optuna.create_study(storage=open_storage(url, journal), study_name="s")
 

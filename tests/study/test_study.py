@@ -25,16 +25,6 @@ from mloptimizer.workspace import HALL_OF_FAME_SUFFIX
 from tests.study.small_studies import DATASET, WIDE, ask, complete, explore_and_enter, open_, sample_few, space
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "metrics_data" / "studies.journal"
-
-
-@pytest.fixture
-def study(journal: Path) -> Study:
-    return open_(journal)
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     yield

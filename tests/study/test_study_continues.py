@@ -39,16 +39,6 @@ time.sleep(600)
 """
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "metrics_data" / "studies.journal"
-
-
-@pytest.fixture
-def study(journal: Path) -> Study:
-    return open_(journal)
-
-
 def test_a_killed_driver_leaves_a_study_that_continues_with_its_running_trials(journal: Path) -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", KILLED, str(journal)]

@@ -37,16 +37,6 @@ from tests.study.small_studies import (
 )
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "metrics_data" / "studies.journal"
-
-
-@pytest.fixture
-def study(journal: Path) -> Study:
-    return open_(journal)
-
-
 def test_a_configuration_is_what_the_space_returned(study: Study) -> None:
     suggestion = ask(study, [space(lambda trial, _: {"double": 2 * trial.suggest_int("half", 3, 3)})])
     assert suggestion == Suggestion(0, "own", {"double": 6})
