@@ -31,6 +31,8 @@ from mloptimizer.study.study import list_study_names, open_study
 from mloptimizer.worker import PRELOAD, export_trained, run_plan
 from mloptimizer.workspace import Workspace, check_study_name
 
+_NEEDED_FACTS = {"dataset", "settings", "seed", "spaces", "storage"}  # without which a study cannot be continued
+
 
 @dataclass(frozen=True)
 class SearchRequest:
@@ -97,22 +99,43 @@ def _continue(request: SearchRequest, stated: Settings) -> PreparedSearch:
     name = check_study_name(request.study or "")
     store = MetricsStore(request.workspace, name)
     facts = store.read_study()
-    dataset = facts["dataset"]["name"]
+    if _NEEDED_FACTS - facts.keys() or not isinstance(facts["dataset"], dict):
+        place = request.workspace.study_file(name)
+        raise UsageError(f"{place}: is not the record of a study. Restore it, or start another study.")
+    dataset = str(facts["dataset"].get("name"))
     if request.dataset not in (None, dataset):
         raise UsageError(
             f"--dataset {request.dataset}: study '{name}' searches {dataset}. Choose another --study name."
         )
     base = make_settings({**facts["settings"], "storage": stated.storage}, f"study '{name}'")
     settings = make_settings(request.assignments, "settings", base)
+    _check_unchanged(name, request.assignments, settings, {**facts["settings"], "seed": facts["seed"]})
     if hide_secrets(settings.storage) != facts["storage"]:
         home = facts["storage"] or "the workspace's journal"
         raise UsageError(f"--storage: study '{name}' lives in {home}. Name that storage to continue it.")
-    place = request.workspace.study(name)
-    spaces = [
-        load_space(space, store.read_space(space), f"{place}/search_spaces/{space}.py") for space in facts["spaces"]
-    ]
-    fingerprint = facts["dataset"]["fingerprint"]
+    spaces = [_known_space(request.workspace, store, name, space) for space in settings.spaces or facts["spaces"]]
+    fingerprint = facts["dataset"].get("fingerprint", "")
     return PreparedSearch(name, dataset, settings, facts["seed"], spaces, continued=True, fingerprint=fingerprint)
+
+
+def _check_unchanged(
+    study: str, assignments: Mapping[str, object], settings: Settings, facts: Mapping[str, object]
+) -> None:
+    """Refuse what would make new values incomparable with those that the study has."""
+    for name in ("seed", "objective", "validation_fraction", "train_limit"):
+        if name in assignments and getattr(settings, name) != facts[name]:
+            raise UsageError(
+                f"{name} = {assignments[name]}: study '{study}' has {facts[name]}, and cannot change it without making "
+                "its values incomparable. Leave it out, or start another study."
+            )
+
+
+def _known_space(workspace: Workspace, store: MetricsStore, study: str, name: str) -> SearchSpace:
+    """Return the space as the study has used it, or one of the workspace that is new to the study."""
+    snapshot = workspace.space_snapshot(study, name)
+    if not snapshot.is_file():
+        return read_spaces([name], workspace.search_spaces)[0]
+    return load_space(name, store.read_space(name), str(snapshot))
 
 
 def launch_search(

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mloptimizer.files import append_line, line_of_json, read_json, read_json_lines, write_json, write_text
+from mloptimizer.files import append_line, file_error, line_of_json, read_json, read_json_lines, write_json, write_text
 from mloptimizer.records import EpochRecord, Outcome, Phase, TrialPlan, TrialResult, to_json
 from mloptimizer.workspace import Workspace
 
@@ -75,8 +75,16 @@ class MetricsStore:
         return read_json(self._workspace.study_file(self._study))
 
     def read_space(self, name: str) -> str:
-        """Return the text of the search space as the study used it."""
-        return self._workspace.space_snapshot(self._study, name).read_text(encoding="utf-8")
+        """Return the text of the search space as the study used it.
+
+        Raises:
+            UsageError: it is missing.
+        """
+        path = self._workspace.space_snapshot(self._study, name)
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise file_error(path, error) from error
 
     def start(self, plan: TrialPlan) -> None:
         """Write the plan; what an interrupted training of the same number and phase had left is replaced."""

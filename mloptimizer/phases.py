@@ -28,7 +28,7 @@ class Job:
 
     name: str  # of the study
     study: Study
-    spaces: Mapping[str, SearchSpace]
+    spaces: Mapping[str, SearchSpace]  # those to propose from; earlier runs may have used others
     dataset: DatasetInfo
     settings: Settings
     seed: int
@@ -56,7 +56,7 @@ class Job:
             number=number,
             phase=phase,
             space=space,
-            space_source=self.spaces[space].source,
+            space_source=self.spaces[space].source if space in self.spaces else self.store.read_space(space),
             params=params,
             dataset=self.dataset,
             epochs=epochs,

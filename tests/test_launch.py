@@ -1,0 +1,103 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mloptimizer.errors import UsageError
+from mloptimizer.launch import PreparedSearch, SearchRequest, launch_init, prepare_search
+from mloptimizer.metrics_store import MetricsStore
+from mloptimizer.records import DatasetInfo, to_json
+from mloptimizer.settings import Settings
+from mloptimizer.workspace import Workspace
+
+Prepare = Callable[..., PreparedSearch]
+
+
+@pytest.fixture
+def prepare(workspace: Workspace) -> Prepare:
+    """Prepares a search in the workspace with the given settings."""
+
+    def run(dataset: str | None = None, study: str | None = None, **assignments: Any) -> PreparedSearch:
+        return prepare_search(SearchRequest(workspace, dataset, study, assignments))
+
+    return run
+
+
+@pytest.fixture
+def study(workspace: Workspace, make_dataset: Callable[..., DatasetInfo]) -> MetricsStore:
+    """Returns the records of a study s of digits, of the space cnn alone."""
+    store = MetricsStore(workspace, "s")
+    settings = Settings(trials=7, spaces=("cnn",)).model_dump(mode="json", exclude={"storage"})
+    facts = {"study": "s", "seed": 5, "spaces": ["cnn"], "storage": "", "settings": settings}
+    source = "def sample(t, d):\n    return {}\n\ndef build(p, d):\n    return None\n"
+    store.write_study({**facts, "dataset": to_json(make_dataset(name="digits"))}, {"cnn": source})
+    return store
+
+
+def test_a_new_study_takes_the_data_sets_name_and_all_spaces(prepare: Prepare) -> None:
+    prepared = prepare("digits")
+    assert (prepared.name, prepared.continued) == ("digits", False)
+    assert [space.name for space in prepared.spaces] == ["cnn", "inception", "resnet"]
+
+
+def test_names_that_are_taken_are_counted_on(prepare: Prepare, study: MetricsStore, workspace: Workspace) -> None:
+    workspace.study("s").rename(workspace.study("digits"))
+    assert prepare("digits").name == "digits-2"
+
+
+def test_the_workspaces_file_counts_unless_the_command_says_otherwise(prepare: Prepare, workspace: Workspace) -> None:
+    workspace.settings_file.write_text("trials = 3\nhall_of_fame_size = 2\n")
+    settings = prepare("digits", trials="9").settings
+    assert (settings.trials, settings.hall_of_fame_size) == (9, 2)
+
+
+def test_a_drawn_seed_is_recorded_and_a_stated_one_kept(prepare: Prepare) -> None:
+    assert prepare("digits", seed="12").seed == 12
+    assert prepare("digits").seed != prepare("digits").seed
+
+
+def test_a_continued_study_keeps_its_settings_seed_and_text_of_its_spaces(
+    prepare: Prepare, study: MetricsStore
+) -> None:
+    prepared = prepare(study="s")
+    assert (prepared.continued, prepared.dataset, prepared.seed, prepared.settings.trials) == (True, "digits", 5, 7)
+    assert [space.source for space in prepared.spaces] == [study.read_space("cnn")]
+
+
+def test_a_continued_study_may_take_other_trials_and_spaces(prepare: Prepare, study: MetricsStore) -> None:
+    prepared = prepare(study="s", trials="20", spaces="resnet,cnn")
+    assert prepared.settings.trials == 20
+    assert [space.name for space in prepared.spaces] == ["resnet", "cnn"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "mnist"}, "searches digits"),
+        ({"seed": "6"}, "study 's' has 5"),
+        ({"train_limit": "100"}, "study 's' has 0"),
+        ({"validation_fraction": "0.5"}, "incomparable"),
+        ({"objective": "val_loss"}, "study 's' has val_accuracy"),
+        ({"storage": "sqlite:///other.db"}, "lives in the workspace's journal"),
+    ],
+)
+def test_what_would_make_values_incomparable_is_refused(
+    prepare: Prepare, study: MetricsStore, changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        prepare(study="s", **changes)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"dataset": 3}', "not json"])
+def test_a_damaged_record_of_a_study_is_one_line(
+    prepare: Prepare, study: MetricsStore, workspace: Workspace, text: str
+) -> None:
+    workspace.study_file("s").write_text(text)
+    with pytest.raises(UsageError, match="Restore it"):
+        prepare(study="s")
+
+
+def test_init_writes_what_is_missing_only(workspace: Workspace) -> None:
+    written, kept = launch_init(workspace.root)
+    assert (len(written), kept) == (4, [])
+    assert launch_init(workspace.root) == ([], written)
