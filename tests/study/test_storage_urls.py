@@ -181,5 +181,4 @@ def test_a_missing_postgresql_driver_names_the_extra(monkeypatch: pytest.MonkeyP
 
 
 def test_a_server_that_does_not_answer_is_a_failed_run() -> None:
-    pytest.importorskip("psycopg")
     assert isinstance(open_error("postgresql://ann:x@127.0.0.1:1/db"), RunError)
