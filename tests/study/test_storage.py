@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from mloptimizer.errors import MloptimizerError, RunError, UsageError
 from mloptimizer.study.storage import FlockLock, open_storage, storage_errors
+from tests.study.storages import create, open_error
 
 WRITER = """
 import sys
@@ -27,17 +28,6 @@ print("ready", flush=True)
 while True:
     study.set_user_attr("long", "x" * 20_000)
 """
-
-
-def create(url: str, journal: Path) -> optuna.Study:
-    return optuna.create_study(storage=open_storage(url, journal), study_name="s")
-
-
-def open_error(url: str, journal: Path = Path("unused.journal"), *, read_only: bool = False) -> MloptimizerError:
-    with pytest.raises(MloptimizerError) as caught:
-        open_storage(url, journal, read_only=read_only)
-    assert "\n" not in str(caught.value)
-    return caught.value
 
 
 def test_the_workspace_journal_is_created_with_its_folder(journal: Path) -> None:

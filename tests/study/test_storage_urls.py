@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import optuna
 import pytest
 
-from mloptimizer.errors import MloptimizerError, RunError, UsageError
+from mloptimizer.errors import RunError, UsageError
 from mloptimizer.study.storage import hide_secrets, open_storage
+from tests.study.storages import create, open_error
 
 POPPER = """
 import sys
@@ -32,17 +32,6 @@ def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-
-
-def create(url: str, journal: Path) -> optuna.Study:
-    return optuna.create_study(storage=open_storage(url, journal), study_name="s")
-
-
-def open_error(url: str, journal: Path = Path("unused.journal"), *, read_only: bool = False) -> MloptimizerError:
-    with pytest.raises(MloptimizerError) as caught:
-        open_storage(url, journal, read_only=read_only)
-    assert "\n" not in str(caught.value)
-    return caught.value
 
 
 def run_as_nobody(call: Callable[[], object]) -> int:
