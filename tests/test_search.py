@@ -1,6 +1,7 @@
 """The loop, the phases and the records with a real study and real files; training is a stand-in of a few lines."""
 
 import contextlib
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from mloptimizer.records import (
     TrialResult,
     failed,
 )
+from mloptimizer.reports.standings import find_winner
 from mloptimizer.search import Progress, SearchRun, SearchSummary, check_result, run_search
 from mloptimizer.settings import Settings
 from mloptimizer.spaces import load_space
@@ -120,6 +122,21 @@ def test_the_best_half_is_trained_on_and_the_best_of_it_wins(search: Search, wor
     assert (summary.winner, summary.winner_phase) == (best[0].number, Phase.HALL_OF_FAME)
     assert summary.exploration[Outcome.COMPLETED] == 6
     assert summary.hall_of_fame[Outcome.COMPLETED] == 3
+
+
+def test_of_equal_models_search_and_reports_name_the_same_winner(search: Search, workspace: Workspace) -> None:
+    def reach_the_top(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+        result = train(plan, slot, emit, should_stop)
+        return dataclasses.replace(result, value=0.99) if plan.phase is Phase.HALL_OF_FAME else result
+
+    MetricsStore(workspace, "s").write_study({"settings": {"objective": "val_accuracy"}}, {})
+    summary, watcher = search(reach_the_top)
+    trained_on = [result.number for phase, result in watcher.ended if phase is Phase.HALL_OF_FAME]
+    assert trained_on != sorted(trained_on), "the best of the exploration should not have the lowest number here"
+    assert (
+        (summary.winner, summary.winner_phase) == find_winner(workspace, "s") == (min(trained_on), Phase.HALL_OF_FAME)
+    )
+    assert summary.verdicts[0]["trial"] == summary.winner
 
 
 def test_the_hall_of_fame_is_never_larger_than_stated(search: Search) -> None:

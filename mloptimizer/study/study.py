@@ -243,10 +243,10 @@ class Study:
             return study.trials() if study else []
 
     def best(self, n: int, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
-        """Return at most n completed trials, the best first; of equals the older; reused ones are left out."""
+        """Return at most n completed trials, the best first; of equals the lower number; reused ones are left out."""
         found = [t for t in self.trials(phase) if t.status is TrialStatus.COMPLETED and t.reused_from is None]
         sign = -1 if self._exploration.maximizes else 1
-        return sorted(found, key=lambda trial: sign * (trial.value or 0.0))[:n]
+        return sorted(found, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:n]
 
     def outcomes(self, phase: Phase = Phase.EXPLORATION) -> list[Outcome]:
         """Return how the trials ended that count as done; reused ones with the outcome that they took over."""
