@@ -3,6 +3,10 @@
 Remove a line to take the default. Written by `mloptimizer init`.
 """
 
+# a row of values for the settings that are at their default; `mloptimizer settings --profile NAME`
+# Possible: basic, balanced, speed, reproducible, memory
+profile = "balanced"
+
 # search spaces to choose from, separated by commas; empty: all
 # Possible: names, a,b
 spaces = ()
@@ -67,29 +71,138 @@ validation_fraction = 0.2
 # Possible: a whole number >= 0
 train_limit = 0
 
-# images per GPU and step, before the multiplier
-# Possible: a whole number >= 1
+# where a trial reads its images from; auto: from memory if they fit into a quarter of what is free
+# Possible: auto, memory, disk
+data_cache = "auto"
+
+# keep the images as bytes on the device, and augment them there; auto: on GPUs if they fit into a quarter of
+# the memory
+# Possible: auto, on, off
+data_on_device = "auto"
+
+# batches that are made ready ahead of the training; auto: 4
+# Possible: a whole number >= 1 or 'auto'
+prefetch_batches = "auto"
+
+# auto: flips and crops of colour images from 24 pixels on, and what is set below; search: the study proposes
+# every strength; off: none
+# Possible: auto, search, off
+augmentation = "auto"
+
+# share of the images that are mirrored left to right; auto: 0.5 of colour images, see above
+# Possible: a number >= 0 and <= 1 or 'auto'
+flip_probability = "auto"
+
+# how far images are shifted at most, as a share of their side; auto: 0.125, see above
+# Possible: a number >= 0 and < 0.5 or 'auto'
+crop_padding = "auto"
+
+# strength of RandAugment's two operations an image; 0: off
+# Possible: a number >= 0 and <= 10
+randaugment_magnitude = 0.0
+
+# alpha of MixUp's Beta distribution; 0: off
+# Possible: a number >= 0
+mixup_alpha = 0.0
+
+# alpha of CutMix's Beta distribution; 0: off. With MixUp too, each batch gets one of the two
+# Possible: a number >= 0
+cutmix_alpha = 0.0
+
+# share of the images of which a random rectangle is erased
+# Possible: a number >= 0 and <= 1
+erasing_probability = 0.0
+
+# images per GPU and step, before the multiplier; auto: the fastest that fits, measured once per model shape
+# Possible: a whole number >= 1 or 'auto'
 batch_size = 64
 
 # auto: 2 with several GPUs per trial, otherwise 1
 # Possible: a whole number >= 1 or 'auto'
 batch_size_multiplier = "auto"
 
+# micro-batches that a step is computed in, with the same result and less memory; auto: 1, and more where the
+# memory does not suffice
+# Possible: a whole number >= 1 or 'auto'
+accumulation_steps = "auto"
+
+# images per GPU and pass below which a model that runs out of memory is given up
+# Possible: a whole number >= 1
+min_micro_batch = 8
+
+# compute activations again in the backward pass instead of keeping them; auto: where the estimated memory
+# does not suffice otherwise
+# Possible: auto, on, off
+remat = "auto"
+
+# memory of a GPU that a trial may take, MB; auto: it grows as needed
+# Possible: a whole number >= 1 or 'auto'
+gpu_memory_limit_mb = "auto"
+
+# % of the main memory in use from which trials return what they can spare
+# Possible: a number > 0 and <= 100
+memory_threshold = 80.0
+
+# % of the main memory in use from which the newest of several trials is stopped and queued again
+# Possible: a number > 0 and <= 100
+memory_ceiling = 92.0
+
+# course of the learning rate after the warm-up
+# Possible: cosine, one_cycle, step, plateau
+schedule = "cosine"
+
 # epochs in which the learning rate rises linearly, at most a third of the epochs
 # Possible: a number >= 0
 warmup_epochs = 3.0
 
-# largest global norm of the gradients, after the sum over the replicas; 0: no clipping
-# Possible: a number >= 0
-global_clipnorm = 1.0
+# how the learning rate grows with the global batch
+# Possible: linear, sqrt, none
+learning_rate_scaling = "linear"
 
-# auto: mixed_float16 on GPUs with tensor cores, otherwise float32
-# Possible: auto, float32, mixed_float16, mixed_bfloat16
+# limits the gradients after the sum over the replicas: the norm of all, the norm of each weight's, each
+# value, or each unit's norm by that of its weights
+# Possible: global_norm, norm, value, adaptive, off
+clipping = "global_norm"
+
+# limit of the clipping; auto: 1 for norms, 0.5 for value, 0.01 for adaptive
+# Possible: a number > 0 or 'auto'
+clip_threshold = "auto"
+
+# share of the old mean in the moving average of the weights, which is validated and kept; 0: off
+# Possible: a number >= 0 and < 1
+ema_momentum = 0.0
+
+# steps in a row skipped for a loss or gradient that is not finite, before the trial goes back
+# Possible: a whole number >= 1
+nan_patience = 20
+
+# times that a trial goes back to its last good weights with half the learning rate, before failing
+# Possible: a whole number >= 0
+nan_retries = 2
+
+# name the operation that first gives NaN or infinity; for debugging: slow, and without XLA
+# Possible: true or false
+check_numerics = False
+
+# auto: mixed_float16 on GPUs with tensor cores, otherwise float32; tf32 needs capability 8.0
+# Possible: auto, float32, tf32, mixed_float16, mixed_bfloat16
 precision = "auto"
 
 # compile the training step; auto: on GPUs where the steps to come pay for it
 # Possible: auto, on, off
 xla = "auto"
+
+# training steps that run in one call; auto: 8 on GPUs, 1 on a CPU
+# Possible: a whole number >= 1 or 'auto'
+steps_per_execution = "auto"
+
+# only operations that give the same result every time; slower, and without XLA
+# Possible: true or false
+deterministic = False
+
+# measure precision, XLA, batch and pipeline once before a study; auto: on machines with a GPU
+# Possible: auto, on, off
+autotune = "auto"
 
 # k of the top-k accuracy, lowered to stay below the number of classes
 # Possible: a whole number >= 1
@@ -110,6 +223,10 @@ cpu_replicas = 1
 # how trial processes start; auto: forkserver, spawn where that fails
 # Possible: auto, forkserver, spawn
 start_method = "auto"
+
+# how far trials step back for other programs of this machine, 0 to 19
+# Possible: a whole number >= 0 and <= 19
+nice = 0
 
 # seconds between two rows of the hardware log
 # Possible: a number >= 0.1 and <= 60

@@ -96,7 +96,8 @@ def search(workspace: Path, explore_only: bool, dataset: str | None, study: str 
 
 def _assignments(options: Mapping[str, Any]) -> dict[str, object]:
     """Return the settings that the options state; the named options win over --set."""
-    from mloptimizer.settings import make_settings, parse_assignments
+    from mloptimizer.settings import make_settings
+    from mloptimizer.settings_file import parse_assignments
 
     values: dict[str, object] = dict(parse_assignments(options["assignments"]))
     make_settings(values, "--set")
@@ -224,7 +225,8 @@ def spaces(workspace: Path) -> None:
 def settings(workspace: Path, **options: Any) -> None:
     """List every setting with its value, its meaning and what is possible."""
     from mloptimizer.reports.listings import settings_table
-    from mloptimizer.settings import make_settings, read_settings_file
+    from mloptimizer.settings import make_settings
+    from mloptimizer.settings_file import read_settings_file
     from mloptimizer.workspace import Workspace
 
     base = read_settings_file(Workspace(workspace).settings_file)
@@ -251,7 +253,8 @@ def init(folder: Path) -> None:
 def doctor(workspace: Path, **options: Any) -> None:
     """Check Python, TensorFlow, GPUs, storage and disk."""
     from mloptimizer.doctor import diagnose, doctor_table
-    from mloptimizer.settings import make_settings, read_settings_file
+    from mloptimizer.settings import make_settings
+    from mloptimizer.settings_file import read_settings_file
     from mloptimizer.workspace import Workspace
 
     place = Workspace(workspace)
@@ -261,7 +264,7 @@ def doctor(workspace: Path, **options: Any) -> None:
 
 
 def _stated(options: Mapping[str, Any]) -> dict[str, object]:
-    from mloptimizer.settings import parse_assignments
+    from mloptimizer.settings_file import parse_assignments
 
     values: dict[str, object] = dict(parse_assignments(options["assignments"]))
     return values if options["storage"] is None else {**values, "storage": options["storage"]}

@@ -23,7 +23,8 @@ from mloptimizer.recorder import Recorder
 from mloptimizer.records import DatasetInfo, Objective, to_json
 from mloptimizer.reports.standings import find_study, find_winner
 from mloptimizer.search import Interruptible, Observer, SearchRun, SearchSummary, run_search
-from mloptimizer.settings import Settings, make_settings, read_settings_file, render_settings_file
+from mloptimizer.settings import Settings, make_settings
+from mloptimizer.settings_file import read_settings_file, render_settings_file
 from mloptimizer.slots import plan_slots
 from mloptimizer.spaces import SearchSpace, builtin_folder, load_space, read_spaces
 from mloptimizer.study.storage import hide_secrets, open_storage

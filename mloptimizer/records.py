@@ -105,6 +105,11 @@ class TrialPlan:
     seed: int
     directory: str  # where the worker writes the trial's model
     initial_weights: str = ""  # path of the weights to start from; empty: new ones
+    attempt: int = 1  # counts how often the trial was started, with less memory or after it had to step back
+    accumulation_steps: int = 1  # micro-batches of a step; doubled when an attempt ran out of memory
+    steps_per_epoch: int = 0  # at most, for short measurements; 0: as many as the images fill
+    profiled: bool = False  # write a TensorBoard profile of the steps 10 to 20
+    cache_directory: str = ""  # what the trials of a study share: compiled programs, measured batches; empty: nothing
     settings: Settings = field(default_factory=Settings)
 
 
@@ -152,6 +157,8 @@ class TrialResult:
     timings: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None
     weights: str = ""  # path of the best epoch's weights, empty where none were kept
+    micro_batch: int = 0  # images per replica and pass; 0: it ended before that was known
+    memory_mb: float = 0.0  # estimated peak memory of a replica; 0: unknown
 
 
 Event = EpochRecord | Decision | HardwareSample | TrialResult

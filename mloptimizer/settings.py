@@ -4,24 +4,29 @@ From here come `system_parameters.py`, the checks of ``--set NAME=VALUE`` and th
 when it is given, never when it is used.
 """
 
-import json
-import runpy
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mloptimizer.conflicts import find_conflict
 from mloptimizer.errors import UsageError, unknown_name
+from mloptimizer.profiles import PROFILES
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
+Percent = Annotated[float, Field(gt=0, le=100)]
 
 
 class Settings(BaseModel):
     """All settings of a workspace; immutable plain data that travels to the workers with every plan."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    profile: Literal["basic", "balanced", "speed", "reproducible", "memory"] = Field(
+        "balanced",
+        description="a row of values for the settings that are at their default; `mloptimizer settings --profile NAME`",
+    )
 
     # What is searched
     spaces: tuple[str, ...] = Field((), description="search spaces to choose from, separated by commas; empty: all")
@@ -63,20 +68,124 @@ class Settings(BaseModel):
         0, description="use only so many images of the training set, validation included; 0: all"
     )
 
-    # Training
-    batch_size: Count = Field(64, description="images per GPU and step, before the multiplier")
+    data_cache: Literal["auto", "memory", "disk"] = Field(
+        "auto",
+        description="where a trial reads its images from; auto: from memory if they fit into a quarter of what is free",
+    )
+    data_on_device: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="keep the images as bytes on the device, and augment them there; auto: on GPUs if they fit into a "
+        "quarter of the memory",
+    )
+    prefetch_batches: Count | Auto = Field(
+        "auto", description="batches that are made ready ahead of the training; auto: 4"
+    )
+
+    # Augmentation: a search space's own parameter of the same name counts instead
+    augmentation: Literal["auto", "search", "off"] = Field(
+        "auto",
+        description="auto: flips and crops of colour images from 24 pixels on, and what is set below; search: the "
+        "study proposes every strength; off: none",
+    )
+    flip_probability: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
+        "auto", description="share of the images that are mirrored left to right; auto: 0.5 of colour images, see above"
+    )
+    crop_padding: Annotated[float, Field(ge=0, lt=0.5)] | Auto = Field(
+        "auto", description="how far images are shifted at most, as a share of their side; auto: 0.125, see above"
+    )
+    randaugment_magnitude: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="strength of RandAugment's two operations an image; 0: off"
+    )
+    mixup_alpha: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha of MixUp's Beta distribution; 0: off")
+    cutmix_alpha: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="alpha of CutMix's Beta distribution; 0: off. With MixUp too, each batch gets one of the two"
+    )
+    erasing_probability: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="share of the images of which a random rectangle is erased"
+    )
+
+    # Batches and memory
+    batch_size: Count | Auto = Field(
+        64,
+        description="images per GPU and step, before the multiplier; auto: the fastest that fits, measured once per "
+        "model shape",
+    )
     batch_size_multiplier: Count | Auto = Field("auto", description="auto: 2 with several GPUs per trial, otherwise 1")
+    accumulation_steps: Count | Auto = Field(
+        "auto",
+        description="micro-batches that a step is computed in, with the same result and less memory; auto: 1, and more "
+        "where the memory does not suffice",
+    )
+    min_micro_batch: Count = Field(
+        8, description="images per GPU and pass below which a model that runs out of memory is given up"
+    )
+    remat: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="compute activations again in the backward pass instead of keeping them; auto: where the estimated "
+        "memory does not suffice otherwise",
+    )
+    gpu_memory_limit_mb: Count | Auto = Field(
+        "auto", description="memory of a GPU that a trial may take, MB; auto: it grows as needed"
+    )
+    memory_threshold: Percent = Field(
+        80.0, description="% of the main memory in use from which trials return what they can spare"
+    )
+    memory_ceiling: Percent = Field(
+        92.0,
+        description="% of the main memory in use from which the newest of several trials is stopped and queued again",
+    )
+
+    # Optimization
+    schedule: Literal["cosine", "one_cycle", "step", "plateau"] = Field(
+        "cosine", description="course of the learning rate after the warm-up"
+    )
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(
         3.0, description="epochs in which the learning rate rises linearly, at most a third of the epochs"
     )
-    global_clipnorm: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="largest global norm of the gradients, after the sum over the replicas; 0: no clipping"
+    learning_rate_scaling: Literal["linear", "sqrt", "none"] = Field(
+        "linear", description="how the learning rate grows with the global batch"
     )
-    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
-        "auto", description="auto: mixed_float16 on GPUs with tensor cores, otherwise float32"
+    clipping: Literal["global_norm", "norm", "value", "adaptive", "off"] = Field(
+        "global_norm",
+        description="limits the gradients after the sum over the replicas: the norm of all, the norm of each weight's, "
+        "each value, or each unit's norm by that of its weights",
+    )
+    clip_threshold: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto", description="limit of the clipping; auto: 1 for norms, 0.5 for value, 0.01 for adaptive"
+    )
+    ema_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="share of the old mean in the moving average of the weights, which is validated and kept; 0: off",
+    )
+    nan_patience: Count = Field(
+        20,
+        description="steps in a row skipped for a loss or gradient that is not finite, before the trial goes back",
+    )
+    nan_retries: Annotated[int, Field(ge=0)] = Field(
+        2,
+        description="times that a trial goes back to its last good weights with half the learning rate, before failing",
+    )
+    check_numerics: bool = Field(
+        False, description="name the operation that first gives NaN or infinity; for debugging: slow, and without XLA"
+    )
+
+    # Speed
+    precision: Literal["auto", "float32", "tf32", "mixed_float16", "mixed_bfloat16"] = Field(
+        "auto",
+        description="auto: mixed_float16 on GPUs with tensor cores, otherwise float32; tf32 needs capability 8.0",
     )
     xla: Literal["auto", "on", "off"] = Field(
         "auto", description="compile the training step; auto: on GPUs where the steps to come pay for it"
+    )
+    steps_per_execution: Count | Auto = Field(
+        "auto", description="training steps that run in one call; auto: 8 on GPUs, 1 on a CPU"
+    )
+    deterministic: bool = Field(
+        False, description="only operations that give the same result every time; slower, and without XLA"
+    )
+    autotune: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="measure precision, XLA, batch and pipeline once before a study; auto: on machines with a GPU",
     )
     top_k: Count = Field(5, description="k of the top-k accuracy, lowered to stay below the number of classes")
 
@@ -93,6 +202,9 @@ class Settings(BaseModel):
     start_method: Literal["auto", "forkserver", "spawn"] = Field(
         "auto", description="how trial processes start; auto: forkserver, spawn where that fails"
     )
+    nice: Annotated[int, Field(ge=0, le=19)] = Field(
+        0, description="how far trials step back for other programs of this machine, 0 to 19"
+    )
     monitor_seconds: Annotated[float, Field(ge=0.1, le=60)] = Field(
         1.0, description="seconds between two rows of the hardware log"
     )
@@ -104,6 +216,13 @@ class Settings(BaseModel):
     @classmethod
     def _split_names(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "Settings":
+        conflict = find_conflict(self)
+        if conflict:
+            raise ValueError(conflict)
+        return self
 
 
 def describe_choices(name: str) -> str:
@@ -125,7 +244,9 @@ def _in_words(schema: Mapping[str, Any]) -> str:
 
 
 def make_settings(values: Mapping[str, object], place: str, base: Settings | None = None) -> Settings:
-    """Return `base` (default: the defaults) with the values replaced.
+    """Return `base` (default: the defaults) with the values replaced, and the profile's row where nothing is stated.
+
+    A setting that `base` has at its default does not count as stated: files that `mloptimizer init` wrote state all.
 
     Args:
         values: by setting; texts are converted.
@@ -137,73 +258,27 @@ def make_settings(values: Mapping[str, object], place: str, base: Settings | Non
     for name in values:
         if name not in Settings.model_fields:
             raise unknown_name(place, "setting", name, Settings.model_fields)
-    start = base.model_dump() if base else {}
+    before = Settings() if base is None else _without_profile(base)
+    merged: dict[str, object] = {**before.model_dump(), **values}
+    row = PROFILES.get(str(merged["profile"]), {})
+    standing = {name for name in row if name in values or getattr(before, name) != _default(name)}
     try:
-        return Settings.model_validate({**start, **values})
+        return Settings.model_validate({**merged, **{name: row[name] for name in row if name not in standing}})
     except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
+        problem = error.errors()[0]
+        if not problem["loc"]:  # each value is possible, but not with the others
+            raise UsageError(f"{place}: {problem['ctx']['error']}") from error
+        name = str(problem["loc"][0])
         given = values.get(name)
         raise UsageError(f"{place}: {name} = {given!r} is not possible. Possible: {describe_choices(name)}.") from error
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """Return the names and values of ``NAME=VALUE`` words.
-
-    Raises:
-        UsageError: a word has no ``=``.
-    """
-    pairs = {}
-    for word in assignments:
-        name, equals, value = word.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(f"--set {word}: expected NAME=VALUE, for instance --set exploration_epochs=4.")
-        pairs[name.strip()] = value.strip()
-    return pairs
+def _without_profile(settings: Settings) -> Settings:
+    """Return the settings with the values that their profile gave them back at their defaults."""
+    row = PROFILES[settings.profile]
+    given = {name: _default(name) for name, value in row.items() if getattr(settings, name) == value}
+    return settings.model_copy(update=given)
 
 
-def read_settings_file(path: Path) -> Settings:
-    """Return the settings that the workspace's `system_parameters.py` states; a missing file means the defaults.
-
-    The file is the person's own Python; names that start with ``_``, modules and functions are not settings.
-
-    Raises:
-        UsageError: the file does not run, or states an unknown name or an impossible value.
-    """
-    if not path.is_file():
-        return Settings()
-    try:
-        names = runpy.run_path(str(path))
-    except SyntaxError as error:
-        raise UsageError(f"{path}, line {error.lineno}: {error.msg}. Correct it, or remove the file.") from error
-    except Exception as error:  # the person's own code may raise anything
-        raise UsageError(f"{path}: {type(error).__name__}: {error}. Correct it, or remove the file.") from error
-    plain = (str, int, float, bool, tuple, list, type(None))
-    values = {name: value for name, value in names.items() if not name.startswith("_") and isinstance(value, plain)}
-    return make_settings(values, str(path))
-
-
-def render_settings_file(settings: Settings | None = None) -> str:
-    """Return the text of `system_parameters.py`: every setting with its meaning, its possible values and its value."""
-    settings = settings or Settings()
-    lines = [
-        '"""The settings of this mloptimizer workspace; `--set NAME=VALUE` overrides one of them for one command.',
-        "",
-        "Remove a line to take the default. Written by `mloptimizer init`.",
-        '"""',
-    ]
-    for name, field in Settings.model_fields.items():
-        lines += ["", f"# {field.description}", f"# Possible: {describe_choices(name)}"]
-        lines.append(f"{name} = {_literal(getattr(settings, name))}")
-    return "\n".join(lines) + "\n"
-
-
-def render_settings_table() -> str:
-    """Return the settings as the Markdown table of the docs."""
-    rows = ["| setting | default | meaning | possible |", "|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        rows.append(f"| `{name}` | `{_literal(field.default)}` | {field.description} | {describe_choices(name)} |")
-    return "\n".join(rows) + "\n"
-
-
-def _literal(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+def _default(name: str) -> object:
+    return Settings.model_fields[name].default

@@ -16,18 +16,22 @@ PACKAGE = ROOT / "mloptimizer"
 # Each line imports only from the lines above it, and parts of one line from one another without a cycle.
 LAYERS = [
     "errors",
-    "files settings",
-    "records",
-    "workspace interrupts terminal hardware.nvml hardware.machine hardware.log datasets.catalog datasets.formats"
-    " datasets.sources datasets.split datasets.cache datasets.process datasets.library",
+    "files profiles conflicts",
+    "settings",
+    "settings_file records",
+    "batches workspace interrupts terminal hardware.nvml hardware.machine hardware.log datasets.catalog"
+    " datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",
     "spaces metrics_store engines.base engines.cores slots",
     "study.storage study.samplers study.trials study.suggestions study.phase_study study.study"
     " engines.thread engines.process"
     " training.devices training.precision training.compilation training.schedule training.optimizers training.network"
-    " training.pipeline training.model training.failures training.callbacks training.probe",
+    " training.pipeline training.augmentation training.randaugment training.clipping training.remat training.memory"
+    " training.stability training.batch_size training.model training.failures training.callbacks training.probe",
     "recorder phases search training.trial training.export training.preload",
     "worker reports.figures reports.standings reports.trials reports.trial reports.hardware reports.study"
-    " reports.listings dashboard probe_checks doctor display",
+    " reports.listings reports.bench dashboard probe_checks doctor display",
+    "measurement",
+    "tuning bench",
     "launch",
     "cli",
     "__main__",

@@ -7,11 +7,8 @@ from mloptimizer.settings import (
     Settings,
     describe_choices,
     make_settings,
-    parse_assignments,
-    read_settings_file,
-    render_settings_file,
-    render_settings_table,
 )
+from mloptimizer.settings_file import parse_assignments, read_settings_file, render_settings_file, render_settings_table
 
 
 def test_the_rendered_file_states_every_setting_with_its_default(tmp_path: Path) -> None:

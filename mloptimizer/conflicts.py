@@ -1,0 +1,49 @@
+"""Says which settings cannot hold together, though each is possible by itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+_AUGMENTATIONS = (
+    "flip_probability",
+    "crop_padding",
+    "randaugment_magnitude",
+    "mixup_alpha",
+    "cutmix_alpha",
+    "erasing_probability",
+)
+_CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (
+        lambda s: s.deterministic and s.xla == "on",
+        "deterministic = True with xla = on: what XLA compiles may differ between runs. Possible: xla = auto or off.",
+    ),
+    (
+        lambda s: s.check_numerics and s.xla == "on",
+        "check_numerics = True with xla = on: a compiled step has no operations to check. Possible: xla = auto or off.",
+    ),
+    (
+        lambda s: s.augmentation == "off" and any(getattr(s, name) not in ("auto", 0) for name in _AUGMENTATIONS),
+        f"augmentation = off with one of {', '.join(_AUGMENTATIONS)}: it would not count. Possible: auto or search.",
+    ),
+    (
+        lambda s: s.memory_ceiling < s.memory_threshold,
+        "memory_ceiling: is below memory_threshold. Possible: at least memory_threshold.",
+    ),
+    (
+        lambda s: s.clipping == "off" and s.clip_threshold != "auto",
+        "clipping = off with a clip_threshold: there is nothing to limit. Possible: clip_threshold = auto.",
+    ),
+    (
+        lambda s: (
+            isinstance(s.batch_size, int)
+            and isinstance(s.accumulation_steps, int)
+            and s.accumulation_steps
+            > s.batch_size * (s.batch_size_multiplier if s.batch_size_multiplier != "auto" else 1)
+        ),
+        "accumulation_steps: is more than the images per GPU and step. Possible: at most batch_size.",
+    ),
+)
+
+
+def find_conflict(settings: Any) -> str:
+    """Return the first conflict of these `Settings` in words, with what is possible; empty where there is none."""
+    return next((reason for conflicts, reason in _CONFLICTS if conflicts(settings)), "")
