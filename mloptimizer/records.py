@@ -158,6 +158,7 @@ class TrialResult:
     failure: Failure | None = None
     weights: str = ""  # path of the best epoch's weights, empty where none were kept
     micro_batch: int = 0  # images per replica and pass; 0: it ended before that was known
+    accumulation_steps: int = 0  # passes of a step
     memory_mb: float = 0.0  # estimated peak memory of a replica; 0: unknown
 
 

@@ -1,17 +1,23 @@
-"""Follows a training: records every epoch, keeps the best weights, and ends it when it should end."""
+"""Follows a training: records every epoch, keeps the best weights, lowers rates, and ends it when it should end."""
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from mloptimizer.engines.base import ShouldStop
 from mloptimizer.records import Objective
-from mloptimizer.training.failures import NonFiniteError, TrialStopped
+from mloptimizer.training.failures import TrialStopped
+from mloptimizer.training.memory import relieve_memory
+from mloptimizer.training.optimizers import flat_optimizer
+from mloptimizer.training.schedule import Plateau
 
-SECONDS_BETWEEN_LOSS_CHECKS = 1.0  # reading the loss waits for the GPU, so it is not done every step
+SECONDS_BETWEEN_RELIEFS = 10.0  # collecting takes some tenths of a second
+FIRST_PROFILED_STEP, LAST_PROFILED_STEP = 10, 20  # counted from 1
 
 EmitEpoch = Callable[[int, Mapping[str, float], float], None]
 """Takes the epoch (from 1), its figures and its seconds."""
@@ -56,41 +62,10 @@ class StopOrder(keras.callbacks.Callback):
             raise TrialStopped
 
 
-class FiniteLoss(keras.callbacks.Callback):
-    """Ends a training whose loss is no number any more, within about a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._epoch = 0
-        self._checked = time.monotonic()
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch + 1
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        now = time.monotonic()
-        if now - self._checked >= SECONDS_BETWEEN_LOSS_CHECKS:
-            self._checked = now
-            # Under loss scaling, the first steps of an epoch may all overflow: only the whole epoch tells.
-            if self.model.images_counted():
-                self._check("training loss", f"by step {batch + 1}")
-
-    def on_test_begin(self, logs: Any = None) -> None:
-        self._check("training loss", "at its end")
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._check("validation loss", "at its end")
-
-    def _check(self, what: str, when: str) -> None:
-        loss = self.model.figures()["loss"]
-        if not math.isfinite(loss):
-            raise NonFiniteError(f"the {what} is {loss} in epoch {self._epoch}, {when}")
-
-
 class EpochFigures(keras.callbacks.Callback):
     """Hands on the figures of every epoch, and ends the training when `patience` epochs have brought nothing better.
 
-    `images_per_second` is of the training steps; the first step of the training, which traces the graph, is left out
+    `images_per_second` is of the training steps; the first call of the training, which traces the graph, is left out
     where an epoch has more than one. `learning_rate` is the rate at the epoch's end. The patience looks at this
     training only: a warm start whose first epochs fall behind where it started from has time to come back.
     """
@@ -102,34 +77,119 @@ class EpochFigures(keras.callbacks.Callback):
         self._best = best
         self._patience = patience
         self._objective = objective
+        self.value = float("nan")  # the last epoch's objective
+        self.first_call_seconds = 0.0  # tracing, compiling and the first step, or the first steps that run in one call
         self._best_value: float | None = None
         self._best_epoch = 0
-        self._begun = self._timed = 0.0
-        self._epoch = self._steps = 0
+        self._begun = 0.0
+        self._epoch = 0
+        self._timed = (0.0, 0, 0.0)  # since when, at which step, and how long was waited before
         self._training: dict[str, float] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
-        self._begun = self._timed = time.perf_counter()
-        self._steps = 0
+        self._begun = time.perf_counter()
+        self._start_timing()
+
+    def _start_timing(self) -> None:
+        self._timed = (time.perf_counter(), self.model.steps_run, self.model.seconds_waited)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._steps += 1
-        if batch == 0 and self._epoch == 0 and self.params["steps"] > 1:
-            self._timed, self._steps = time.perf_counter(), 0
+        if not self.first_call_seconds:
+            self.model.figures()  # waits until the step is done
+            self.first_call_seconds = time.perf_counter() - self._begun
+            if self.model.steps_run < self.model.options.per_epoch:
+                self._start_timing()
 
     def on_test_begin(self, logs: Any = None) -> None:
         figures = self.model.figures()  # waits until the last step is done
-        seconds = max(time.perf_counter() - self._timed, 1e-9)
-        self._training = {**figures, "images_per_second": self._steps * self._global_batch / seconds}
+        since, steps, waited = self._timed
+        seconds = max(time.perf_counter() - since, 1e-9)
+        self._training = {
+            **figures,
+            **self.model.guard.figures(),
+            "images_per_second": (self.model.steps_run - steps) * self._global_batch / seconds,
+            "data_wait_percent": min(100 * (self.model.seconds_waited - waited) / seconds, 100.0),
+        }
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        validation = {f"val_{name}": value for name, value in self.model.figures().items()}
-        rate = float(self.model.optimizer.learning_rate)
+        figures = self.model.figures()
+        if not math.isfinite(figures["loss"]):  # the hits of outputs that are no numbers say nothing
+            figures = dict.fromkeys(figures, float("nan"))
+        validation = {f"val_{name}": value for name, value in figures.items()}
+        rate = flat_optimizer(self.model.optimizer).current_rate()
         metrics = {**self._training, **validation, "learning_rate": rate}
+        self.value = metrics[self._objective.metric]
         self._best.offer(metrics)
         self._emit(epoch + 1, metrics, time.perf_counter() - self._begun)
-        if self._objective.is_better(metrics[self._objective.metric], self._best_value):
-            self._best_value, self._best_epoch = metrics[self._objective.metric], epoch + 1
+        if self._objective.is_better(self.value, self._best_value):
+            self._best_value, self._best_epoch = self.value, epoch + 1
         if epoch + 1 - self._best_epoch >= self._patience:
             self.model.stop_training = True
+
+
+class AveragedWeights(keras.callbacks.Callback):
+    """Validates, and lets be kept, the moving average of the weights; stands behind what looks at an ended epoch."""
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        flat_optimizer(self.model.optimizer).swap_average()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        flat_optimizer(self.model.optimizer).swap_average()
+
+
+class LowerRate(keras.callbacks.Callback):
+    """Lowers the learning rate as the rule says, by every epoch's objective; stands behind `EpochFigures`."""
+
+    def __init__(self, rule: Plateau, figures: EpochFigures) -> None:
+        super().__init__()
+        self._rule = rule
+        self._figures = figures
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        factor = self._rule.update(self._figures.value)
+        if factor is not None:
+            flat_optimizer(self.model.optimizer).multiply_rate(factor)
+
+
+class SpareMemory(keras.callbacks.Callback):
+    """Returns memory that can be spared while the machine's runs short."""
+
+    def __init__(self, threshold_percent: float) -> None:
+        super().__init__()
+        self._threshold = threshold_percent
+        self._checked = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = time.monotonic()
+        if now - self._checked >= SECONDS_BETWEEN_RELIEFS:
+            self._checked = now
+            relieve_memory(self._threshold)
+
+
+class StepProfile(keras.callbacks.Callback):
+    """Writes a TensorBoard profile of the steps 10 to 20, or of those of them that there are."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = str(folder)
+        self._on = self._done = False
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        following = self.model.steps_run + self.model.options.per_execution
+        if not self._on and not self._done and following >= FIRST_PROFILED_STEP:
+            tf.profiler.experimental.start(self._folder)
+            self._on = True
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._on and self.model.steps_run >= LAST_PROFILED_STEP:
+            self._end()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self._on:
+            self._end()
+
+    def _end(self) -> None:
+        self.model.figures()  # waits until the last step is done
+        tf.profiler.experimental.stop()
+        self._on, self._done = False, True

@@ -1,6 +1,11 @@
 """Chooses whether XLA compiles the training step."""
 
+from typing import Any
+
+import keras
+
 from mloptimizer.training.devices import Decide, Devices
+from mloptimizer.training.failures import SpaceError
 
 STEPS_THAT_PAY = 2_000  # an estimate: compiling takes tens of seconds, a compiled step saves some milliseconds
 
@@ -8,7 +13,7 @@ STEPS_THAT_PAY = 2_000  # an estimate: compiling takes tens of seconds, a compil
 def choose_xla(setting: str, devices: Devices, steps: int, decide: Decide) -> bool:
     """Return whether to compile, with `steps` training steps to come."""
     if setting != "auto":
-        decide("XLA", setting, "set by the person")
+        decide("XLA", setting, "set by the person, or measured by tune")
         return setting == "on"
     if devices.kind == "CPU":
         decide("XLA", "off", "on a CPU compiling takes seconds and steps get no faster")
@@ -17,3 +22,23 @@ def choose_xla(setting: str, devices: Devices, steps: int, decide: Decide) -> bo
     sign = "at least" if pays else "fewer than"
     decide("XLA", "on" if pays else "off", f"{steps} steps to come, {sign} the {STEPS_THAT_PAY} that pay for compiling")
     return pays
+
+
+def can_compile(network: Any, devices: Devices, setting: str, decide: Decide) -> bool:
+    """Return whether XLA can compile the network on each replica.
+
+    Raises:
+        SpaceError: it cannot, and the setting insists.
+    """
+    synchronized = [layer.name for layer in network.layers if _talks_between_replicas(layer)]
+    if devices.replicas == 1 or not synchronized:
+        return True
+    reason = f"layer '{synchronized[0]}' normalises over all replicas, which cannot be compiled on each"
+    if setting == "on":
+        raise SpaceError(f"xla = on: {reason}. Possible: xla = auto, or BatchNormalization(synchronized=False).")
+    decide("XLA", "off", reason)
+    return False
+
+
+def _talks_between_replicas(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization) and bool(layer.synchronized)

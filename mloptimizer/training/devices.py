@@ -7,13 +7,14 @@ fit. One device trains without a strategy, several under one `MirroredStrategy`.
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
 from mloptimizer.errors import RunError
+from mloptimizer.hardware.machine import available_memory_mb
 from mloptimizer.records import Slot
 
 Decide = Callable[[str, str, str], None]
@@ -29,6 +30,7 @@ class Devices:
     threads: int  # cores that the trial may use
     strategy: Any = None  # tf.distribute.Strategy; None with one device
     compute_capability: tuple[int, int] | None = None  # the lowest of its GPUs
+    memory_mb: int = 0  # that one replica may take; 0: unknown
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which variables are made."""
@@ -38,20 +40,27 @@ class Devices:
 _strategies: dict[tuple[str, ...], Any] = {}
 
 
-def configure_devices(slot: Slot, cpu_replicas: int, decide: Decide) -> Devices:
+def configure_devices(
+    slot: Slot, cpu_replicas: int, decide: Decide, gpu_memory_limit_mb: int | Literal["auto"] = "auto"
+) -> Devices:
     """Return the slot's devices, configured; the environment has already hidden the GPUs of other slots.
+
+    Args:
+        cpu_replicas: logical devices that the CPU is split into where there is no GPU.
+        gpu_memory_limit_mb: most memory of each GPU that this process takes, MB; auto: what it needs, growing.
 
     Raises:
         RunError: TensorFlow does not see the slot's GPUs, or this process already runs on other devices.
     """
     threads = slot.threads or len(slot.cpu_ids) or os.cpu_count() or 1
-    gpus = _visible_gpus(slot)
+    gpus = _visible_gpus(slot, gpu_memory_limit_mb)
     _before_start(lambda: _set_threads(threads, len(gpus)))
     cores = len(slot.cpu_ids) or os.cpu_count() or 1
     decide("threads", f"{threads} within an operation", f"{cores} cores, and those of idle slots when no trial waits")
     if gpus:
-        return _on_gpus(gpus, threads, decide)
-    return _on_cpu(cpu_replicas, threads, decide)
+        memory_mb = slot.gpu_memory_mb if gpu_memory_limit_mb == "auto" else gpu_memory_limit_mb
+        return replace(_on_gpus(gpus, threads, decide), memory_mb=memory_mb)
+    return replace(_on_cpu(cpu_replicas, threads, decide), memory_mb=available_memory_mb() // cpu_replicas)
 
 
 def count_gpus() -> int:
@@ -59,7 +68,7 @@ def count_gpus() -> int:
     return len(tf.config.list_physical_devices("GPU"))
 
 
-def _visible_gpus(slot: Slot) -> list[Any]:
+def _visible_gpus(slot: Slot, limit_mb: int | Literal["auto"]) -> list[Any]:
     gpus = tf.config.list_physical_devices("GPU")
     wanted = len(slot.gpu_ids)
     if wanted > len(gpus):
@@ -71,7 +80,11 @@ def _visible_gpus(slot: Slot) -> list[Any]:
     if len(gpus) > wanted:
         _before_start(lambda: tf.config.set_visible_devices(chosen, "GPU"))
     for gpu in chosen:
-        _before_start(partial(tf.config.experimental.set_memory_growth, gpu, True))
+        if limit_mb == "auto":
+            _before_start(partial(tf.config.experimental.set_memory_growth, gpu, True))
+        else:
+            part = tf.config.LogicalDeviceConfiguration(memory_limit=limit_mb)
+            _before_start(partial(tf.config.set_logical_device_configuration, gpu, [part]))
     return chosen
 
 

@@ -17,7 +17,7 @@ from mloptimizer.files import file_error
 from mloptimizer.records import DatasetInfo, Params
 from mloptimizer.training.network import build_network, load_weights
 from mloptimizer.training.pipeline import channel_scale, standardise
-from mloptimizer.training.precision import precision_policy
+from mloptimizer.training.precision import FLOAT32, precision_policy
 
 COMPARED_IMAGES = 64
 LARGEST_DIFFERENCE = 1e-4  # between two probabilities that should be equal, in float32
@@ -42,7 +42,7 @@ def export_model(
     Raises:
         SpaceError, UsageError, RunError: the model cannot be built, written, or the file differs from the network.
     """
-    with precision_policy("float32"):
+    with precision_policy(FLOAT32):
         network = build_network(*space, params, dataset)
         load_weights(network, str(weights))
         model = _with_pixels_and_probabilities(network, dataset)

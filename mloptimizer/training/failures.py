@@ -48,6 +48,8 @@ _OUT_OF_MEMORY_WORDS = (
     "Dst tensor is not initialized",
     "bad_alloc",
 )
+# What tf.debugging.enable_check_numerics says, behind many lines about where the operation was made.
+_NOT_FINITE_WORDS = "Detected Infinity or NaN"
 
 
 def describe_failure(error: BaseException) -> Failure:
@@ -67,6 +69,8 @@ def _kind(error: BaseException) -> FailureKind:
             return FailureKind.DISK_FULL
         if isinstance(link, tf.errors.OpError) and any(words in str(link) for words in _OUT_OF_MEMORY_WORDS):
             return FailureKind.OUT_OF_MEMORY
+        if isinstance(link, tf.errors.InvalidArgumentError) and _NOT_FINITE_WORDS in str(link):
+            return FailureKind.NON_FINITE
     for kind_of, kind in _KINDS:
         if any(isinstance(link, kind_of) for link in chain):
             return kind
@@ -80,7 +84,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _one_line(error: BaseException) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = next((line for line in lines if _NOT_FINITE_WORDS in line), lines[0] if lines else "")
     ours = isinstance(error, (SpaceError, DataError, NonFiniteError))
     line = text if ours and text else f"{type(error).__name__}: {text}" if text else type(error).__name__
     return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"

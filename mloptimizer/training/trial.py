@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mloptimizer.batches import BatchPlan, plan_batch
 from mloptimizer.engines.base import Emit, ShouldStop
 from mloptimizer.records import (
     Decision,
@@ -27,17 +28,26 @@ from mloptimizer.records import (
     TrialPlan,
     TrialResult,
 )
-from mloptimizer.training.callbacks import Best, EpochFigures, FiniteLoss, StopOrder
-from mloptimizer.training.compilation import choose_xla
-from mloptimizer.training.devices import Devices, configure_devices
+from mloptimizer.training.callbacks import (
+    AveragedWeights,
+    Best,
+    EpochFigures,
+    LowerRate,
+    SpareMemory,
+    StepProfile,
+    StopOrder,
+)
+from mloptimizer.training.devices import configure_devices
 from mloptimizer.training.failures import NonFiniteError, TrialStopped, describe_failure
-from mloptimizer.training.model import Objectives, TrainableModel
-from mloptimizer.training.network import build_network, load_weights, save_weights
-from mloptimizer.training.optimizers import make_optimizer
-from mloptimizer.training.pipeline import Evaluation, evaluation_batches, load_images, training_batches
-from mloptimizer.training.precision import choose_precision, precision_policy
-from mloptimizer.training.schedule import Steps, plan_learning_rate, plan_steps
+from mloptimizer.training.model import TrainableModel
+from mloptimizer.training.network import save_weights
+from mloptimizer.training.pipeline import Evaluation, evaluation_batches, load_images
+from mloptimizer.training.precision import FLOAT32, precision_policy
+from mloptimizer.training.schedule import plan_plateau
+from mloptimizer.training.setup import Setup, choose_objectives, make_model, make_network, set_up
+from mloptimizer.training.stability import GoBack, checked_numerics, find_bad_layer
 
+PROFILE_FOLDER = "profile"  # in the trial's folder, for TensorBoard
 WEIGHTS_FILE = "model.weights.h5"
 
 
@@ -51,6 +61,8 @@ class _Run:
     started: float = field(default_factory=time.perf_counter)
     timings: dict[str, float] = field(default_factory=dict)
     epochs_done: int = 0
+    batch: BatchPlan | None = None
+    memory_mb: float = 0.0
 
     def decide(self, topic: str, choice: str, reason: str) -> None:
         self.emit(Decision(self.plan.number, topic, choice, reason))
@@ -70,27 +82,19 @@ class _Run:
     def result(self, outcome: Outcome, value: float | None = None, **more: Any) -> TrialResult:
         seconds = time.perf_counter() - self.started
         timings = {**self.timings, "total": seconds}
+        if self.batch:
+            more |= {"micro_batch": self.batch.micro_batch, "accumulation_steps": self.batch.accumulation_steps}
+        more["memory_mb"] = self.memory_mb
         return TrialResult(self.plan.number, outcome, value, seconds, timings=timings, **more)
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """What was chosen for a training, and its batches."""
-
-    devices: Devices
-    precision: str
-    steps: Steps
-    xla: bool
-    training: Any
-    validation: Evaluation
 
 
 def run_trial(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
     """Train the plan's model (or, for a verdict, test it once) and return the result; never raises.
 
     Every epoch is emitted as an `EpochRecord` with loss (as it is minimised), accuracy and top_k_accuracy, their
-    validation twins (the loss without smoothing and penalties), learning_rate and images_per_second; every automatic
-    choice as a `Decision`. The result's timings are setup, build, fit (with tracing and validation), save and total.
+    validation twins (the loss without smoothing and penalties), learning_rate, images_per_second, data_wait_percent,
+    gradient_norm and skipped_steps; every automatic choice as a `Decision`. The result's timings are setup, build, fit
+    (with tracing and validation), save and total, and first_step, which is part of fit.
 
     Args:
         should_stop: asked at every batch; True ends the trial as pruned.
@@ -105,15 +109,21 @@ def run_trial(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) 
 
 
 def _train(run: _Run, slot: Slot) -> TrialResult:
-    with run.part("setup"):
-        setup = _set_up(run, slot)
-    try:
-        network, best = _fit(run, setup, setup.xla)
-    except tf.errors.OpError as error:
-        if not setup.xla or run.epochs_done or describe_failure(error).kind is not FailureKind.ERROR:
-            raise
-        run.decide("XLA", "off", f"compiling failed: {describe_failure(error).message}")
-        network, best = _fit(run, setup, False)
+    settings = run.plan.settings
+    with checked_numerics(settings.check_numerics):
+        with run.part("setup"):
+            setup, network = set_up(run.plan, slot, run.decide)
+            run.batch, run.memory_mb = setup.batch, setup.memory_mb
+        try:
+            best = _fit(run, setup, network, setup.options.xla)
+        except tf.errors.OpError as error:
+            if not setup.options.xla or run.epochs_done or describe_failure(error).kind is not FailureKind.ERROR:
+                raise
+            run.decide("XLA", "off", f"compiling failed: {describe_failure(error).message}")
+            network = make_network(run.plan, setup.devices, setup.precision)
+            best = _fit(run, setup, network, False)
+    if best.value is None:
+        raise NonFiniteError("no epoch had a validation loss that is finite")
     with run.part("save"):
         best.restore()
         weights = Path(run.plan.directory) / WEIGHTS_FILE
@@ -121,68 +131,50 @@ def _train(run: _Run, slot: Slot) -> TrialResult:
     return run.result(Outcome.COMPLETED, best.value, metrics=best.metrics, weights=str(weights))
 
 
-def _set_up(run: _Run, slot: Slot) -> _Setup:
+def _fit(run: _Run, setup: Setup, network: Any, xla: bool) -> Best:
+    """Train the network and return the best state that it had."""
     plan = run.plan
-    devices = configure_devices(slot, plan.settings.cpu_replicas, run.decide)
-    precision = choose_precision(plan.settings.precision, devices, run.decide)
-    steps = plan_steps(plan, devices.replicas, run.decide)
-    xla = choose_xla(plan.settings.xla, devices, steps.total, run.decide)
-    training = training_batches(load_images(plan.dataset, "train", run.decide), steps, plan.seed, devices.threads)
-    images = load_images(plan.dataset, "validation", run.decide)
-    return _Setup(devices, precision, steps, xla, training, evaluation_batches(images, steps.global_batch, devices))
-
-
-def _fit(run: _Run, setup: _Setup, xla: bool) -> tuple[Any, Best]:
-    """Train a new model and return its network, with the best state that it had."""
-    plan, objective = run.plan, Objective(run.plan.settings.objective)
     with run.part("build"):
-        network, model = _build(run, setup, xla)
+        model = make_model(plan, network, setup, xla, run.decide)
+    objective = Objective(plan.settings.objective)
     best = Best(network, objective)
-    with run.part("fit"):
+    figures = EpochFigures(setup.steps.global_batch, run.record_epoch, best, plan.patience, objective)
+    with run.part("fit"), precision_policy(setup.precision):
         if plan.initial_weights:
             best.offer(_evaluate_start(model, setup.validation))
         model.fit(
-            setup.training,
+            setup.training.dataset,
             epochs=plan.epochs,
             steps_per_epoch=setup.steps.per_epoch,
             validation_data=setup.validation.batches,
             validation_steps=setup.validation.steps,
             shuffle=False,  # the batches are shuffled already
             verbose=0,
-            callbacks=[
-                FiniteLoss(),
-                EpochFigures(setup.steps.global_batch, run.record_epoch, best, plan.patience, objective),
-                StopOrder(run.should_stop),
-            ],
+            callbacks=[figures, *_callbacks(run, setup, network, figures)],
         )
-    return network, best
+    run.timings["first_step"] = figures.first_call_seconds
+    return best
 
 
-def _build(run: _Run, setup: _Setup, xla: bool) -> tuple[Any, TrainableModel]:
-    """Return the space's network and the model that trains it, on the devices and in the precision of the setup."""
-    plan, devices = run.plan, setup.devices
-    keras.utils.set_random_seed(plan.seed)
-    with precision_policy(setup.precision), devices.scope():
-        network = build_network(plan.space, plan.space_source, plan.params, plan.dataset)
-        if plan.initial_weights:
-            load_weights(network, plan.initial_weights)
-        model = TrainableModel(network, _objectives(run), compile_replica=xla and devices.replicas > 1)
-        optimizer = make_optimizer(
-            plan.params,
-            plan_learning_rate(plan.params, plan, setup.steps),
-            model.trainable_variables,
-            plan.settings.global_clipnorm,
-            scale_loss=setup.precision == "mixed_float16",
-        )
-        model.compile(optimizer, jit_compile=xla and devices.replicas == 1, auto_scale_loss=False)
-    return network, model
+def _callbacks(run: _Run, setup: Setup, network: Any, figures: EpochFigures) -> list[keras.callbacks.Callback]:
+    """Return what else follows the training; the moving average stands last, behind what may bring weights back."""
+    plan, settings = run.plan, run.plan.settings
 
+    def find_layer(step: int) -> str:
+        return find_bad_layer(network, setup.training.batch(step)[0][: setup.batch.micro_batch])
 
-def _objectives(run: _Run) -> Objectives:
-    classes, wanted = run.plan.dataset.classes, run.plan.settings.top_k
-    k = min(wanted, max(classes - 1, 1))
-    run.decide("top-k", f"k = {k}", f"top_k = {wanted}, {classes} classes")
-    return Objectives(classes, k, float(run.plan.params.get("label_smoothing", 0.0)))
+    callbacks = [
+        GoBack(settings.nan_patience, settings.nan_retries, find_layer, run.decide),
+        StopOrder(run.should_stop),
+        SpareMemory(settings.memory_threshold),
+    ]
+    if plateau := plan_plateau(plan.params, plan):
+        callbacks.append(LowerRate(plateau, figures))
+    if plan.profiled:
+        callbacks.append(StepProfile(Path(plan.directory) / PROFILE_FOLDER))
+    if settings.ema_momentum:
+        callbacks.append(AveragedWeights())
+    return callbacks
 
 
 def _evaluate_start(model: TrainableModel, validation: Evaluation) -> dict[str, float]:
@@ -198,15 +190,16 @@ def _test(run: _Run, slot: Slot) -> TrialResult:
     """Read the test set once, with the initial weights in float32, as the model is exported."""
     plan = run.plan
     with run.part("setup"):
-        devices = configure_devices(slot, plan.settings.cpu_replicas, run.decide)
+        devices = configure_devices(slot, plan.settings.cpu_replicas, run.decide, plan.settings.gpu_memory_limit_mb)
         run.decide("precision", "float32", "the model is tested as it is exported")
-        batch = plan.settings.batch_size * devices.replicas
-        test = evaluation_batches(load_images(plan.dataset, "test", run.decide), batch, devices)
-    with run.part("build"), precision_policy("float32"), devices.scope():
-        network = build_network(plan.space, plan.space_source, plan.params, plan.dataset)
-        load_weights(network, plan.initial_weights)
-        model = TrainableModel(network, _objectives(run))
-        model.compile(None)
+        batch = plan_batch(plan.settings, plan.dataset.train_size, devices.replicas, plan.accumulation_steps)
+        images = load_images(plan.dataset, "test", run.decide, plan.settings.data_cache)
+        test = evaluation_batches(images, batch.micro_batch * devices.replicas, devices)
+    with run.part("build"):
+        network = make_network(plan, devices, FLOAT32)
+        with precision_policy(FLOAT32), devices.scope():
+            model = TrainableModel(network, choose_objectives(plan, run.decide))
+            model.compile(None)
     with run.part("fit"):
         model.evaluate(test.batches, steps=test.steps, verbose=0, callbacks=[StopOrder(run.should_stop)])
     metrics = {f"test_{name}": value for name, value in model.figures().items()}

@@ -54,11 +54,10 @@ def test_an_optimizer_that_does_not_exist(make_training_plan: Any, run: Any) -> 
 
 
 def test_a_loss_that_is_no_number(make_training_plan: Any, run: Any) -> None:
-    plan = make_training_plan({"global_clipnorm": 0}, params={"optimizer": "sgd", "learning_rate": 1e30})
+    plan = make_training_plan({"clipping": "off", "nan_retries": 0}, params={"optimizer": "sgd", "learning_rate": 1e30})
     result = run(plan).result
     assert result.failure.kind is FailureKind.NON_FINITE
-    assert "training loss is" in result.failure.message
-    assert "in epoch 1" in result.failure.message
+    assert "the validation loss of epoch 1 is not finite" in result.failure.message
     assert not Path(plan.directory).exists()
 
 

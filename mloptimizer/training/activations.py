@@ -1,0 +1,159 @@
+"""Estimates from a network's graph what a training step keeps of every image until its gradient is due.
+
+An operation keeps its inputs, its output or tensors of its own, as its gradient needs them; what several operations
+keep is counted once. The figures were read from the graphs that TensorFlow makes of each layer. XLA, which merges
+operations, keeps less; a layer that is not known is taken to keep its inputs, its output and one tensor more.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the gradient of an operation needs."""
+
+    inputs: bool = False
+    output: bool = False
+    extra: float = 0.0  # further tensors of the output's size
+    in_float32: bool = False  # it computes in float32, and keeps such copies of inputs that are not
+
+
+_UNKNOWN = Kept(inputs=True, output=True, extra=1)
+_NOTHING, _INPUTS, _OUTPUT, _BOTH = Kept(), Kept(inputs=True), Kept(output=True), Kept(inputs=True, output=True)
+_ACTIVATIONS = {
+    **dict.fromkeys(("linear", "identity"), _NOTHING),
+    **dict.fromkeys(("relu", "relu6", "elu", "selu", "tanh", "sigmoid", "softmax", "exponential", "exp"), _OUTPUT),
+    **dict.fromkeys(("silu", "swish", "softplus", "softsign", "leaky_relu", "leakyrelu"), _INPUTS),
+    "gelu": Kept(extra=3),
+    "gelu approximate": Kept(inputs=True, extra=3),
+    "mish": Kept(inputs=True, extra=1),
+    **dict.fromkeys(("hard_silu", "hardsilu", "hard_swish"), Kept(inputs=True, extra=2)),
+    **dict.fromkeys(("hard_sigmoid", "hardsigmoid"), Kept(extra=1)),
+    "prelu": Kept(extra=2),
+}
+_DIMENSIONS = ("1D", "2D", "3D")
+_WITH_ACTIVATION = (
+    *(f"Conv{d}{kind}" for d in _DIMENSIONS for kind in ("", "Transpose")),
+    *("DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D", "Dense", "EinsumDense"),
+)
+_LAYERS = {
+    **dict.fromkeys(_WITH_ACTIVATION, _INPUTS),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), Kept(inputs=True, extra=1)),
+    **dict.fromkeys(("BatchNormalization", "GroupNormalization"), Kept(inputs=True, in_float32=True)),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), Kept(inputs=True, extra=1, in_float32=True)),
+    **dict.fromkeys((f"{kind}Pooling{d}" for d in _DIMENSIONS for kind in ("Max", "GlobalMax")), _BOTH),
+    **dict.fromkeys(("Maximum", "Minimum", "Max", "Min"), _BOTH),
+    **dict.fromkeys(("UnitNormalization", "Multiply", "Divide", "Square", "Power", "Matmul", "Dot"), _INPUTS),
+    **dict.fromkeys((f"{kind}Pooling{d}" for d in _DIMENSIONS for kind in ("Average", "GlobalAverage")), _NOTHING),
+    **dict.fromkeys(
+        (f"{kind}{d}" for d in _DIMENSIONS for kind in ("ZeroPadding", "Cropping", "UpSampling")), _NOTHING
+    ),
+    **dict.fromkeys((f"SpatialDropout{d}" for d in _DIMENSIONS), _NOTHING),
+    **dict.fromkeys(("Add", "Subtract", "Average", "Concatenate", "Split", "GetItem", "Mean", "Sum", "Pad"), _NOTHING),
+    **dict.fromkeys(("InputLayer", "Rescaling", "GaussianNoise", "Permute", "Transpose", "Cast", "Negative"), _NOTHING),
+    **dict.fromkeys(("SimpleRNN", "GRU", "LSTM", "Bidirectional"), Kept(inputs=True, output=True, extra=8)),
+}
+_DROPOUTS = ("Dropout", "AlphaDropout")
+_FLOAT32 = 4  # bytes
+_VIEWS = ("Flatten", "Reshape", "ExpandDims", "Squeeze", "Identity")  # their output is their input
+
+
+def graph_nodes(network: Any) -> list[Any]:
+    """Return the nodes of a functional network in an order in which they can be computed."""
+    return [node for depth in sorted(network._nodes_by_depth, reverse=True) for node in network._nodes_by_depth[depth]]
+
+
+def kept_bytes(nodes: Sequence[Any]) -> list[int]:
+    """Return, for each node in the order of computation, the bytes that it adds to what is kept of an image."""
+    counted: set[int] = set()
+    same: dict[int, Any] = {}  # by tensor: the one whose memory it shares
+    sizes = []
+    for node in nodes:
+        if type(node.operation).__name__ in _VIEWS:
+            same[id(node.outputs[0])] = same.get(id(node.input_tensors[0]), node.input_tensors[0])
+        tensors = [same.get(id(tensor), tensor) for tensor in _kept_tensors(node)]
+        new = {id(tensor): tensor for tensor in tensors if id(tensor) not in counted}
+        counted |= new.keys()
+        sizes.append(sum(map(tensor_bytes, new.values())) + _own_bytes(node))
+    return sizes
+
+
+def tensor_bytes(tensor: Any) -> int:
+    """Return the bytes of the tensor for one image."""
+    return count_elements(tensor) * _size(tensor)
+
+
+def count_elements(tensor: Any) -> int:
+    """Return how many values of the tensor belong to one image."""
+    return math.prod(length or 1 for length in tensor.shape[1:])
+
+
+def _size(tensor: Any) -> int:
+    return tf.as_dtype(tensor.dtype).size
+
+
+def _kept_tensors(node: Any) -> Iterator[Any]:
+    """Yield those of the graph's tensors that the node's gradient needs."""
+    kept, after = _kept_by(node.operation), _kept_after(node.operation)
+    if kept.inputs and not _makes_copy(kept, node):
+        yield from node.input_tensors
+    if kept.output or after.output:
+        yield from node.outputs
+
+
+def _own_bytes(node: Any) -> int:
+    """Return the bytes of the tensors that only the node's gradient sees."""
+    operation, kept, after = node.operation, _kept_by(node.operation), _kept_after(node.operation)
+    name = type(operation).__name__
+    if hasattr(operation, "_nodes_by_depth"):  # a network as a layer
+        return sum(kept_bytes(graph_nodes(operation)))
+    if name == "MultiHeadAttention":
+        return _attention_bytes(node)
+    if name in _DROPOUTS:
+        return sum(map(count_elements, node.outputs)) if operation.rate else 0  # a mask of bytes
+    own = (after.extra + after.inputs) * sum(map(tensor_bytes, node.outputs))
+    if _makes_copy(kept, node):
+        return int(own + (kept.extra + 1) * _FLOAT32 * sum(map(count_elements, node.input_tensors)))
+    return int(own + kept.extra * sum(map(tensor_bytes, node.outputs)))
+
+
+def _makes_copy(kept: Kept, node: Any) -> bool:
+    return kept.in_float32 and any(_size(tensor) < _FLOAT32 for tensor in node.input_tensors)
+
+
+def _kept_by(operation: Any) -> Kept:
+    name = type(operation).__name__
+    if name in (*_VIEWS, *_DROPOUTS) or hasattr(operation, "_nodes_by_depth"):
+        return _NOTHING
+    if name == "Multiply" and len(operation._inbound_nodes[0].input_tensors) < 2:
+        return _NOTHING  # by a constant
+    if name == "Activation":
+        return _of_function(operation)
+    if name in _LAYERS:
+        return _LAYERS[name]
+    known = name.lower() + (" approximate" if getattr(operation, "approximate", False) else "")
+    return _ACTIVATIONS.get(known, _UNKNOWN)
+
+
+def _kept_after(operation: Any) -> Kept:
+    """Return what the activation function of a layer keeps; its input is the layer's own."""
+    has_one = type(operation).__name__ in _WITH_ACTIVATION and operation.activation is not None
+    return _of_function(operation) if has_one else _NOTHING
+
+
+def _of_function(operation: Any) -> Kept:
+    return _ACTIVATIONS.get(getattr(operation.activation, "__name__", ""), _UNKNOWN)
+
+
+def _attention_bytes(node: Any) -> int:
+    """Return what attention keeps: queries, keys, values and their mean, and the weight of every pair of positions."""
+    layer, size = node.operation, _size(node.outputs[0])
+    lengths = [math.prod(length or 1 for length in tensor.shape[1:-1]) for tensor in node.input_tensors]
+    ours, theirs = lengths[0], lengths[-1]
+    softmax = _FLOAT32 if size == _FLOAT32 else _FLOAT32 + size  # it is computed in float32, and handed on as it came
+    return 2 * (ours + theirs) * layer.num_heads * layer.key_dim * size + layer.num_heads * ours * theirs * softmax

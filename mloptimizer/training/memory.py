@@ -1,0 +1,164 @@
+"""Estimates the memory that a training needs, divides its steps so that it fits, and returns what can be spared.
+
+The estimate is of one replica's peak, in MB of 2^20 bytes, beyond what the process holds before its first step. It
+assumes that a step keeps what `activations` counts, that beside it live `WORKING_TENSORS` float32 tensors of the size
+of the largest one, and that the operations run one after the other. Not counted are the programs themselves, the
+images, what libraries take as workspace (cuDNN's may be large), and gaps between allocations.
+"""
+
+import ctypes
+import gc
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mloptimizer.batches import BatchPlan, fewer_at_once
+from mloptimizer.hardware.memory import memory_percent
+from mloptimizer.settings import Settings
+from mloptimizer.training.activations import count_elements, kept_bytes, tensor_bytes
+from mloptimizer.training.devices import Decide
+from mloptimizer.training.remat import can_rematerialise, cut_graph
+
+MB = 2**20
+FITTING_SHARE = 0.9  # of a device's memory: the rest is for what the estimate leaves out
+WORKING_TENSORS = 3  # the gradients on both sides of an operation, and what it works with
+_FLOAT32 = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The memory of one replica, MB."""
+
+    weights_mb: float  # what lasts: weights, the best ones so far, optimizer state, moving average
+    activations_mb: float  # of a micro-batch, at their peak, with the gradients
+    update_mb: float  # what the update of the weights works with, when the activations are gone
+
+    @property
+    def total_mb(self) -> float:
+        """The peak."""
+        return self.weights_mb + max(self.activations_mb, self.update_mb)
+
+
+def estimate_memory(
+    network: Any, micro_batch: int, precision: str, optimizer_states: int, ema: bool, remat: bool
+) -> Estimate:
+    """Return the estimated memory of training the network.
+
+    Args:
+        micro_batch: images per replica and pass.
+        precision: the Keras dtype policy that the network was built under; halves keep a second copy of the weights.
+        optimizer_states: vectors of the size of the weights that the optimizer remembers.
+        ema: it keeps a moving average of the weights.
+        remat: activations are computed again in the backward pass.
+    """
+    trainable = _bytes(network.trainable_weights)
+    lasting = 2 * _bytes(network.weights) + (optimizer_states + ema) * trainable
+    gradients = 2 * trainable  # each weight's, and all as one vector
+    halves = 0 if precision == "float32" else trainable // 2
+    activations = micro_batch * _bytes_per_image(network, remat)
+    update = (optimizer_states + 3) * trainable  # gradient, clipped gradient, change and new states
+    return Estimate(lasting / MB, (activations + gradients + halves) / MB, update / MB)
+
+
+def _bytes(weights: Sequence[Any]) -> int:
+    return sum(weight.value.shape.num_elements() * tf.as_dtype(weight.dtype).size for weight in weights)
+
+
+def _bytes_per_image(network: Any, remat: bool) -> int:
+    nodes, cuts = cut_graph(network)
+    outputs = [tensor for node in nodes for tensor in node.outputs]
+    working = WORKING_TENSORS * _FLOAT32 * max(map(count_elements, outputs))
+    if not remat:
+        return sum(kept_bytes(nodes)) + working
+    borders = [0, *(cut + 1 for cut in cuts), len(nodes)]
+    segments = [nodes[start:end] for start, end in itertools.pairwise(borders)]
+    at_cuts = sum(tensor_bytes(nodes[cut].outputs[0]) for cut in cuts)
+    return at_cuts + max(sum(kept_bytes(segment)) for segment in segments) + working
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a step is computed so that it fits."""
+
+    accumulation_steps: int
+    remat: bool
+    estimate: Estimate
+
+
+def plan_memory(
+    network: Any,
+    batch: BatchPlan,
+    settings: Settings,
+    estimate: Callable[[int, bool], Estimate],
+    memory_mb: float,
+    decide: Decide,
+) -> MemoryPlan:
+    """Return the first way of computing a step that is estimated to fit; the most sparing one where none does.
+
+    What the settings leave at auto is changed only as far as needed. Micro-batches come first, as they cost least,
+    unless the network normalises over the batch: then computing activations again, which leaves the result as it is.
+
+    Args:
+        estimate: takes images per micro-batch, and whether activations are computed again.
+        memory_mb: what a replica may take; 0: unknown, so that nothing is changed.
+    """
+    remats = {"auto": [False, True], "on": [True], "off": [False]}[settings.remat]
+    if settings.remat == "on" and not can_rematerialise(network):
+        decide("remat", "off", "the network's whole graph nowhere passes through one tensor")
+        remats = [False]
+    batches = [batch]
+    while settings.accumulation_steps == "auto":
+        parts = fewer_at_once(batches[-1], settings.min_micro_batch)
+        if parts is None:
+            break
+        batches.append(replace(batch, accumulation_steps=parts))
+    ways = [(divided, remat) for remat in remats for divided in batches]
+    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in network._flatten_layers()):
+        ways = [(divided, remat) for divided in batches for remat in remats]
+    plans = [MemoryPlan(way.accumulation_steps, remat, estimate(way.micro_batch, remat)) for way, remat in ways]
+    fitting = [plan for plan in plans if not memory_mb or plan.estimate.total_mb <= FITTING_SHARE * memory_mb]
+    chosen = fitting[0] if fitting else min(plans, key=lambda plan: plan.estimate.total_mb)
+    decide("memory", _describe(chosen), _reason(plans[0], chosen, memory_mb))
+    return chosen
+
+
+def _describe(plan: MemoryPlan) -> str:
+    parts = "1 pass" if plan.accumulation_steps == 1 else f"{plan.accumulation_steps} micro-batches"
+    return f"{parts} a step{', activations computed again' if plan.remat else ''}"
+
+
+def _reason(first: MemoryPlan, chosen: MemoryPlan, memory_mb: float) -> str:
+    need = f"an estimated {chosen.estimate.total_mb:,.0f} MB a replica"
+    if not memory_mb:
+        return f"{need}; how much there is, is unknown"
+    space = f"{FITTING_SHARE:.0%} of {memory_mb:,.0f} MB"
+    if chosen.estimate.total_mb > FITTING_SHARE * memory_mb:
+        return f"{need}, which may be too much for {space}, but nothing spares more"
+    if chosen is first:
+        return f"{need} fit into {space}"
+    return f"{need} fit into {space}; {first.estimate.total_mb:,.0f} MB, as set, would not"
+
+
+def relieve_memory(threshold_percent: float, read_percent: Callable[[], float] = memory_percent) -> bool:
+    """Return what the process can spare to the system if the main memory is in use from the threshold on.
+
+    Collecting takes some tenths of a second: call it at most every few seconds. Returns whether it was done.
+    """
+    if read_percent() < threshold_percent:
+        return False
+    gc.collect()
+    _trim_heap()
+    return True
+
+
+def _trim_heap() -> None:
+    """Let glibc give its free pages back; other C libraries do so by themselves or not at all."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return
+    trim(0)

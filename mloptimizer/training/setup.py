@@ -1,0 +1,148 @@
+"""Prepares a training: devices, number format, division of a step, and the batches, as settings and machine allow."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from mloptimizer.batches import BatchPlan, plan_batch
+from mloptimizer.records import Slot, TrialPlan
+from mloptimizer.training.augmentation import choose_augmentation
+from mloptimizer.training.compilation import can_compile, choose_xla
+from mloptimizer.training.devices import Decide, Devices, configure_devices
+from mloptimizer.training.memory import Estimate, MemoryPlan, estimate_memory, plan_memory
+from mloptimizer.training.model import Objectives, StepOptions, TrainableModel
+from mloptimizer.training.network import build_network, load_weights
+from mloptimizer.training.optimizers import choose_rule, make_optimizer
+from mloptimizer.training.pipeline import (
+    PREFETCHED_BATCHES,
+    Evaluation,
+    TrainingBatches,
+    choose_on_device,
+    evaluation_batches,
+    load_images,
+    training_batches,
+)
+from mloptimizer.training.precision import Precision, choose_precision, precision_policy
+from mloptimizer.training.schedule import Steps, plan_learning_rate, plan_steps
+
+STEPS_PER_EXECUTION_ON_GPUS = 8  # launching a small step from Python takes a GPU as long as computing it
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What was chosen for a training, and its batches."""
+
+    devices: Devices
+    precision: Precision
+    batch: BatchPlan
+    steps: Steps
+    memory_mb: float  # estimated peak of a replica
+    options: StepOptions
+    training: TrainingBatches
+    validation: Evaluation
+
+
+def set_up(plan: TrialPlan, slot: Slot, decide: Decide) -> tuple[Setup, Any]:
+    """Choose how the plan is trained on the slot; return the choice, and the network that it was made for.
+
+    Raises:
+        SpaceError, DataError, UsageError, RunError: it cannot be trained.
+    """
+    settings = plan.settings
+    devices, precision = choose_devices(plan, slot, decide)
+    network = make_network(plan, devices, precision)
+    xla = can_compile(network, devices, settings.xla, decide) and not settings.check_numerics and settings.xla != "off"
+    batch, memory = _divide_step(plan, network, devices, precision, decide)
+    steps = plan_steps(plan, batch, decide)
+    xla = choose_xla(settings.xla, devices, steps.total, decide) and xla
+    images = load_images(plan.dataset, "train", decide, settings.data_cache)
+    on_device = choose_on_device(settings.data_on_device, images, devices, decide)
+    training = training_batches(
+        images,
+        steps,
+        plan.seed,
+        devices,
+        choose_augmentation(plan, decide),
+        prefetch=PREFETCHED_BATCHES if settings.prefetch_batches == "auto" else settings.prefetch_batches,
+        on_device=on_device,
+    )
+    options = StepOptions(
+        per_epoch=steps.per_epoch,
+        per_execution=_steps_per_execution(settings.steps_per_execution, devices, decide),
+        accumulation_steps=batch.accumulation_steps,
+        remat=memory.remat,
+        xla=xla,
+        deterministic=settings.deterministic,
+        prepare=training.prepare,
+    )
+    validation = load_images(plan.dataset, "validation", decide, settings.data_cache)
+    evaluation = evaluation_batches(validation, batch.micro_batch * devices.replicas, devices)
+    memory_mb = memory.estimate.total_mb
+    return Setup(devices, precision, batch, steps, memory_mb, options, training, evaluation), network
+
+
+def _divide_step(
+    plan: TrialPlan, network: Any, devices: Devices, precision: Precision, decide: Decide
+) -> tuple[BatchPlan, MemoryPlan]:
+    """Return how many images a step and its parts have, and how the parts are computed so that they fit."""
+    settings = plan.settings
+    batch = plan_batch(settings, plan.dataset.train_size, devices.replicas, plan.accumulation_steps)
+    states = choose_rule(plan.params).states
+
+    def estimate(micro_batch: int, remat: bool) -> Estimate:
+        return estimate_memory(network, micro_batch, precision.policy, states, bool(settings.ema_momentum), remat)
+
+    memory = plan_memory(network, batch, settings, estimate, devices.memory_mb, decide)
+    return replace(batch, accumulation_steps=memory.accumulation_steps), memory
+
+
+def choose_devices(plan: TrialPlan, slot: Slot, decide: Decide) -> tuple[Devices, Precision]:
+    """Return the slot's devices, configured as the settings say, and the number format for them."""
+    settings = plan.settings
+    if settings.deterministic:
+        keras.utils.set_random_seed(plan.seed)  # without seeds, TensorFlow refuses random operations
+        tf.config.experimental.enable_op_determinism()
+        decide("determinism", "on", "set by the person; XLA stays off")
+    devices = configure_devices(slot, settings.cpu_replicas, decide, settings.gpu_memory_limit_mb)
+    return devices, choose_precision(settings.precision, devices, decide)
+
+
+def make_network(plan: TrialPlan, devices: Devices, precision: Precision) -> Any:
+    """Return the space's network, new from the plan's seed or with the weights to start from."""
+    keras.utils.set_random_seed(plan.seed)
+    with precision_policy(precision), devices.scope():
+        network = build_network(plan.space, plan.space_source, plan.params, plan.dataset)
+        if plan.initial_weights:
+            load_weights(network, plan.initial_weights)
+    return network
+
+
+def make_model(plan: TrialPlan, network: Any, setup: Setup, xla: bool, decide: Decide) -> TrainableModel:
+    """Return the compiled model that trains the network as the setup says, compiled by XLA or not."""
+    options = replace(setup.options, xla=xla)
+    with precision_policy(setup.precision), setup.devices.scope():
+        model = TrainableModel(network, choose_objectives(plan, decide), options)
+        rate = plan_learning_rate(plan.params, plan, setup.steps)
+        scaled = setup.precision.scales_loss
+        optimizer = make_optimizer(plan.params, rate, model.trainable_variables, plan.settings, scale_loss=scaled)
+        model.compile(optimizer, auto_scale_loss=False, steps_per_execution=options.per_execution)
+    return model
+
+
+def choose_objectives(plan: TrialPlan, decide: Decide) -> Objectives:
+    """Return what the plan's model is measured by: the k of the top-k accuracy stays below the number of classes."""
+    classes, wanted = plan.dataset.classes, plan.settings.top_k
+    k = min(wanted, max(classes - 1, 1))
+    decide("top-k", f"k = {k}", f"top_k = {wanted}, {classes} classes")
+    return Objectives(classes, k, float(plan.params.get("label_smoothing", 0.0)))
+
+
+def _steps_per_execution(setting: int | Literal["auto"], devices: Devices, decide: Decide) -> int:
+    if setting != "auto":
+        return setting
+    count = STEPS_PER_EXECUTION_ON_GPUS if devices.kind == "GPU" else 1
+    reason = "launching a step costs a GPU time" if devices.kind == "GPU" else "on a CPU a call costs little"
+    decide("steps per execution", str(count), reason)
+    return count

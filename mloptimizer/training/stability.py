@@ -1,0 +1,214 @@
+"""Keeps a training from being ruined by figures that are not finite, and says where they came from.
+
+A step whose loss or gradient is NaN or infinite is skipped. When too many come in a row, the last good weights come
+back with half the learning rate; when that has not helped often enough, the training ends, and names the step, the
+layer whose output went bad first, and the last gradient norms.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mloptimizer.training.devices import Decide
+from mloptimizer.training.failures import NonFiniteError
+from mloptimizer.training.optimizers import flat_optimizer
+
+SECONDS_BETWEEN_CHECKS = 1.0  # reading a figure waits for the GPU, so it is not done every step
+RECENT_NORMS = 5
+_IN_A_ROW, _SKIPPED, _STEPS, _FIRST_BAD, _NORM_SUM, _NORMS = range(6)
+
+
+class StepGuard:
+    """Judges every step on the device, and counts there; make it in the scope of the strategy.
+
+    Every replica judges the same summed gradient, so all come to the same verdict.
+    """
+
+    def __init__(self) -> None:
+        self._state = tf.Variable(tf.zeros(_NORMS + 1 + RECENT_NORMS), trainable=False, name="step_guard")
+
+    def judge(self, gradient: Any, loss_scale: Any) -> Any:
+        """Return whether every value of the summed, scaled gradient is finite, and count the step."""
+        finite = tf.reduce_all(tf.math.is_finite(gradient))
+        norm = tf.norm(gradient[:-1]) / tf.cast(loss_scale, tf.float32)
+        old = tf.unstack(tf.identity(self._state))
+        good, bad = tf.cast(finite, tf.float32), 1.0 - tf.cast(finite, tf.float32)
+        begins = tf.logical_and(tf.logical_not(finite), old[_IN_A_ROW] == 0)
+        counts = [
+            (old[_IN_A_ROW] + 1.0) * bad,
+            old[_SKIPPED] + bad,
+            old[_STEPS] + 1.0,
+            tf.where(begins, old[_STEPS], old[_FIRST_BAD]),
+            old[_NORM_SUM] + tf.where(finite, norm, 0.0),
+            old[_NORMS] + good,
+        ]
+        self._state.assign(tf.stack([*counts, *old[_NORMS + 2 :], norm]))
+        return finite
+
+    def start_epoch(self) -> None:
+        """Begin the epoch's counts."""
+        state = self._read()
+        state[[_SKIPPED, _NORM_SUM, _NORMS]] = 0.0
+        self._state.assign(state)
+
+    def forgive(self) -> None:
+        """Forget the bad steps in a row."""
+        state = self._read()
+        state[_IN_A_ROW] = 0.0
+        self._state.assign(state)
+
+    def in_a_row(self) -> int:
+        """Return how many of the last steps were skipped, one after the other."""
+        return int(self._read()[_IN_A_ROW])
+
+    def first_bad_step(self) -> int:
+        """Return the step, from 0, with which the last row of skipped ones began."""
+        return int(self._read()[_FIRST_BAD])
+
+    def recent_norms(self) -> list[float]:
+        """Return the gradient norms of the last steps, oldest first; 0 where there was no step yet."""
+        return [float(norm) for norm in self._read()[_NORMS + 1 :]]
+
+    def figures(self) -> dict[str, float]:
+        """Return the epoch's mean gradient norm (NaN when no step was made) and its skipped steps."""
+        state = self._read()
+        mean = float(state[_NORM_SUM] / state[_NORMS]) if state[_NORMS] else float("nan")
+        return {"gradient_norm": mean, "skipped_steps": float(state[_SKIPPED])}
+
+    def _read(self) -> np.ndarray:
+        strategy = tf.distribute.get_strategy()
+        return np.array(strategy.experimental_local_results(self._state)[0].numpy())
+
+
+class Snapshot:
+    """A model's last good state in host memory: weights, statistics and the optimizer's memory, but not its step."""
+
+    def __init__(self, model: Any) -> None:
+        self._variables = [*model.variables, *_memory(model.optimizer)]
+        self.take()
+
+    def take(self) -> None:
+        self._values = [tf.convert_to_tensor(variable.value).numpy() for variable in self._variables]
+
+    def restore(self) -> None:
+        for variable, value in zip(self._variables, self._values, strict=True):
+            variable.assign(value)
+
+
+def _memory(optimizer: Any) -> list[Any]:
+    flat = flat_optimizer(optimizer)
+    fixed = {id(flat.iterations), id(flat.rate_factor)}
+    return [variable for variable in optimizer.variables if id(variable) not in fixed]
+
+
+class GoBack(keras.callbacks.Callback):
+    """Brings the last good state back when steps stop being finite, and in the end fails the training.
+
+    Args:
+        find_layer: says in words where the step's figures go bad.
+    """
+
+    def __init__(self, patience: int, retries: int, find_layer: Callable[[int], str], decide: Decide) -> None:
+        super().__init__()
+        self._patience, self._left, self._retries = patience, retries, retries
+        self._find_layer, self._decide = find_layer, decide
+        self._checked = time.monotonic()
+        self._epoch = 0
+        self._bad_validation = ""  # what was wrong with the last epoch's
+        self._snapshot: Snapshot | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._snapshot = Snapshot(self.model)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        # Not when an epoch ends: then its moving average may stand in for the weights.
+        self._epoch = epoch + 1
+        if self._bad_validation:
+            self._restore(self._bad_validation)
+            self._bad_validation = ""
+        elif epoch and self._snapshot and not self.model.guard.in_a_row():
+            self._snapshot.take()
+        self.model.guard.start_epoch()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = time.monotonic()
+        if now - self._checked >= SECONDS_BETWEEN_CHECKS:
+            self._checked = now
+            self._check_steps()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._check_steps()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if not math.isfinite(self.model.figures()["loss"]):
+            self._bad_validation = f"the validation loss of epoch {self._epoch} is not finite"
+            self._use_up_a_retry(self._bad_validation, self.model.steps_run - 1)
+
+    def _check_steps(self) -> None:
+        guard = self.model.guard
+        skipped = guard.in_a_row()
+        if skipped >= self._patience:
+            step = guard.first_bad_step()
+            what = f"{skipped} steps from step {step + 1} on had a loss or gradient that is not finite"
+            self._use_up_a_retry(what, step)
+            self._restore(what)
+
+    def _use_up_a_retry(self, what: str, step: int) -> None:
+        if not self._left:
+            norms = ", ".join(f"{norm:.3g}" for norm in self.model.guard.recent_norms())
+            times = f" after going back {self._retries} times" if self._retries else ""
+            where = self._find_layer(step)
+            raise NonFiniteError(f"{what}{times}, in epoch {self._epoch}; {where}; last gradient norms: {norms}")
+        self._left -= 1
+
+    def _restore(self, what: str) -> None:
+        if self._snapshot:
+            self._snapshot.restore()
+        flat_optimizer(self.model.optimizer).multiply_rate(0.5)
+        self.model.guard.forgive()
+        self._decide("stability", "back to the last good weights, half the learning rate", what)
+
+
+def find_bad_layer(network: Any, images: Any) -> str:
+    """Say in words which operation of the network is the first whose output on these images is not finite."""
+    if not bool(tf.reduce_all(tf.math.is_finite(images))):
+        return "the images themselves are not finite"
+    named = [(operation, output) for operation in network.operations for output in _output_of(operation)]
+    outputs = keras.Model(network.inputs, [output for _, output in named])(images, training=True)
+    for (operation, _), output in zip(named, _as_list(outputs), strict=True):
+        if output.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(output))):
+            kind = type(operation).__name__
+            return f"the first output that is not finite is that of '{operation.name}' ({kind})"
+    return "every layer's output is finite: the loss or the gradient is not"
+
+
+def _output_of(operation: Any) -> Sequence[Any]:
+    """Return the operation's output, or nothing where it has none or several."""
+    try:
+        output = operation.output
+    except (AttributeError, ValueError):
+        return []
+    return [output] if isinstance(output, keras.KerasTensor) else []
+
+
+def _as_list(outputs: Any) -> list[Any]:
+    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+@contextlib.contextmanager
+def checked_numerics(on: bool) -> Iterator[None]:
+    """Let TensorFlow check the output of every operation meanwhile; it raises where one is not finite."""
+    if not on:
+        yield
+        return
+    tf.debugging.enable_check_numerics()
+    try:
+        yield
+    finally:
+        tf.debugging.disable_check_numerics()
