@@ -30,6 +30,8 @@ class Display(Protocol):
 
     def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None: ...
 
+    def attempt_ended(self, plan: TrialPlan, reason: str) -> None: ...
+
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None: ...
 
 
@@ -68,6 +70,10 @@ class LineDisplay:
 
     def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
         """Nothing is printed: see the trial's epochs.jsonl."""
+
+    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
+        """Print why the trial starts again."""
+        self._print(describe_attempt(plan, reason))
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
         """Keep the line for `progress`, which follows."""
@@ -108,6 +114,11 @@ class LiveDisplay:
         """Take the trial's latest figures."""
         self._running[plan.number] = (plan, record)
 
+    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
+        """Print why the trial starts again above the live part; it waits for a slot."""
+        self._running.pop(plan.number, None)
+        self._console.print(Text(describe_attempt(plan, reason), style="yellow"))
+
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
         """Print the trial's line above the live part."""
         self._running.pop(plan.number, None)
@@ -144,6 +155,11 @@ def describe_result(plan: TrialPlan, result: TrialResult, objective: str) -> str
     return f"{what}: {objective} {result.value:.4f} in {result.seconds:.0f} s"
 
 
+def describe_attempt(plan: TrialPlan, reason: str) -> str:
+    """Return one line about an attempt that another follows."""
+    return f"trial {plan.number}: {reason}"
+
+
 def describe_progress(progress: Progress, objective: str) -> str:
     """Return one line about where a phase stands."""
     counts = ", ".join(f"{count} {outcome}" for outcome, count in progress.ended.items() if count)
@@ -177,6 +193,7 @@ def describe_summary(summary: SearchSummary) -> list[str]:
             parts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
             lines.append(f"{title}: {count_trials(sum(counts.values()))}: {parts}")
     lines.append(f"This run took {format_duration(summary.seconds)}.")
+    lines += summary.notes
     if summary.winner is None or summary.value is None:
         return lines
     title = PHASE_TITLES[summary.winner_phase or Phase.EXPLORATION].lower()

@@ -8,6 +8,7 @@
     STUDY/trial_00007/model.weights.h5   weights of the best epoch, of trials worth keeping
     STUDY/hall_of_fame_00007/            the same for the long training of trial 7
     STUDY/verdict.json                   every reading of the test set
+    STUDY/cache/                         what the trials share and could make again; not written here
 
 The driver is the only writer. Whole files appear at once; a torn last line of a growing one is left out by the reader.
 """
@@ -35,6 +36,9 @@ EPOCH_COLUMNS = {
     "val_top_k_accuracy": "top-k accuracy on the validation split, 0 to 1",
     "learning_rate": "learning rate at the end of the epoch",
     "images_per_second": "training images per second of training, validation not counted",
+    "gradient_norm": "mean global norm of the gradients before clipping",
+    "skipped_steps": "steps skipped because loss or gradient was not finite",
+    "data_wait_percent": "share of the training time that the step waited for its batch, %",
 }
 
 
@@ -87,7 +91,7 @@ class MetricsStore:
             raise file_error(path, error) from error
 
     def start(self, plan: TrialPlan) -> None:
-        """Write the plan; what an interrupted training of the same number and phase had left is replaced."""
+        """Write the plan; what an earlier attempt of the same number and phase had left is replaced."""
         folder = self._folder(plan.number, plan.phase)
         for name in (EPOCHS, RESULT, WEIGHTS):
             (folder / name).unlink(missing_ok=True)
@@ -171,6 +175,7 @@ def render_metrics_readme() -> str:
 | `STUDY/trial_00007/model.weights.h5` | weights of the best epoch; only of trials that are worth keeping |
 | `STUDY/hall_of_fame_00007/` | the same four files for the long training of trial 7 |
 | `STUDY/verdict.json` | every reading of the test set |
+| `STUDY/cache/` | what the trials share and could make again: compiled programs, measured batches |
 
     pandas.read_json("metrics_data/STUDY/trial_00007/epochs.jsonl", lines=True)
 

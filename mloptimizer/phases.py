@@ -1,11 +1,12 @@
 """What each phase of a search trains next, and what it does with the results."""
 
+import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mloptimizer.metrics_store import MetricsStore
+from mloptimizer.metrics_store import MetricsStore, TrialRecord
 from mloptimizer.records import (
     DatasetInfo,
     EpochRecord,
@@ -34,6 +35,7 @@ class Job:
     seed: int
     workspace: Workspace
     store: MetricsStore
+    profile_trial: int | None = None  # number of the exploration trial to profile
 
     @property
     def objective(self) -> Objective:
@@ -64,6 +66,8 @@ class Job:
             seed=random.Random(f"{self.seed}:{number}").randrange(2**31),
             directory=str(self.workspace.trial(self.name, number, phase).resolve()),
             initial_weights=weights,
+            cache_directory=str(self.workspace.cache(self.name).resolve()),
+            profiled=phase is Phase.EXPLORATION and number == self.profile_trial,
             settings=self.settings.model_copy(update={"storage": ""}),  # workers need no database, and no password
         )
 
@@ -114,6 +118,7 @@ class Exploration:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._running: set[int] = set()
+        self.profiled = False  # whether the trial to profile was trained
 
     def next_plan(self) -> TrialPlan | Untrained | None:
         """Return the study's next proposal; None when all trials are ended or running, or none can be proposed now."""
@@ -131,6 +136,7 @@ class Exploration:
         if suggestion.reused_from is not None:
             return Untrained(plan, self._take_over(number, suggestion.reused_from))
         self._running.add(number)
+        self.profiled |= plan.profiled
         return plan
 
     def _take_over(self, number: int, twin: int) -> TrialResult:
@@ -184,7 +190,7 @@ class HallOfFame:
         self._job.study.start_hall_of_fame(member.number)
         kept = self._job.store.trial(member.number)
         warm = kept.weights if settings.warm_start_hall_of_fame and kept else None
-        return self._job.plan(
+        plan = self._job.plan(
             member.number,
             self.phase,
             member.space,
@@ -193,6 +199,7 @@ class HallOfFame:
             patience=settings.hall_of_fame_patience,
             weights=str(warm.resolve()) if warm else "",
         )
+        return _as_fitted(plan, kept)
 
     def report(self, record: EpochRecord) -> bool:
         """Report to the study; never pruned."""
@@ -237,9 +244,10 @@ class Verdict:
         if self._started or record is None or record.weights is None:
             return None
         self._started = True
-        return self._job.plan(
+        plan = self._job.plan(
             self._winner, self.phase, record.plan["space"], record.plan["params"], weights=str(record.weights.resolve())
         )
+        return _as_fitted(plan, record)
 
     def report(self, record: EpochRecord) -> bool:
         return False
@@ -258,6 +266,12 @@ class Verdict:
 
     def best(self) -> tuple[int, float] | None:
         return None
+
+
+def _as_fitted(plan: TrialPlan, earlier: TrialRecord | None) -> TrialPlan:
+    """Return the plan with as few images at a time as the model's earlier training needed to fit into memory."""
+    steps = earlier.plan.get("accumulation_steps", 1) if earlier else 1
+    return dataclasses.replace(plan, accumulation_steps=steps)
 
 
 def best_of(job: Job, phase: Phase) -> tuple[int, float] | None:

@@ -24,8 +24,10 @@ class Recorder:
         self._logs: dict[int, HardwareLog] = {}
 
     def start(self, plan: TrialPlan, slot: Slot) -> None:
-        """Write the plan and open the trial's hardware log; the log of an interrupted attempt is replaced."""
+        """Write the plan and open the trial's hardware log; what an earlier attempt left is replaced."""
         self._plans[plan.number] = plan
+        if log := self._logs.pop(plan.number, None):
+            log.close()
         self._store.start(plan)
         readme = self._workspace.hardware_logs / "README.md"
         if not readme.exists():

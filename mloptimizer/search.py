@@ -1,6 +1,7 @@
 """The loop of a search: plans go out to slots, epochs and results come back, phase after phase.
 
-Whatever ends the loop, every started trial has been told to the study: nothing stays running in the records.
+Whatever ends the loop, every started trial has been told to the study: nothing stays running in the records. A trial
+whose memory ran out, or that gave way to others, starts again as the next attempt; to the study it is one trial.
 """
 
 import contextlib
@@ -10,7 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mloptimizer.attempts import find_next_attempt
 from mloptimizer.engines.base import Engine
+from mloptimizer.hardware.memory import memory_percent
+from mloptimizer.memory_watch import MemoryWatch
 from mloptimizer.phases import Exploration, HallOfFame, Job, PhaseRun, Untrained, Verdict, best_of
 from mloptimizer.recorder import Recorder
 from mloptimizer.records import (
@@ -22,6 +26,7 @@ from mloptimizer.records import (
     HardwareSample,
     Outcome,
     Phase,
+    Slot,
     TrialPlan,
     TrialResult,
     failed,
@@ -61,6 +66,10 @@ class Observer(Protocol):
 
     def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None: ...
 
+    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
+        """An attempt ended and the trial will start again: why, and with what."""
+        ...
+
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None: ...
 
 
@@ -78,6 +87,7 @@ class SearchSummary:
     hall_of_fame: Mapping[Outcome, int]
     verdicts: tuple[Mapping[str, object], ...]
     seconds: float
+    notes: tuple[str, ...] = ()  # what the person asked for and did not get
 
 
 @dataclass
@@ -90,6 +100,7 @@ class SearchRun:
     observer: Observer
     interruptible: Interruptible = contextlib.nullcontext
     clock: Callable[[], float] = field(default=time.monotonic)
+    memory_percent: Callable[[], float] = field(default=memory_percent)  # share of the main memory in use, %
 
 
 def run_search(run: SearchRun, explore_only: bool = False) -> SearchSummary:
@@ -121,6 +132,7 @@ def run_search(run: SearchRun, explore_only: bool = False) -> SearchSummary:
         hall_of_fame=_count(hall) if hall else {},
         verdicts=tuple(job.store.verdicts()),
         seconds=run.clock() - started,
+        notes=_note_what_is_missing(job, exploration),
     )
 
 
@@ -130,6 +142,14 @@ def find_winner(job: Job) -> tuple[int | None, Phase | None]:
         if best := best_of(job, phase):
             return best[0], phase
     return None, None
+
+
+def _note_what_is_missing(job: Job, exploration: Exploration) -> tuple[str, ...]:
+    if job.profile_trial is None or exploration.profiled:
+        return ()
+    return (
+        f"--profile-trial {job.profile_trial}: this run trained no such trial in its exploration; none is profiled.",
+    )
 
 
 def _was_read(job: Job, winner: int, phase: Phase) -> bool:
@@ -156,7 +176,9 @@ class _Loop:
         self._run = run
         self._phase = phase
         self._engine = engine
-        self._running: dict[int, TrialPlan] = {}
+        self._running: dict[int, tuple[TrialPlan, Slot]] = {}  # the newest last
+        self._again: list[TrialPlan] = []  # next attempts that wait for a slot
+        self._memory = MemoryWatch(run.memory_percent, run.job.settings)
         self._pruned: set[int] = set()
         self._started = run.clock()
         self._ended_before = len(phase.ended())
@@ -165,6 +187,7 @@ class _Loop:
         self._show()
         try:
             while True:
+                self._relieve_memory()
                 self._fill_slots()
                 self._show()
                 if not self._running:
@@ -174,15 +197,23 @@ class _Loop:
                 for event in events:
                     self._handle(event)
         finally:
-            if self._running:
+            if self._running or self._again:
                 self._abandon()
+
+    def _relieve_memory(self) -> None:
+        stop = self._memory.choose_stop(list(self._running))
+        if stop is not None and stop.number is not None:
+            self._run.recorder.note(stop)
+            self._engine.stop_trial(stop.number)
 
     def _fill_slots(self) -> None:
         for slot in self._engine.idle_slots():
-            plan = self._next_plan()
+            if not self._memory.allows_start(len(self._running)):
+                return
+            plan = self._again.pop(0) if self._again else self._next_plan()
             if plan is None:
                 return
-            self._running[plan.number] = plan
+            self._running[plan.number] = (plan, slot)
             self._run.recorder.start(plan, slot)
             self._run.observer.trial_started(plan)
             with self._run.interruptible():
@@ -202,7 +233,7 @@ class _Loop:
         if isinstance(event, EpochRecord):
             if event.number in self._pruned:
                 return  # it went on for a moment after the decision
-            self._run.observer.epoch_ended(self._running[event.number], event)
+            self._run.observer.epoch_ended(self._running[event.number][0], event)
             if self._phase.report(event):
                 self._pruned.add(event.number)
                 self._engine.stop_trial(event.number)
@@ -210,7 +241,19 @@ class _Loop:
             self._run.recorder.record(event)
 
     def _finish(self, result: TrialResult) -> None:
-        plan = self._running.pop(result.number)
+        """Take the end of an attempt: the trial's end, unless another attempt is to follow."""
+        plan, slot = self._running.pop(result.number)
+        gave_way = self._memory.gave_way(plan.number)
+        pruned = plan.number in self._pruned
+        following = result if pruned else find_next_attempt(plan, slot, result, gave_way)
+        if isinstance(following, TrialResult):
+            self._end(plan, following)
+        else:
+            self._run.recorder.note(following.decision)
+            self._run.observer.attempt_ended(plan, following.words)
+            self._again.append(following.plan)
+
+    def _end(self, plan: TrialPlan, result: TrialResult) -> None:
         result = check_result(result, self._run.job.objective.metric, result.number in self._pruned)
         self._run.recorder.record(result)
         self._phase.finish(result)
@@ -219,8 +262,11 @@ class _Loop:
     def _abandon(self) -> None:
         """Record every running trial as interrupted, so that a later run trains it again."""
         self._engine.close()
-        for number in list(self._running):
-            self._finish(failed(number, FailureKind.INTERRUPTED, "the search was stopped while this trial ran"))
+        plans = [plan for plan, _ in self._running.values()] + self._again
+        self._running.clear()
+        self._again.clear()
+        for plan in plans:
+            self._end(plan, failed(plan.number, FailureKind.INTERRUPTED, "the search was stopped while this trial ran"))
 
     def _show(self) -> None:
         outcomes = self._phase.ended()

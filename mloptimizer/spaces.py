@@ -4,6 +4,7 @@ A space is one Python file, and its name is the file's. The workspace's `search_
 built-in one. What a person's file does wrong is told in one line with its file and line.
 """
 
+import inspect
 import linecache
 import logging
 import math
@@ -156,7 +157,8 @@ def sample_params(space: SearchSpace, trial: Suggest, dataset: DatasetInfo) -> d
     Raises:
         UsageError: `sample` raised, or returned something else than plain values by name.
     """
-    place = getattr(space.sample, "__globals__", {}).get("__file__") or f"search space '{space.name}'"
+    written = inspect.unwrap(space.sample)  # by the person: what is wrapped around it has a file of its own
+    place = getattr(written, "__globals__", {}).get("__file__") or f"search space '{space.name}'"
     try:
         params = space.sample(trial, dataset)
     except MloptimizerError:

@@ -3,6 +3,7 @@
 TensorFlow is imported here only after the process can see nothing but its own GPUs.
 """
 
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -17,12 +18,13 @@ from mloptimizer.records import HardwareSample, Slot, TrialPlan, TrialResult, da
 
 PRELOAD = ("mloptimizer.training.preload", "mloptimizer.worker")  # what the fork server imports once
 _EXIT_WITHOUT_GPU = 78  # EX_CONFIG of sysexits.h
+_XLA_FLAGS, _XLA_CACHE = "TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory"
 
 
 def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
     """Train the plan's model in this process and return the result; a `RunTrial` for any engine."""
-    for name, value in slot_environment(slot).items():
-        os.environ[name] = value
+    os.environ.update(slot_environment(slot) | plan_environment(plan, os.environ.get(_XLA_FLAGS, "")))
+    step_back(plan.settings.nice)
     from mloptimizer.training.devices import count_gpus
     from mloptimizer.training.trial import run_trial
 
@@ -37,12 +39,38 @@ def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -
         return run_trial(plan, slot, emit, should_stop)
 
 
-def slot_environment(slot: Slot) -> Mapping[str, str]:
+def slot_environment(slot: Slot) -> dict[str, str]:
     """Return the environment in which a process sees the slot's GPUs and no others.
 
     CUDA numbers GPUs by speed unless told to use the order of the PCI bus, as NVML does; without a GPU, -1 hides all.
     """
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(slot.gpu_ids) or "-1"}
+
+
+def plan_environment(plan: TrialPlan, flags: str) -> dict[str, str]:
+    """Return the environment in which XLA keeps what it compiles for the other trials of the study; make the folder.
+
+    Args:
+        flags: the value of TF_XLA_FLAGS so far. It is added to; a folder that it names stays.
+
+    Returns:
+        Nothing, where nothing is compiled or there is no place for it.
+    """
+    if not plan.cache_directory or plan.settings.xla == "off" or _XLA_CACHE in flags:
+        return {}
+    folder = Path(plan.cache_directory) / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a cache that cannot be kept costs time, not the trial
+        return {}
+    return {_XLA_FLAGS: f'{flags} {_XLA_CACHE}="{folder}"'.strip()}
+
+
+def step_back(nice: int) -> None:
+    """Let other programs of this machine go first: raise this process's nice level by so much."""
+    if nice and hasattr(os, "nice"):
+        with contextlib.suppress(OSError):
+            os.nice(nice)
 
 
 def export_trained(plan: Mapping[str, Any], source: str, weights: str, target: str) -> Mapping[str, Any]:

@@ -55,6 +55,10 @@ class Workspace:
         return self.metrics / "studies.journal"
 
     @property
+    def tuning_file(self) -> Path:
+        return self.metrics / "tuning.json"
+
+    @property
     def strategy_log(self) -> Path:
         return self.root / "debug_strategy.log"
 
@@ -64,8 +68,15 @@ class Workspace:
     def study_file(self, study: str) -> Path:
         return self.study(study) / "study.json"
 
+    def bench(self, dataset: str) -> Path:
+        return self.root / f"bench_{dataset}"
+
     def driver_lock(self, study: str) -> Path:
         return self.study(study) / "driver.lock"
+
+    def cache(self, study: str) -> Path:
+        """What the trials of the study share and could make again: compiled programs, measured batches."""
+        return self.study(study) / "cache"
 
     def space_snapshot(self, study: str, space: str) -> Path:
         return self.study(study) / "search_spaces" / f"{space}.py"
@@ -75,6 +86,9 @@ class Workspace:
 
     def trial(self, study: str, number: int, phase: Phase = Phase.EXPLORATION) -> Path:
         return self.study(study) / _stem(number, phase)
+
+    def profile(self, study: str, number: int) -> Path:
+        return self.trial(study, number) / "profile"
 
     def hardware_log(self, study: str, number: int, phase: Phase = Phase.EXPLORATION) -> Path:
         return self.hardware_logs / check_study_name(study) / f"{_stem(number, phase)}.csv"

@@ -165,6 +165,94 @@ def test_doctor_checks_this_machine(tmp_path: Path) -> None:
         assert words in done.stdout
 
 
+def test_settings_show_what_a_profile_changes(tmp_path: Path) -> None:
+    lines = run(
+        "settings", "--profile", "memory", "--set", "remat=off", cwd=tmp_path, COLUMNS="200"
+    ).stdout.splitlines()
+    rows = {line.split()[0]: line.split()[1:4] for line in lines if line.split()}
+    assert rows["accumulation_steps"] == ["4", "profile", "memory"]
+    assert rows["remat"][0] == "off"
+    assert "profile memory" not in next(line for line in lines if line.split()[:1] == ["trials"])
+
+
+def test_a_search_under_a_profile_writes_what_tensorboard_shows(tmp_path: Path) -> None:
+    words = ["search", "--dataset", "digits", "--trials", "1", "--explore-only", *SMALL]
+    done = run(*words, "--profile", "basic", "--profile-trial", "0", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = tmp_path / "metrics_data/digits/trial_00000/profile"
+    assert "tensorboard --logdir metrics_data/digits/trial_00000/profile" in done.stdout
+    assert any(path.name.endswith(".xplane.pb") for path in folder.rglob("*"))
+    plan = json.loads((folder.parent / "plan.json").read_text())
+    assert (plan["settings"]["profile"], plan["settings"]["xla"]) == ("basic", "off")
+
+
+def test_tune_measures_once_and_a_search_uses_what_it_found(tmp_path: Path) -> None:
+    words = ["--set", "train_limit=400", "--set", "xla=off"]
+    done = run("tune", "digits", *words, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "not here: a CPU computes it slower" in " ".join(done.stdout.split())
+    assert run("tune", "digits", *words, cwd=tmp_path).stdout.startswith("Known since")
+    (plan,) = json.loads((tmp_path / "metrics_data/tuning.json").read_text())["plans"]
+    run("search", "--dataset", "digits", "--trials", "1", "--explore-only", *SMALL, "--set", "xla=off", cwd=tmp_path)
+    trained = json.loads((tmp_path / "metrics_data/digits/trial_00000/plan.json").read_text())["settings"]
+    assert {name: trained[name] for name in plan["decisions"]} == plan["decisions"]
+    assert "data_on_device: " in (tmp_path / "debug_strategy.log").read_text()
+
+
+def test_bench_writes_a_table_and_a_chart_and_nothing_over_them(tmp_path: Path) -> None:
+    words = ["bench", "--epochs", "2", "--steps", "3", "--set", "train_limit=400", "-o", "out"]
+    done = run(*words, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    with (tmp_path / "out/bench.csv").open() as file:
+        rows = {row["variant"]: row for row in csv.DictReader(file)}
+    assert float(rows["XLA"]["images_per_second"]) > 0, rows["XLA"]["failure"]
+    assert all(row["images_per_second"] or "not here" in row["failure"] for row in rows.values())
+    assert (tmp_path / "out/bench.png").read_bytes().startswith(b"\x89PNG")
+    again = run(*words, cwd=tmp_path)
+    assert (again.returncode, "holds the results of a bench already" in again.stderr) == (2, True)
+
+
+def test_a_stopped_bench_keeps_what_it_has_measured_and_leaves_no_process(tmp_path: Path) -> None:
+    process = start("bench", "--epochs", "2", "--steps", "3", "--set", "train_limit=400", cwd=tmp_path)
+    table = tmp_path / "bench_digits/bench.csv"
+    wait_for(lambda: process.poll() is not None or (table.is_file() and "\nbaseline," in table.read_text()))
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, err) == (130, "")
+    assert "Stopped; what was measured is in bench_digits/bench.csv" in out
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert len(table.read_text().splitlines()) > 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("bench --dataset digit", "Did you mean 'digits'?"),
+        ("bench --space resnt", "Did you mean 'resnet'?"),
+        ("bench --steps 0", "0 is not in the range"),
+        ("bench --target-accuracy 1.5", "1.5 is not in the range"),
+        ("bench --set epoch=3", "there is no setting 'epoch'"),
+        ("bench --set profile=speed", "compares profiles itself"),
+        ("bench -o /proc/nowhere", "/proc/nowhere"),
+        ("tune digit", "Did you mean 'digits'?"),
+        ("tune digits --space resnt", "Did you mean 'resnet'?"),
+        ("tune digits --set xla=yes", "Possible: auto, on, off"),
+        ("tune digits --workspace /proc/nowhere", "/proc/nowhere"),
+        ("tune", "Missing argument 'DATASET'"),
+        ("settings --profile sped", "Did you mean 'speed'?"),
+        ("search --dataset digits --profile sped", "Did you mean 'speed'?"),
+        ("search --dataset digits --profile-trial -1", "-1 is not in the range"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(words: str, says: str, tmp_path: Path) -> None:
+    done = run(*words.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_needs_no_tensorflow(tmp_path: Path) -> None:
     script = tmp_path / "help.py"
     script.write_text(

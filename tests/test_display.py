@@ -92,6 +92,15 @@ def test_a_terminal_shows_the_running_trials_with_their_epochs(make_plan: MakePl
     assert "0.6250" in out.getvalue()
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_trial_that_starts_again_is_told_at_once(make_plan: MakePlan, terminal: bool) -> None:
+    out = io.StringIO()
+    with make_display(Console(file=out, force_terminal=terminal, width=100), "val_accuracy") as display:
+        display.trial_started(make_plan(3))
+        display.attempt_ended(make_plan(3), "out of memory with micro-batches of 64; again with 32")
+        assert "trial 3: out of memory with micro-batches of 64; again with 32" in out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("result", "words"),
     [
@@ -109,6 +118,10 @@ def test_every_end_of_a_trial_has_its_words(make_plan: MakePlan, result: TrialRe
 )
 def test_the_winner_is_held_against_chance(summary: Callable[..., list[str]], value: float, words: str) -> None:
     assert words in next(line for line in summary(value=value) if line.startswith("Winner"))
+
+
+def test_the_summary_tells_what_was_asked_for_in_vain(summary: Callable[..., list[str]]) -> None:
+    assert "--profile-trial 9: none" in summary(notes=("--profile-trial 9: none",))
 
 
 def test_the_summary_says_how_often_the_test_set_was_read(summary: Callable[..., list[str]]) -> None:

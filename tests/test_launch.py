@@ -4,12 +4,14 @@ from typing import Any
 import pytest
 
 from mloptimizer.errors import UsageError
+from mloptimizer.hardware.nvml import list_gpus
 from mloptimizer.launch import PreparedSearch, SearchRequest, launch_init, prepare_search
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.records import DatasetInfo, to_json
 from mloptimizer.settings import Settings
 from mloptimizer.workspace import Workspace
 
+DAMAGED = '{"dataset": {}, "settings": 3, "seed": 1, "spaces": [], "storage": ""}'
 Prepare = Callable[..., PreparedSearch]
 
 
@@ -88,13 +90,35 @@ def test_what_would_make_values_incomparable_is_refused(
         prepare(study="s", **changes)
 
 
-@pytest.mark.parametrize("text", ["{}", '{"dataset": 3}', "not json"])
+@pytest.mark.parametrize("text", ["{}", '{"dataset": 3}', "not json", DAMAGED])
 def test_a_damaged_record_of_a_study_is_one_line(
     prepare: Prepare, study: MetricsStore, workspace: Workspace, text: str
 ) -> None:
     workspace.study_file("s").write_text(text)
     with pytest.raises(UsageError, match="Restore it"):
         prepare(study="s")
+
+
+def test_a_setting_that_this_version_has_not_is_left_out_with_a_warning(
+    prepare: Prepare, study: MetricsStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = study.read_study()
+    settings = {name: value for name, value in facts["settings"].items() if name != "clipping"}
+    study.write_study({**facts, "settings": {**settings, "global_clipnorm": 1.0}}, {})
+    prepared = prepare(study="s")
+    assert (prepared.settings.trials, prepared.settings.clipping) == (7, "global_norm")
+    assert "study 's': global_clipnorm: this version has no such setting any more" in caplog.text
+
+
+@pytest.mark.skipif(bool(list_gpus()), reason="this machine has GPUs")
+@pytest.mark.parametrize("changes", [{"precision": "tf32"}, {"gpus_per_trial": 2}, {"gpu_memory_limit_mb": 1000}])
+def test_what_only_gpus_have_is_refused_before_anything_starts(
+    prepare: Prepare, study: MetricsStore, workspace: Workspace, changes: dict[str, object]
+) -> None:
+    for asked in ({"dataset": "digits"}, {"study": "s"}):
+        with pytest.raises(UsageError, match="Possible: auto"):
+            prepare(**asked, **changes)
+    assert not workspace.study("digits").exists()
 
 
 def test_init_writes_what_is_missing_only(workspace: Workspace) -> None:

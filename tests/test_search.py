@@ -2,26 +2,18 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from mloptimizer.engines.base import Emit, RunTrial, ShouldStop
-from mloptimizer.engines.thread import ThreadEngine
+from mloptimizer.engines.base import Emit, ShouldStop
 from mloptimizer.metrics_store import WEIGHTS, MetricsStore
-from mloptimizer.phases import Job
-from mloptimizer.recorder import Recorder
 from mloptimizer.records import (
     DatasetInfo,
-    Decision,
-    EpochRecord,
     FailureKind,
-    HardwareSample,
-    Objective,
     Outcome,
     Phase,
     Slot,
@@ -30,87 +22,15 @@ from mloptimizer.records import (
     failed,
 )
 from mloptimizer.reports.standings import find_winner
-from mloptimizer.search import Progress, SearchRun, SearchSummary, check_result, run_search
-from mloptimizer.settings import Settings
-from mloptimizer.spaces import load_space
-from mloptimizer.study.study import open_study
+from mloptimizer.search import check_result
 from mloptimizer.workspace import Workspace
-
-LINE = '''"""A line: the value grows towards x."""
-
-
-def sample(trial, dataset):
-    return {"x": trial.suggest_float("x", 0.0, 1.0)}
-
-
-def build(params, dataset):
-    raise NotImplementedError("the stand-in does not build")
-'''
-
-
-def train(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
-    """Reach the parameter x, half of the rest in every epoch; long trainings reach a little more."""
-    x = float(plan.params["x"]) + (0.1 if plan.phase is Phase.HALL_OF_FAME else 0.0)
-    value = 0.0
-    for epoch in range(1, plan.epochs + 1):
-        value = x * (1 - 0.5**epoch)
-        emit(EpochRecord(plan.number, epoch, {"val_accuracy": value, "loss": 1 - value}, 0.1))
-    emit(HardwareSample(plan.number, {"time_utc": "t", "seconds": 0.5}))
-    emit(Decision(plan.number, "precision", "float32", "no GPU"))
-    metrics = {"test_accuracy": x} if plan.phase is Phase.VERDICT else {"val_accuracy": value}
-    weights = Path(plan.directory) / WEIGHTS
-    if plan.phase is not Phase.VERDICT:
-        weights.write_text(f"{plan.phase} of {plan.number} from {plan.initial_weights}")
-    return TrialResult(plan.number, Outcome.COMPLETED, x if plan.epochs == 0 else value, 0.1, metrics)
-
-
-class Watcher:
-    """An observer that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.shown: list[Progress] = []
-        self.ended: list[tuple[Phase, TrialResult]] = []
-
-    def progress(self, progress: Progress) -> None:
-        self.shown.append(progress)
-
-    def trial_started(self, plan: TrialPlan) -> None: ...
-
-    def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None: ...
-
-    def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
-        self.ended.append((plan.phase, result))
-
-
-Search = Callable[..., tuple[SearchSummary, Watcher]]
+from tests.small_searches import LINE, Interrupt, Search, run_small_search, train
 
 
 @pytest.fixture
 def search(workspace: Workspace, make_dataset: Callable[..., DatasetInfo]) -> Search:
     """Runs a search named "s" of lines, one trial at a time; calling it again continues it."""
-
-    def run(
-        run_trial: RunTrial = train,
-        explore_only: bool = False,
-        interruptible: Any = contextlib.nullcontext,
-        source: str = LINE,
-        **changes: Any,
-    ) -> tuple[SearchSummary, Watcher]:
-        settings = Settings(
-            **{"trials": 6, "pruner": "none", "exploration_epochs": 3, "hall_of_fame_epochs": 5, **changes}
-        )
-        objective = Objective(settings.objective)
-        study = open_study("", workspace.journal, "s", settings, 1, objective)
-        store = MetricsStore(workspace, "s")
-        spaces = {"line": load_space("line", source, "line.py")}
-        job = Job("s", study, spaces, make_dataset(), settings, 1, workspace, store)
-        watcher = Watcher()
-        recorder = Recorder(workspace, "s", store)
-        make_engine = lambda trials: ThreadEngine([Slot("one")], run_trial)  # noqa: E731
-        summary = run_search(SearchRun(job, make_engine, recorder, watcher, interruptible), explore_only)
-        return summary, watcher
-
-    return run
+    return functools.partial(run_small_search, workspace, make_dataset())
 
 
 def test_the_best_half_is_trained_on_and_the_best_of_it_wins(search: Search, workspace: Workspace) -> None:
@@ -230,7 +150,7 @@ def test_a_trial_that_falls_behind_is_pruned_and_keeps_no_weights(search: Search
 
 def fail_at_first(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
     if plan.number == 0:
-        return failed(0, FailureKind.OUT_OF_MEMORY, "too large", traceback="the story")
+        return failed(0, FailureKind.ERROR, "too large", traceback="the story")
     return train(plan, slot, emit, should_stop)
 
 
@@ -238,7 +158,7 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(search: Search, works
     summary, _ = search(fail_at_first)
     assert summary.exploration == {Outcome.COMPLETED: 5, Outcome.PRUNED: 0, Outcome.FAILED: 1}
     failure = json.loads((workspace.trial("s", 0) / "result.json").read_text())["failure"]
-    assert failure == {"kind": "out_of_memory", "message": "too large", "traceback": "the story"}
+    assert failure == {"kind": "error", "message": "too large", "traceback": "the story"}
 
 
 def test_a_space_that_cannot_be_sampled_is_a_failed_trial_with_its_story(search: Search, workspace: Workspace) -> None:
@@ -280,20 +200,6 @@ def test_a_value_that_is_not_finite_is_a_failure(value: float | None) -> None:
     assert result.failure.kind is FailureKind.NON_FINITE
 
 
-class Interrupt:
-    """Interrupts at the given use."""
-
-    def __init__(self, use: int) -> None:
-        self.left = use
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-        yield
-
-
 @pytest.mark.parametrize("use", range(2, 22))
 def test_a_search_interrupted_anywhere_loses_nothing_when_continued(search: Search, use: int) -> None:
     with contextlib.suppress(KeyboardInterrupt):
@@ -321,3 +227,21 @@ def test_progress_estimates_the_time_left(search: Search) -> None:
     assert watcher.shown[0].seconds_left is None
     assert watcher.shown[-1].seconds_left == 0
     assert [progress.done for progress in watcher.shown] == sorted(progress.done for progress in watcher.shown)
+
+
+def test_the_trial_to_profile_is_profiled_in_the_exploration_alone(search: Search) -> None:
+    summary, watcher = search(profile_trial=2)
+    assert [(plan.number, plan.phase) for plan in watcher.started if plan.profiled] == [(2, Phase.EXPLORATION)]
+    assert summary.notes == ()
+
+
+def test_a_trial_to_profile_that_was_never_reached_is_told(search: Search) -> None:
+    search(trials=3, explore_only=True)
+    summary, _ = search(trials=4, explore_only=True, profile_trial=1)  # an earlier run trained it
+    (note,) = summary.notes
+    assert note.startswith("--profile-trial 1: this run trained no such trial")
+
+
+def test_all_trials_of_a_study_share_one_cache(search: Search, workspace: Workspace) -> None:
+    _, watcher = search()
+    assert {plan.cache_directory for plan in watcher.started} == {str(workspace.study("s") / "cache")}

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -23,12 +23,12 @@ from typing import Literal
 
 from mloptimizer.engines.base import RunTrial
 from mloptimizer.engines.cores import lend_cores, pin
+from mloptimizer.engines.deaths import WORKER_LOG, describe_exit, explain_death
 from mloptimizer.errors import RunError
-from mloptimizer.records import Decision, Event, FailureKind, Slot, TrialPlan, TrialResult, failed
+from mloptimizer.hardware.memory import count_oom_kills
+from mloptimizer.records import Decision, Event, FailureKind, Outcome, Slot, TrialPlan, TrialResult
 
-WORKER_LOG = "worker.log"  # in the trial's folder: what TensorFlow and the search space print
 _EXIT_SECONDS = 10.0  # a worker that has sent its result and lives on is killed after so long
-_LOG_TAIL_BYTES = 4000
 _SERVER_SECONDS, _SERVER_PAUSE_SECONDS = 10.0, 0.05  # how long, and how often, a dead fork server is replaced
 
 StartMethod = Literal["auto", "forkserver", "spawn"]
@@ -41,6 +41,7 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     forked: bool
+    oom_kills: int  # the kernel's count when it was started
 
 
 class ProcessEngine:
@@ -52,6 +53,7 @@ class ProcessEngine:
         start_method: ``auto`` forks from a server, and falls back to spawning when the first forked worker dies
             before it has said anything (CUDA and some libraries do not survive a fork).
         preload: modules that the fork server imports once.
+        count_oom_kills: returns how many processes the kernel has killed for want of memory.
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class ProcessEngine:
         run_trial: RunTrial,
         start_method: StartMethod = "auto",
         preload: Sequence[str] = (),
+        count_oom_kills: Callable[[], int] = count_oom_kills,
     ) -> None:
         self._slots = tuple(slots)
         self._run_trial = run_trial
         self._preload = preload
+        self._count_oom_kills = count_oom_kills
         self._may_fall_back = start_method == "auto"
         self._fork_server = start_method != "spawn" and "forkserver" in multiprocessing.get_all_start_methods()
         self._fork_proven = False  # whether a forked worker has ever said anything
@@ -81,9 +85,10 @@ class ProcessEngine:
     def start(self, plan: TrialPlan, slot: Slot) -> None:
         """Start a worker; the very first one waits for the fork server's imports."""
         self._take_cores_back()
+        oom_kills = self._count_oom_kills()
         process, connection = self._fork(plan, slot) if self._fork_server else self._spawn(plan, slot)
         self._pin(process, slot.cpu_ids)
-        self._workers[plan.number] = _Worker(plan, slot, process, connection, self._fork_server)
+        self._workers[plan.number] = _Worker(plan, slot, process, connection, self._fork_server, oom_kills)
 
     def _fork(self, plan: TrialPlan, slot: Slot) -> tuple[BaseProcess, Connection]:
         """Fork a worker; a server that was killed is replaced, as soon as the system says that it is gone."""
@@ -175,16 +180,16 @@ class ProcessEngine:
 
     def _bury(self, worker: _Worker) -> list[Event]:
         self._dismiss(worker)
-        number, reason = worker.plan.number, _describe_exit(worker.process.exitcode)
-        if worker.forked and self._may_fall_back and not self._fork_proven:
+        number, code = worker.plan.number, worker.process.exitcode
+        failure = explain_death(worker.plan, code, self._count_oom_kills() - worker.oom_kills)
+        may_be_the_fork = worker.forked and self._may_fall_back and not self._fork_proven
+        if may_be_the_fork and failure.kind is not FailureKind.OUT_OF_MEMORY:
             self._fork_server = False
-            self._notes.append(
-                Decision(number, "start method", "spawn", f"the first forked worker {reason} before it said anything")
-            )
+            reason = f"the first forked worker {describe_exit(code)} before it said anything"
+            self._notes.append(Decision(number, "start method", "spawn", reason))
             self.start(worker.plan, worker.slot)
             return []
-        message = f"the worker {reason}; see {WORKER_LOG} in the trial's folder"
-        return [failed(number, FailureKind.CRASH, message, traceback=_log_tail(worker.plan))]
+        return [TrialResult(number, Outcome.FAILED, None, 0.0, failure=failure)]
 
     def stop_trial(self, number: int) -> None:
         """Ask the trial to end at its next step."""
@@ -237,26 +242,6 @@ def _errors_muted() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nowhere)
-
-
-def _describe_exit(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = " (often the system's out-of-memory killer)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"
-
-
-def _log_tail(plan: TrialPlan) -> str:
-    try:
-        with (Path(plan.directory) / WORKER_LOG).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def _serve(connection: Connection, run_trial: RunTrial, plan: TrialPlan, slot: Slot) -> None:

@@ -4,6 +4,7 @@ from rich.table import Table
 
 from mloptimizer.datasets.library import list_datasets
 from mloptimizer.errors import UsageError
+from mloptimizer.profiles import PROFILES
 from mloptimizer.settings import Settings, describe_choices
 from mloptimizer.spaces import find_spaces, load_space
 from mloptimizer.workspace import Workspace
@@ -32,10 +33,28 @@ def spaces_table(workspace: Workspace) -> Table:
 
 
 def settings_table(settings: Settings) -> Table:
-    """Return every setting with its value, what it means and what is possible."""
-    table = Table("setting", "value", "meaning", "possible", box=None, header_style="bold")
+    """Return every setting with its value, what it means and what is possible.
+
+    What is not at its default is bold, and says whether the profile or the person changed it.
+    """
+    table = Table("setting", "value", "from", "meaning", "possible", box=None, header_style="bold")
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
-        style = "" if value == field.default else "bold"
-        table.add_row(name, str(value), field.description or "", describe_choices(name), style=style)
+        source = _source(settings, name)
+        table.add_row(
+            name,
+            str(value),
+            source,
+            field.description or "",
+            describe_choices(name),
+            style="bold" if source else "",
+        )
     return table
+
+
+def _source(settings: Settings, name: str) -> str:
+    """Return who changed the setting: the profile, the person, or nobody (empty)."""
+    value, row = getattr(settings, name), PROFILES[settings.profile]
+    if value == Settings.model_fields[name].default:
+        return ""
+    return f"profile {settings.profile}" if row.get(name) == value else "you"

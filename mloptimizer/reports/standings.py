@@ -169,6 +169,18 @@ def epochs_trained(record: TrialRecord | None) -> int | None:
     return sum(1 for number in numbers if is_figure(number) and number > 0)
 
 
+def attempts_made(record: TrialRecord | None) -> int:
+    """Return how often the training was started; 0 without one."""
+    attempt = record.plan.get("attempt", 1) if record else 0
+    return attempt if isinstance(attempt, int) else 1
+
+
+def micro_batch(record: TrialRecord | None) -> int | None:
+    """Return how many images a GPU took at a time, None where that was not recorded."""
+    size = record.result.get("micro_batch") if record else None
+    return size if isinstance(size, int) and size > 0 else None
+
+
 def is_search_running(workspace: Workspace, study: str) -> bool:
     """Whether a driver holds the study's lock: asked with a shared lock, given back at once; no file is created."""
     if fcntl is None:

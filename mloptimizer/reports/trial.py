@@ -16,7 +16,15 @@ from mloptimizer.errors import UsageError
 from mloptimizer.metrics_store import TrialRecord
 from mloptimizer.records import Phase
 from mloptimizer.reports.figures import duration, fixed, is_figure, pairs, short, sparkline
-from mloptimizer.reports.standings import Standing, StudyRecord, best_value, epochs_trained, read_study_record
+from mloptimizer.reports.standings import (
+    Standing,
+    StudyRecord,
+    attempts_made,
+    best_value,
+    epochs_trained,
+    micro_batch,
+    read_study_record,
+)
 from mloptimizer.reports.study import PHASE_NAMES, facts_grid
 from mloptimizer.reports.trials import winner_words
 from mloptimizer.workspace import Workspace
@@ -75,6 +83,7 @@ def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) ->
         (f"best {metric}", fixed(best_value(training, record.objective))),
         ("epochs", f"{short(epochs_trained(training))} of {short(plan.get('epochs'))}, from {start}"),
         ("seed", short(plan.get("seed"))),
+        *_batch_rows(training),
         ("time", duration(result.get("seconds")) + (f" ({pairs(timings)})" if timings else "")),
     ]
     found: list[RenderableType] = [Text(f"\n{PHASE_NAMES[phase].capitalize()}", style="bold"), facts_grid(rows)]
@@ -83,6 +92,16 @@ def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) ->
         found.append(Padding(_curve_table(training, record), (0, 0, 0, 2)))
     failure = result.get("failure")
     return [*found, *_failure_parts(failure)] if isinstance(failure, Mapping) else found
+
+
+def _batch_rows(training: TrialRecord) -> list[tuple[str, str]]:
+    """Return how often the training was started, and with how many images at a time, as far as that is worth a line."""
+    rows, attempts, size = [], attempts_made(training), micro_batch(training)
+    if attempts > 1:
+        rows.append(("attempts", f"{attempts}; the figures are those of the last"))
+    if size is not None:
+        rows.append(("micro-batch", f"{size} images per GPU and pass"))
+    return rows
 
 
 def _curve_line(training: TrialRecord, metric: str) -> str:

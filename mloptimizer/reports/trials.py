@@ -19,9 +19,11 @@ from mloptimizer.reports.figures import MISSING, duration, fixed, short
 from mloptimizer.reports.standings import (
     Standing,
     StudyRecord,
+    attempts_made,
     best_value,
     completed_value,
     epochs_trained,
+    micro_batch,
     read_study_record,
 )
 from mloptimizer.workspace import Workspace
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
 
 _STYLES = {"completed": "green", "pruned": "yellow", "failed": "red", "running": "cyan"}
 _TELLING = ("learning_rate", "optimizer", "width", "stages", "normalization")
+_PHASES = (Phase.EXPLORATION, Phase.HALL_OF_FAME)
 _FIXED_WIDTH = 66  # of the columns that do not hold parameters
 _PARAMETER_WIDTH = 10
+_ATTEMPTS_WIDTH = 13  # of the two columns that are there when a trial was started more than once
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class TrialsTable:
     standings: Sequence[Standing]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = (options.max_width - _FIXED_WIDTH) // _PARAMETER_WIDTH
+        fixed_width = _FIXED_WIDTH + (_ATTEMPTS_WIDTH if _has_attempts(self.standings) else 0)
+        room = (options.max_width - fixed_width) // _PARAMETER_WIDTH
         parameters = telling_parameters(self.standings, max(0, min(4, room)))
         yield _table(self.record, self.standings, parameters)
         yield Text(_count_line(self.record))
@@ -80,11 +85,26 @@ def _table(record: StudyRecord, standings: Sequence[Standing], parameters: Seque
         table.add_column(name, justify="right" if name == "trial" else "left")
     for name in (record.objective.metric.replace("_", " "), "epochs", "long run", "time"):
         table.add_column(name, justify="right", overflow="fold", no_wrap=name == "time")
+    attempts = _has_attempts(standings)
+    for name in ("starts", "micro batch") if attempts else ():
+        table.add_column(name, justify="right", overflow="fold")
     for name in parameters:
         table.add_column(name.replace("_", " "), max_width=_PARAMETER_WIDTH, overflow="fold")
     for standing in standings:
-        table.add_row(*_row(record, standing), *(Text(short(standing.params.get(name), 3)) for name in parameters))
+        values = [Text(short(standing.params.get(name), 3)) for name in parameters]
+        table.add_row(*_row(record, standing), *(_attempt_cells(standing) if attempts else ()), *values)
     return table
+
+
+def _has_attempts(standings: Sequence[Standing]) -> bool:
+    return any(attempts_made(standing.record(phase)) > 1 for standing in standings for phase in _PHASES)
+
+
+def _attempt_cells(standing: Standing) -> list[Text]:
+    """Return the most starts of its trainings, and the fewest images at a time that one of them needed."""
+    trainings = [standing.record(phase) for phase in _PHASES]
+    sizes = [size for training in trainings if (size := micro_batch(training))]
+    return [Text(str(max(map(attempts_made, trainings)))), Text(short(min(sizes, default=None)))]
 
 
 def _row(record: StudyRecord, standing: Standing) -> list[RenderableType]:
@@ -196,5 +216,7 @@ def _frame_row(record: StudyRecord, standing: Standing) -> dict[str, Any]:
             f"{prefix}epochs": epochs_trained(training),
             f"{prefix}seconds": training.result.get("seconds") if training else None,
             f"{prefix}failure": failure_kind(training) or None,
+            f"{prefix}attempts": attempts_made(training) or None,
+            f"{prefix}micro_batch": micro_batch(training),
         }
     return row | {f"params_{name}": value for name, value in standing.params.items()}

@@ -1,7 +1,11 @@
 """Is one phase of a study in Optuna: writes down what its trials are and how they end, and reads them back.
 
 Guarantees: what is known of a trial is written before its end is told; a value that is not finite is never a result;
-an epoch counts once.
+an epoch counts once, also of a trial that was started again.
+
+Optuna's samplers ignore trials that failed. So that they learn which configurations need too much memory, such a trial
+is told to Optuna as pruned, with a constraint that it violates: TPE counts it among the bad ones, and pruners and the
+best trial, which look at completed ones, are not touched. To everybody else it stays failed.
 """
 
 import math
@@ -25,6 +29,8 @@ from mloptimizer.study.trials import TrialStatus, TrialSummary, summarize
 
 _MOST_INTERRUPTIONS = 3  # of a configuration: one that takes the driver down every time is given up
 _LONGEST_MESSAGE = 2000
+_MEMORY_CONSTRAINT = "memory_mb"  # above zero: the memory that a trial needed, and did not get
+_UNKNOWN_MEMORY_MB = 1.0
 
 
 @dataclass
@@ -82,13 +88,15 @@ class PhaseStudy:
         self._running[number] = _Running(trial)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Take an epoch's objective; True: the pruner wants to end the trial."""
+        """Take an epoch's objective; True: the pruner wants to end the trial.
+
+        An epoch that a further attempt of the trial repeats is not judged again.
+        """
         running = self._running.get(number)
-        if running is None or not math.isfinite(value):
+        if running is None or not math.isfinite(value) or epoch in running.epochs:
             return False
-        if epoch not in running.epochs:
-            running.epochs.add(epoch)
-            running.trial.report(float(value), epoch)
+        running.epochs.add(epoch)
+        running.trial.report(float(value), epoch)
         return bool(running.trial.should_prune())  # some pruners return NumPy's
 
     def finish(self, result: TrialResult) -> Outcome | None:
@@ -108,7 +116,10 @@ class PhaseStudy:
         }
         if outcome is Outcome.FAILED:
             facts |= describe_failure(failure or Failure(FailureKind.ERROR, "the trial failed"))
-        self.tell(self._running[result.number].trial, outcome, result.value, **facts)
+        trial = self._running[result.number].trial
+        if failure is not None and failure.kind is FailureKind.OUT_OF_MEMORY:
+            trial.set_constraint(_MEMORY_CONSTRAINT, result.memory_mb or _UNKNOWN_MEMORY_MB)
+        self.tell(trial, outcome, result.value, **facts)
         del self._running[result.number]
         interrupted = failure is not None and failure.kind is FailureKind.INTERRUPTED
         return None if interrupted else outcome
@@ -124,8 +135,12 @@ class PhaseStudy:
             trial.set_user_attr(name, fact)
         if outcome is Outcome.COMPLETED:
             self._optuna.tell(trial, value, TrialState.COMPLETE)
-        else:
-            self._optuna.tell(trial, state=TrialState.PRUNED if outcome is Outcome.PRUNED else TrialState.FAIL)
+            return
+        teaches = facts.get("failure") is FailureKind.OUT_OF_MEMORY and bool(trial.constraints)
+        state = TrialState.PRUNED if outcome is Outcome.PRUNED or teaches else TrialState.FAIL
+        with warnings.catch_warnings():  # CMA-ES says of every constraint that it makes no use of it
+            warnings.filterwarnings("ignore", "Constraints have been set")
+            self._optuna.tell(trial, state=state)
 
     # Continuing
 

@@ -65,14 +65,15 @@ def summarize(trial: FrozenTrial, phase: Phase) -> TrialSummary:
     failure = (
         Failure(FailureKind(kind), attributes.get("message", ""), attributes.get("traceback", "")) if kind else None
     )
-    # Optuna gives a pruned trial its last report as its value; only what is finite is ever reported.
+    status = _read_status(trial.state, attributes)
     return TrialSummary(
         number=attributes.get("trial", trial.number),
         phase=phase,
-        status=_read_status(trial.state, attributes),
+        status=status,
         space=attributes.get("space", ""),
         params=attributes.get("params", {}),
-        value=trial.value,
+        # Optuna gives a pruned trial its last report as its value; only what is finite is ever reported.
+        value=None if status is TrialStatus.FAILED else trial.value,
         epochs=len(trial.intermediate_values),
         seconds=attributes.get("seconds"),
         metrics=attributes.get("metrics", {}),
@@ -83,6 +84,8 @@ def summarize(trial: FrozenTrial, phase: Phase) -> TrialSummary:
 
 
 def _read_status(state: TrialState, attributes: Mapping[str, Any]) -> TrialStatus:
+    if state is TrialState.PRUNED and attributes.get("outcome") == TrialStatus.FAILED:
+        return TrialStatus.FAILED  # out of memory, told to Optuna in a way that its samplers learn from
     if state is TrialState.FAIL:
         if attributes.get("outcome") == TrialStatus.INTERRUPTED:
             return TrialStatus.INTERRUPTED

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from mloptimizer.engines.base import Emit, ShouldStop
-from mloptimizer.engines.process import WORKER_LOG, ProcessEngine
-from mloptimizer.records import Decision, EpochRecord, Outcome, Slot, TrialPlan, TrialResult
+from mloptimizer.engines.deaths import WORKER_LOG
+from mloptimizer.engines.process import ProcessEngine
+from mloptimizer.records import Decision, EpochRecord, FailureKind, Outcome, Slot, TrialPlan, TrialResult
 from tests.engines.contract import PATIENCE_SECONDS, SLOTS, EngineContract, act, collect, results_of
 
 MakePlan = Callable[..., TrialPlan]
@@ -42,6 +43,12 @@ def shout(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> T
     raise AssertionError("unreachable")
 
 
+def give_up(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+    """Say the plan's last words and abort, as C++ does when it gets no memory."""
+    os.write(2, str(plan.params["words"]).encode())
+    os.abort()
+
+
 def pid_of_waiting(engine: ProcessEngine) -> int:
     """Return the process of the one running trial, from its first epoch."""
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -69,6 +76,72 @@ def test_a_worker_killed_from_outside_is_a_crash_that_names_the_signal(make_plan
     (result,) = results_of(collect(engine, 1))
     assert result.failure is not None
     assert "SIGKILL" in result.failure.message
+    engine.close()
+
+
+class Kernel:
+    """Counts the processes that were killed for want of memory."""
+
+    def __init__(self) -> None:
+        self.kills = 3
+
+    def count(self) -> int:
+        return self.kills
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_worker_that_the_system_killed_for_its_memory_is_out_of_memory(make_plan: MakePlan, method: str) -> None:
+    kernel = Kernel()
+    engine = ProcessEngine(SLOTS, act, method, count_oom_kills=kernel.count)
+    engine.start(make_plan(params={"act": "wait"}), SLOTS[0])
+    pid = pid_of_waiting(engine)
+    kernel.kills += 1
+    os.kill(pid, signal.SIGKILL)
+    (result,) = results_of(collect(engine, 1))
+    assert result.failure is not None
+    assert result.failure.kind is FailureKind.OUT_OF_MEMORY
+    engine.close()
+
+
+def test_another_death_while_the_system_kills_is_a_crash(make_plan: MakePlan) -> None:
+    kernel = Kernel()
+    engine = ProcessEngine(SLOTS, act, count_oom_kills=kernel.count)
+    engine.start(make_plan(params={"act": "wait"}), SLOTS[0])
+    pid = pid_of_waiting(engine)
+    kernel.kills += 1
+    os.kill(pid, signal.SIGSEGV)
+    (result,) = results_of(collect(engine, 1))
+    assert result.failure is not None
+    assert result.failure.kind is FailureKind.CRASH
+    engine.close()
+
+
+def test_the_engine_does_not_blame_the_fork_for_a_want_of_memory(make_plan: MakePlan) -> None:
+    counts = iter([0, 1])
+    engine = ProcessEngine(SLOTS, shout, "auto", count_oom_kills=lambda: next(counts))
+    engine.start(make_plan(), SLOTS[0])
+    (event,) = collect(engine, 1)
+    assert isinstance(event, TrialResult) and event.failure
+    assert event.failure.kind is FailureKind.OUT_OF_MEMORY
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("terminate called after throwing an instance of 'std::bad_alloc'", FailureKind.OUT_OF_MEMORY),
+        ("Failed to allocate 4096 bytes", FailureKind.OUT_OF_MEMORY),
+        ("Check failed: rank == 2", FailureKind.CRASH),
+    ],
+)
+def test_a_worker_that_aborts_has_its_reason_in_its_last_words(
+    make_plan: MakePlan, words: str, kind: FailureKind
+) -> None:
+    engine = ProcessEngine(SLOTS, give_up, "forkserver")
+    engine.start(make_plan(params={"words": words}), SLOTS[0])
+    (result,) = results_of(collect(engine, 1))
+    assert result.failure is not None
+    assert (result.failure.kind, result.failure.traceback.startswith(words)) == (kind, True)
     engine.close()
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from mloptimizer.errors import UsageError
-from mloptimizer.records import FailureKind, Phase, failed
+from mloptimizer.records import FailureKind, Outcome, Phase, TrialResult, failed
 from mloptimizer.reports.trial import trial_report
 from mloptimizer.workspace import Workspace
 from tests.reports.study_files import MakePlan, StudyWriter, text_of
@@ -27,6 +27,16 @@ def test_plan_parameters_time_and_files_are_shown(workspace: Workspace, study: S
     for words in ("resnet", "width 16, activation gelu", "2 of 3, from new weights", "11", "3.0 s (fit 2.5 s)"):
         assert words in report
     assert "trial_00000: epochs.jsonl, plan.json, result.json" in report
+
+
+def test_several_starts_and_the_images_at_a_time_are_shown(workspace: Workspace, study: StudyWriter) -> None:
+    study.complete(0, 0.5)
+    report = text_of(trial_report(workspace, "test", 0))
+    assert "attempts  " not in report and "micro-batch  " not in report
+    study.train(0, [0.5], attempt=3)
+    study.end(TrialResult(0, Outcome.COMPLETED, 0.5, 1.0, micro_batch=16))
+    report = " ".join(text_of(trial_report(workspace, "test", 0)).split())
+    assert "attempts 3; the figures are those of the last micro-batch 16 images per GPU and pass" in report
 
 
 def test_the_best_epoch_of_the_curve_is_marked(workspace: Workspace, study: StudyWriter) -> None:

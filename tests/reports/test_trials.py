@@ -87,10 +87,23 @@ def test_columns_show_the_parameters_that_vary(workspace: Workspace, study: Stud
     assert row_of(table, 1).split()[-2:] == ["0.02", "32"]
 
 
+def test_starts_and_micro_batches_are_shown_once_a_trial_needed_several(
+    workspace: Workspace, study: StudyWriter
+) -> None:
+    study.complete(0, 0.5)
+    assert "starts" not in text_of(trials_table(workspace, "test"))
+    study.train(1, [0.5], attempt=3, accumulation_steps=4)
+    study.end(TrialResult(1, Outcome.COMPLETED, 0.5, 1.0, micro_batch=16))
+    table = text_of(trials_table(workspace, "test"))
+    assert "starts" in table and "batch" in table
+    assert [row_of(table, number).split()[-2:] for number in (0, 1)] == [["1", "–"], ["3", "16"]]
+
+
 @pytest.mark.parametrize("width", [20, 60, 80, 100])
-def test_the_table_fits_the_terminal(workspace: Workspace, study: StudyWriter, width: int) -> None:
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_the_table_fits_the_terminal(workspace: Workspace, study: StudyWriter, width: int, attempt: int) -> None:
     names = ("learning_rate", "optimizer", "width", "stages", "a_long_name_of_a_parameter")
-    study.complete(0, 0.5, space="a_long_name_of_a_space", params=dict.fromkeys(names, 1e-05))
+    study.complete(0, 0.5, space="a_long_name_of_a_space", params=dict.fromkeys(names, 1e-05), attempt=attempt)
     study.complete(1, 0.5, params=dict.fromkeys(names, "a long value"))
     assert max(map(len, text_of(trials_table(workspace, "test"), width).splitlines())) <= width
 
@@ -125,3 +138,4 @@ def test_the_frame_has_every_parameter_and_leaves_missing_figures_empty(
     assert (first["params_width"], first["params_groups"], first["hall_of_fame_val_accuracy"]) == ("16", "4", "0.75")
     assert (first["winner"], second["winner"]) == ("True", "False")
     assert (second["params_groups"], second["val_accuracy"], second["seconds"]) == ("", "", "")
+    assert (first["attempts"], first["hall_of_fame_attempts"], second["hall_of_fame_attempts"]) == ("1", "1", "")

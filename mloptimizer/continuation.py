@@ -1,0 +1,93 @@
+"""Reads from the files of a study how it goes on: its data set, settings, seed and search spaces.
+
+What would make new values incomparable with those that the study has is refused; what this version does not know any
+more is left out, and told.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mloptimizer.errors import UsageError
+from mloptimizer.metrics_store import MetricsStore
+from mloptimizer.settings import Settings, make_settings
+from mloptimizer.spaces import SearchSpace, load_space, read_spaces
+from mloptimizer.study.storage import hide_secrets
+from mloptimizer.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+_NEEDED_FACTS = {"dataset", "settings", "seed", "spaces", "storage"}
+_FIXED = ("seed", "objective", "validation_fraction", "train_limit")
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a study that is continued brings along."""
+
+    dataset: str
+    settings: Settings
+    seed: int
+    spaces: list[SearchSpace]
+    fingerprint: str  # of the data that it has been searching; empty where it is not recorded
+
+
+def continue_study(
+    workspace: Workspace, name: str, dataset: str | None, assignments: Mapping[str, object], stated: Settings
+) -> Continuation:
+    """Return how the study goes on.
+
+    Args:
+        dataset: that the person named, if any.
+        assignments: the settings stated for this search; they win over those of the study.
+        stated: the workspace's settings, of which the storage counts.
+
+    Raises:
+        UsageError: the study's files are damaged, or what is asked for does not fit the study.
+    """
+    store = MetricsStore(workspace, name)
+    facts = store.read_study()
+    if _NEEDED_FACTS - facts.keys() or not all(isinstance(facts[fact], dict) for fact in ("dataset", "settings")):
+        place = workspace.study_file(name)
+        raise UsageError(f"{place}: is not the record of a study. Restore it, or start another study.")
+    searched = str(facts["dataset"].get("name"))
+    if dataset not in (None, searched):
+        raise UsageError(f"--dataset {dataset}: study '{name}' searches {searched}. Choose another --study name.")
+    base = make_settings({**_known_settings(name, facts["settings"]), "storage": stated.storage}, f"study '{name}'")
+    settings = make_settings(assignments, "settings", base)
+    _check_unchanged(name, assignments, settings, {**base.model_dump(), "seed": facts["seed"]})
+    if hide_secrets(settings.storage) != facts["storage"]:
+        home = facts["storage"] or "the workspace's journal"
+        raise UsageError(f"--storage: study '{name}' lives in {home}. Name that storage to continue it.")
+    spaces = [_known_space(workspace, store, name, space) for space in settings.spaces or facts["spaces"]]
+    return Continuation(searched, settings, facts["seed"], spaces, str(facts["dataset"].get("fingerprint", "")))
+
+
+def _known_settings(study: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored settings that this version has; those that it has in addition take their defaults."""
+    unknown = [name for name in stored if name not in Settings.model_fields]
+    if unknown:
+        logger.warning(
+            "study '%s': %s: this version has no such setting any more; it is left out.", study, ", ".join(unknown)
+        )
+    return {name: value for name, value in stored.items() if name not in unknown}
+
+
+def _check_unchanged(
+    study: str, assignments: Mapping[str, object], settings: Settings, before: Mapping[str, object]
+) -> None:
+    for name in _FIXED:
+        if name in assignments and getattr(settings, name) != before[name]:
+            raise UsageError(
+                f"{name} = {assignments[name]}: study '{study}' has {before[name]}, and cannot change it without "
+                "making its values incomparable. Leave it out, or start another study."
+            )
+
+
+def _known_space(workspace: Workspace, store: MetricsStore, study: str, name: str) -> SearchSpace:
+    """Return the space as the study has used it, or one of the workspace that is new to the study."""
+    snapshot = workspace.space_snapshot(study, name)
+    if not snapshot.is_file():
+        return read_spaces([name], workspace.search_spaces)[0]
+    return load_space(name, store.read_space(name), str(snapshot))

@@ -1,0 +1,52 @@
+"""Says what the settings ask for that this machine or data set does not have, before anything starts."""
+
+from collections.abc import Sequence
+
+from mloptimizer.batches import plan_batch
+from mloptimizer.errors import UsageError
+from mloptimizer.hardware.nvml import Gpu
+from mloptimizer.records import Slot
+from mloptimizer.settings import Settings
+
+_TF32_CAPABILITY = (8, 0)  # Ampere
+
+
+def check_machine(settings: Settings, gpus: Sequence[Gpu]) -> None:
+    """Refuse settings for which this machine has not the GPUs, as far as NVML tells.
+
+    Raises:
+        UsageError: with what would work.
+    """
+    if settings.gpu_memory_limit_mb != "auto" and not gpus:
+        raise UsageError(
+            f"gpu_memory_limit_mb = {settings.gpu_memory_limit_mb}: this machine has no GPU. Possible: auto."
+        )
+    if settings.precision == "tf32" and not any(_may_have_tf32(gpu) for gpu in gpus):
+        found = ", ".join(_describe(gpu) for gpu in gpus) or "no GPU"
+        possible = "auto, float32 or mixed_float16" if gpus else "auto or float32"
+        raise UsageError(
+            f"precision = tf32: needs a GPU of compute capability 8.0 or more, and this machine has {found}. "
+            f"Possible: {possible}."
+        )
+
+
+def check_images(settings: Settings, slot: Slot, images: int) -> None:
+    """Refuse more replicas than training images.
+
+    Args:
+        slot: one with as many GPUs as a trial of the search may get.
+        images: in the training split.
+
+    Raises:
+        UsageError: with how many replicas would work.
+    """
+    plan_batch(settings, images, len(slot.gpu_ids) or settings.cpu_replicas)
+
+
+def _may_have_tf32(gpu: Gpu) -> bool:
+    return gpu.compute_capability is None or tuple(gpu.compute_capability) >= _TF32_CAPABILITY
+
+
+def _describe(gpu: Gpu) -> str:
+    capability = ".".join(map(str, gpu.compute_capability or ()))
+    return f"{gpu.name or 'a GPU'} with {capability}"

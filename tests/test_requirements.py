@@ -1,0 +1,55 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mloptimizer.errors import UsageError
+from mloptimizer.hardware.nvml import Gpu
+from mloptimizer.records import Slot
+from mloptimizer.requirements import check_images, check_machine
+from mloptimizer.settings import Settings
+
+
+def gpu(capability: tuple[int, int] | None) -> Gpu:
+    return Gpu(0, "GPU-0", "Tesla", 16_000, capability, None, None)
+
+
+def refusal(check: Callable[..., None], settings: dict[str, Any], *facts: object) -> str:
+    with pytest.raises(UsageError) as caught:
+        check(Settings(**settings), *facts)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_tf32_needs_a_gpu() -> None:
+    said = refusal(check_machine, {"precision": "tf32"}, [])
+    assert "this machine has no GPU. Possible: auto or float32." in said
+
+
+def test_tf32_needs_ampere_or_newer() -> None:
+    said = refusal(check_machine, {"precision": "tf32"}, [gpu((7, 5))])
+    assert "8.0 or more, and this machine has Tesla with 7.5. Possible: auto, float32 or mixed_float16." in said
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0), None], ids=["ampere", "hopper", "not told"])
+def test_tf32_is_possible_unless_the_driver_says_otherwise(capability: tuple[int, int] | None) -> None:
+    check_machine(Settings(precision="tf32"), [gpu((7, 5)), gpu(capability)])
+
+
+def test_a_limit_of_a_gpu_that_is_not_there_is_refused() -> None:
+    assert "gpu_memory_limit_mb = 4000: this machine has no GPU" in refusal(
+        check_machine, {"gpu_memory_limit_mb": 4000}, []
+    )
+    check_machine(Settings(gpu_memory_limit_mb=4000), [gpu((7, 5))])
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "mixed_float16", "mixed_bfloat16"])
+def test_other_precisions_run_everywhere(precision: str) -> None:
+    check_machine(Settings(precision=precision), [])
+
+
+def test_more_replicas_than_training_images_are_refused() -> None:
+    assert "5 training images are too few for 8 replicas" in refusal(check_images, {"cpu_replicas": 8}, Slot("cpu"), 5)
+    two = Slot("gpus", gpu_ids=("a", "b"))
+    assert "Possible: at most 1 replicas" in refusal(check_images, {}, two, 1)
+    check_images(Settings(), two, 2)
