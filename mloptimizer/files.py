@@ -23,6 +23,11 @@ from mloptimizer.errors import RunError, UsageError
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write the whole file as UTF-8, or leave what was there; raises as `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write the whole file, or leave what was there.
 
     Raises:
@@ -33,8 +38,8 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o644)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mloptimizer.augmented_spaces import with_augmentation
+from mloptimizer.continuation import continue_study
 from mloptimizer.datasets.library import list_datasets, prepare_dataset
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.process import ProcessEngine, start_fork_server
@@ -20,19 +22,19 @@ from mloptimizer.hardware.nvml import list_gpus
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.phases import Job
 from mloptimizer.recorder import Recorder
-from mloptimizer.records import DatasetInfo, Objective, to_json
+from mloptimizer.records import DatasetInfo, Objective, Slot, to_json
 from mloptimizer.reports.standings import find_study, find_winner
+from mloptimizer.requirements import check_images, check_machine
 from mloptimizer.search import Interruptible, Observer, SearchRun, SearchSummary, run_search
 from mloptimizer.settings import Settings, make_settings
 from mloptimizer.settings_file import read_settings_file, render_settings_file
 from mloptimizer.slots import plan_slots
-from mloptimizer.spaces import SearchSpace, builtin_folder, load_space, read_spaces
+from mloptimizer.spaces import SearchSpace, builtin_folder, read_spaces
 from mloptimizer.study.storage import hide_secrets, open_storage
 from mloptimizer.study.study import list_study_names, open_study
+from mloptimizer.tuning import apply_tuning
 from mloptimizer.worker import PRELOAD, export_trained, run_plan
 from mloptimizer.workspace import Workspace, check_study_name
-
-_NEEDED_FACTS = {"dataset", "settings", "seed", "spaces", "storage"}  # without which a study cannot be continued
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class SearchRequest:
     study: str | None = None
     assignments: Mapping[str, object] = field(default_factory=dict)  # settings stated for this search
     explore_only: bool = False
+    profile_trial: int | None = None  # number of the exploration trial of which TensorBoard shows a profile
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,21 @@ def prepare_search(request: SearchRequest) -> PreparedSearch:
     """Check all that can be checked before anything is created.
 
     Raises:
-        UsageError: a name or value is not possible.
+        UsageError: a name or value is not possible, here or on this machine.
     """
     stated = read_settings_file(request.workspace.settings_file)
     if request.study and request.workspace.study_file(request.study).is_file():
-        return _continue(request, stated)
+        name = check_study_name(request.study)
+        old = continue_study(request.workspace, name, request.dataset, request.assignments, stated)
+        prepared = PreparedSearch(name, old.dataset, old.settings, old.seed, old.spaces, True, old.fingerprint)
+    else:
+        prepared = _begin(request, stated)
+    check_machine(prepared.settings, list_gpus())
+    _most_gpus(prepared.settings)
+    return prepared
+
+
+def _begin(request: SearchRequest, stated: Settings) -> PreparedSearch:
     settings = make_settings(request.assignments, "settings", stated)
     if not request.dataset:
         names = ", ".join(summary.name for summary in list_datasets())
@@ -96,47 +109,9 @@ def _free_name(request: SearchRequest, taken: Collection[str]) -> str:
     return name
 
 
-def _continue(request: SearchRequest, stated: Settings) -> PreparedSearch:
-    name = check_study_name(request.study or "")
-    store = MetricsStore(request.workspace, name)
-    facts = store.read_study()
-    if _NEEDED_FACTS - facts.keys() or not isinstance(facts["dataset"], dict):
-        place = request.workspace.study_file(name)
-        raise UsageError(f"{place}: is not the record of a study. Restore it, or start another study.")
-    dataset = str(facts["dataset"].get("name"))
-    if request.dataset not in (None, dataset):
-        raise UsageError(
-            f"--dataset {request.dataset}: study '{name}' searches {dataset}. Choose another --study name."
-        )
-    base = make_settings({**facts["settings"], "storage": stated.storage}, f"study '{name}'")
-    settings = make_settings(request.assignments, "settings", base)
-    _check_unchanged(name, request.assignments, settings, {**facts["settings"], "seed": facts["seed"]})
-    if hide_secrets(settings.storage) != facts["storage"]:
-        home = facts["storage"] or "the workspace's journal"
-        raise UsageError(f"--storage: study '{name}' lives in {home}. Name that storage to continue it.")
-    spaces = [_known_space(request.workspace, store, name, space) for space in settings.spaces or facts["spaces"]]
-    fingerprint = facts["dataset"].get("fingerprint", "")
-    return PreparedSearch(name, dataset, settings, facts["seed"], spaces, continued=True, fingerprint=fingerprint)
-
-
-def _check_unchanged(
-    study: str, assignments: Mapping[str, object], settings: Settings, facts: Mapping[str, object]
-) -> None:
-    """Refuse what would make new values incomparable with those that the study has."""
-    for name in ("seed", "objective", "validation_fraction", "train_limit"):
-        if name in assignments and getattr(settings, name) != facts[name]:
-            raise UsageError(
-                f"{name} = {assignments[name]}: study '{study}' has {facts[name]}, and cannot change it without making "
-                "its values incomparable. Leave it out, or start another study."
-            )
-
-
-def _known_space(workspace: Workspace, store: MetricsStore, study: str, name: str) -> SearchSpace:
-    """Return the space as the study has used it, or one of the workspace that is new to the study."""
-    snapshot = workspace.space_snapshot(study, name)
-    if not snapshot.is_file():
-        return read_spaces([name], workspace.search_spaces)[0]
-    return load_space(name, store.read_space(name), str(snapshot))
+def _most_gpus(settings: Settings) -> Slot:
+    """Return a slot with as many GPUs as a trial may get: all, when it is the last one."""
+    return plan_slots(list_gpus(), list_cpus(), available_memory_mb(), 1, settings)[0][0]
 
 
 def launch_search(
@@ -156,6 +131,7 @@ def launch_search(
             f"study '{name}': the images of {prepared.dataset} have changed since it began, so its values could not be "
             "compared with new ones. Put the old images back, or start a new study."
         )
+    check_images(settings, _most_gpus(settings), dataset.train_size)
     if settings.start_method != "spawn":
         start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
     with hold_lock(workspace.driver_lock(name), busy):
@@ -165,8 +141,12 @@ def launch_search(
         store = MetricsStore(workspace, name)
         store.write_study(_facts(prepared, dataset), {space.name: space.source for space in prepared.spaces})
         recorder = Recorder(workspace, name, store)
-        spaces = {space.name: space for space in prepared.spaces}
-        job = Job(name, study, spaces, dataset, settings, prepared.seed, workspace, store)
+        settings, choices = apply_tuning(workspace, dataset, settings)
+        for choice in choices:
+            recorder.note(choice)
+        searched = map(with_augmentation, prepared.spaces) if settings.augmentation == "search" else prepared.spaces
+        spaces = {space.name: space for space in searched}
+        job = Job(name, study, spaces, dataset, settings, prepared.seed, workspace, store, request.profile_trial)
 
         def make_engine(trials: int) -> Engine:
             slots, decision = plan_slots(list_gpus(), list_cpus(), available_memory_mb(), trials, settings)

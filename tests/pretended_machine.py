@@ -31,11 +31,12 @@ class Pretence:
     gains: Gains = field(default_factory=dict)
     startup_seconds: Mapping[tuple[str, object], float] = field(default_factory=dict)
     broken: frozenset[tuple[str, object]] = frozenset()  # out of memory with any of these
+    lucky: int = 1000  # trainings after which the gains are gone
     seen: list[Settings] = field(default_factory=list)
 
-    def speed(self, settings: Settings) -> float:
+    def _speed(self, settings: Settings) -> float:
         speed = 1000.0
-        for (name, value), gain in self.gains.items():
+        for (name, value), gain in self.gains.items() if len(self.seen) <= self.lucky else ():
             speed *= gain if getattr(settings, name) == value else 1.0
         return speed
 
@@ -44,7 +45,7 @@ class Pretence:
         if any(getattr(plan.settings, name) == value for name, value in self.broken):
             return failed(plan.number, FailureKind.OUT_OF_MEMORY, "too large; see worker.log in the trial's folder")
         startup = 1.0 + sum(s for (name, v), s in self.startup_seconds.items() if getattr(plan.settings, name) == v)
-        speed, fit = self.speed(plan.settings), 0.0
+        speed, fit = self._speed(plan.settings), 0.0
         for epoch in range(1, plan.epochs + 1):
             seconds = 2.0 + (startup if epoch == 1 else 0.0)
             fit += seconds

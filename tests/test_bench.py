@@ -85,9 +85,9 @@ def test_everything_for_speed_leaves_out_what_saves_memory(compare: Compare) -> 
 
 def test_what_is_impossible_here_is_a_row_that_says_so(compare: Compare) -> None:
     done = compare(Pretence())
-    assert row(done, "mixed_float16").failure == "not here: a CPU computes it slower than float32"
-    assert row(done, "all GPUs").failure == "not here: this machine has no GPU"
-    assert row(done, "all that helped").failure == "not here: nothing alone was 3 % faster"
+    assert row(done, "mixed_float16").failure == "not measured: a CPU computes it slower than float32"
+    assert row(done, "all GPUs").failure == "not measured: this machine has no GPU"
+    assert row(done, "all that helped").failure == "not measured: nothing alone was 3 % faster"
     on_one = compare(Pretence(), make_gpu((9, 0)))
     assert "only without GPUs" in row(on_one, "2 logical CPUs").failure
 
@@ -113,7 +113,7 @@ def test_a_baseline_that_fails_ends_the_bench(compare: Compare) -> None:
 def test_what_is_stated_holds_for_all_rows(compare: Compare) -> None:
     pretence = Pretence()
     done = compare(pretence, xla="on", train_limit=400)
-    assert row(done, "XLA").failure == "not here: set for all"
+    assert row(done, "XLA").failure == "not measured: set for all"
     assert {settings.train_limit for settings in pretence.seen} == {400}
 
 
@@ -131,7 +131,7 @@ def compared() -> Comparison:
         (
             Measurement("baseline", images_per_second=90.0, seconds_per_epoch=2.0, peak_memory_mb=500.0),
             Measurement("XLA", {"xla": "on"}, images_per_second=200.0, seconds_to_target=3.0),
-            Measurement("tf32", {"precision": "tf32"}, failure="not here: no GPU"),
+            Measurement("tf32", {"precision": "tf32"}, failure="not measured: no GPU"),
             Measurement("baseline again", images_per_second=110.0),
         )
     )
@@ -145,7 +145,7 @@ def test_the_noise_is_how_far_the_baselines_are_apart() -> None:
 def test_the_table_has_a_row_per_measurement_and_names_what_is_missing() -> None:
     text = shown(bench_table(compared(), 0.9))
     assert "2.00" in text
-    assert "tf32: not here: no GPU" in text
+    assert "tf32: not measured: no GPU" in text
     assert "20.0 % apart" in text
     assert "GPU MB" not in text
 
@@ -153,14 +153,14 @@ def test_the_table_has_a_row_per_measurement_and_names_what_is_missing() -> None
 def test_a_line_tells_each_measurement() -> None:
     rows = compared().rows
     assert describe_measurement(rows[0], 1.0) == "baseline: 90 images/s, 1.00 × the baseline, 500 MB"
-    assert describe_measurement(rows[2], None) == "tf32: not here: no GPU"
+    assert describe_measurement(rows[2], None) == "tf32: not measured: no GPU"
 
 
 def test_the_csv_has_every_figure_and_empty_cells_for_what_is_missing() -> None:
     rows = list(csv.DictReader(io.StringIO(bench_csv(compared()))))
     assert [line["ratio_to_baseline"] for line in rows] == ["0.9000", "2.0000", "", "1.1000"]
     assert (rows[1]["settings"], rows[1]["seconds_to_target"], rows[0]["gpu_percent"]) == ("xla=on", "3.00", "")
-    assert rows[2]["failure"] == "not here: no GPU"
+    assert rows[2]["failure"] == "not measured: no GPU"
 
 
 def test_the_chart_is_a_picture_as_high_as_its_rows() -> None:

@@ -190,7 +190,7 @@ def test_tune_measures_once_and_a_search_uses_what_it_found(tmp_path: Path) -> N
     words = ["--set", "train_limit=400", "--set", "xla=off"]
     done = run("tune", "digits", *words, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "not here: a CPU computes it slower" in " ".join(done.stdout.split())
+    assert "not measured: a CPU computes it slower" in " ".join(done.stdout.split())
     assert run("tune", "digits", *words, cwd=tmp_path).stdout.startswith("Known since")
     (plan,) = json.loads((tmp_path / "metrics_data/tuning.json").read_text())["plans"]
     run("search", "--dataset", "digits", "--trials", "1", "--explore-only", *SMALL, "--set", "xla=off", cwd=tmp_path)
@@ -206,7 +206,7 @@ def test_bench_writes_a_table_and_a_chart_and_nothing_over_them(tmp_path: Path) 
     with (tmp_path / "out/bench.csv").open() as file:
         rows = {row["variant"]: row for row in csv.DictReader(file)}
     assert float(rows["XLA"]["images_per_second"]) > 0, rows["XLA"]["failure"]
-    assert all(row["images_per_second"] or "not here" in row["failure"] for row in rows.values())
+    assert all(row["images_per_second"] or "not measured" in row["failure"] for row in rows.values())
     assert (tmp_path / "out/bench.png").read_bytes().startswith(b"\x89PNG")
     again = run(*words, cwd=tmp_path)
     assert (again.returncode, "holds the results of a bench already" in again.stderr) == (2, True)

@@ -119,7 +119,7 @@ def test_a_training_that_fails_is_a_measurement_that_says_why(workload: Workload
 def test_what_is_impossible_here_is_not_tried(workload: Workload) -> None:
     pretence = Pretence()
     found = measure(workload, Variant("tf32", Settings(), {}, "no GPU"), pretence.machine())
-    assert (found.failure, pretence.seen) == ("not here: no GPU", [])
+    assert (found.failure, pretence.seen) == ("not measured: no GPU", [])
 
 
 def test_compiling_pays_only_over_enough_images() -> None:

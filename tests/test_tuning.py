@@ -72,11 +72,7 @@ def test_compiling_that_pays_is_taken(find: Tune) -> None:
 
 
 def test_a_gain_that_is_not_there_the_second_time_is_not_kept(find: Tune) -> None:
-    class Fickle(Pretence):
-        def speed(self, settings: Settings) -> float:
-            return 2000.0 if settings.data_on_device == "on" and len(self.seen) < 4 else 1000.0
-
-    plan = find(Fickle())
+    plan = find(Pretence({("data_on_device", "on"): 2.0}, lucky=3))
     assert (plan.decisions["data_on_device"], plan.speed_up) == ("off", 1.0)
     assert verdicts(plan)["data_on_device = on"] == "not faster when measured again"
 
@@ -115,7 +111,7 @@ def test_on_a_gpu_a_larger_batch_is_told_but_the_set_one_stays(find: Tune) -> No
 def test_precisions_are_tried_where_the_gpu_has_units_for_them(find: Tune) -> None:
     plan = find(Pretence({("precision", "mixed_float16"): 2.0}), make_gpu((7, 5)))
     assert plan.decisions["precision"] == "mixed_float16"
-    assert verdicts(plan)["precision = tf32"] == "not here: needs compute capability 8.0, and this GPU's is 7.5"
+    assert verdicts(plan)["precision = tf32"] == "not measured: needs compute capability 8.0, and this GPU's is 7.5"
 
 
 @pytest.mark.parametrize(
@@ -181,6 +177,8 @@ def test_a_plan_fills_in_what_is_auto_and_says_why(find: Tune) -> None:
     assert (settings.prefetch_batches, settings.data_on_device) == (8, "off")
     assert ("prefetch_batches", "8") in [(decision.topic, decision.choice) for decision in decisions]
     assert "2.24 times the images per second" in decisions[0].reason
+    _, decisions = tuned_settings(Settings(), find(Pretence()))
+    assert "nothing was faster" in decisions[0].reason
 
 
 def test_a_plan_that_conflicts_with_what_is_set_is_left_out(find: Tune) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -218,15 +219,19 @@ def start_fork_server(preload: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Let processes that are started here ignore Ctrl-C for life: the driver alone decides when they end."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let processes that are started here never hear Ctrl-C: the driver alone decides when they end.
+
+    They inherit that it is blocked. Here it waits meanwhile; to ignore it would lose it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    multiprocessing.resource_tracker.ensure_running()  # when it starts, it unblocks what is blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -93,11 +93,12 @@ def bench_csv(comparison: Comparison) -> str:
     """Return the comparison as CSV, a row per variant; a figure that could not be had is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", "settings", "ratio_to_baseline", *_FIGURES, "failure"])
+    writer.writerow(["variant", "settings", "ratio_to_baseline", *_FIGURES, "choices", "failure"])
     for row in comparison.rows:
         changes = " ".join(f"{name}={value}" for name, value in row.changes.items())
+        choices = "; ".join(f"{topic}: {choice}" for topic, choice in row.choices.items())
         figures = [_rounded(getattr(row, name), decimals) for name, decimals in _FIGURES.items()]
-        writer.writerow([row.name, changes, _rounded(comparison.ratio(row), 4), *figures, row.failure])
+        writer.writerow([row.name, changes, _rounded(comparison.ratio(row), 4), *figures, choices, row.failure])
     return text.getvalue()
 
 

@@ -37,18 +37,15 @@ def settings_table(settings: Settings) -> Table:
 
     What is not at its default is bold, and says whether the profile or the person changed it.
     """
-    table = Table("setting", "value", "from", "meaning", "possible", box=None, header_style="bold")
+    sources = {name: _source(settings, name) for name in Settings.model_fields}
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("setting", no_wrap=True)
+    for title in ("value", *(["from"] if any(sources.values()) else []), "meaning", "possible"):
+        table.add_column(title, overflow="fold")
     for name, field in Settings.model_fields.items():
-        value = getattr(settings, name)
-        source = _source(settings, name)
-        table.add_row(
-            name,
-            str(value),
-            source,
-            field.description or "",
-            describe_choices(name),
-            style="bold" if source else "",
-        )
+        cells = [str(getattr(settings, name)), *([sources[name]] if any(sources.values()) else [])]
+        cells += [field.description or "", describe_choices(name)]
+        table.add_row(name, *cells, style="bold" if sources[name] else "")
     return table
 
 

@@ -4,17 +4,22 @@ from typing import Any
 
 import keras
 
+from mloptimizer.settings import Settings
 from mloptimizer.training.devices import Decide, Devices
 from mloptimizer.training.failures import SpaceError
 
 STEPS_THAT_PAY = 2_000  # an estimate: compiling takes tens of seconds, a compiled step saves some milliseconds
 
 
-def choose_xla(setting: str, devices: Devices, steps: int, decide: Decide) -> bool:
+def choose_xla(settings: Settings, devices: Devices, steps: int, decide: Decide) -> bool:
     """Return whether to compile, with `steps` training steps to come."""
-    if setting != "auto":
-        decide("XLA", setting, "set by the person, or measured by tune")
-        return setting == "on"
+    if settings.xla != "auto":
+        decide("XLA", settings.xla, "set by the person, or measured by tune")
+        return settings.xla == "on"
+    for name in ("deterministic", "check_numerics"):
+        if getattr(settings, name):
+            decide("XLA", "off", f"{name} is on")
+            return False
     if devices.kind == "CPU":
         decide("XLA", "off", "on a CPU compiling takes seconds and steps get no faster")
         return False

@@ -53,10 +53,9 @@ def set_up(plan: TrialPlan, slot: Slot, decide: Decide) -> tuple[Setup, Any]:
     settings = plan.settings
     devices, precision = choose_devices(plan, slot, decide)
     network = make_network(plan, devices, precision)
-    xla = can_compile(network, devices, settings.xla, decide) and not settings.check_numerics and settings.xla != "off"
     batch, memory = _divide_step(plan, network, devices, precision, decide)
     steps = plan_steps(plan, batch, decide)
-    xla = choose_xla(settings.xla, devices, steps.total, decide) and xla
+    xla = choose_xla(settings, devices, steps.total, decide) and can_compile(network, devices, settings.xla, decide)
     images = load_images(plan.dataset, "train", decide, settings.data_cache)
     on_device = choose_on_device(settings.data_on_device, images, devices, decide)
     training = training_batches(

@@ -186,11 +186,16 @@ def test_a_cut_box_lies_around_its_centre_and_covers_the_rest_of_the_share_unles
         np.testing.assert_array_equal(boxes.any(axis=axis), inside & (half > 0)[:, None])
 
 
-def test_with_both_each_batch_gets_one_of_the_two() -> None:
+def test_with_both_each_batch_gets_one_of_the_two_and_the_targets_follow() -> None:
     augmentation = Augmentation(mixup_alpha=1.0, cutmix_alpha=1.0)
-    kinds = [np.isin(mixed(augmentation, 20, step)[0], (0, 1)).all(axis=(1, 2, 3)) for step in range(40)]
-    assert all(kind.all() or not kind.any() for kind in kinds)
-    assert 10 < sum(kind.all() for kind in kinds) < 30
+    cuts = 0
+    for step in range(40):
+        images, targets = mixed(augmentation, 20, step)
+        np.testing.assert_allclose(targets[:, 0], images.mean(axis=(1, 2, 3)), atol=1e-5)
+        whole = np.isin(images, (0, 1)).all(axis=(1, 2, 3))
+        assert whole.all() or not whole.any()
+        cuts += whole.all()
+    assert 10 < cuts < 30
 
 
 def test_a_tiny_alpha_mixes_next_to_nothing() -> None:

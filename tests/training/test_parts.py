@@ -12,8 +12,10 @@ import tensorflow as tf
 from mloptimizer.datasets.library import load_split
 from mloptimizer.errors import RunError
 from mloptimizer.records import Slot
-from mloptimizer.training.compilation import STEPS_THAT_PAY, choose_xla
+from mloptimizer.settings import Settings
+from mloptimizer.training.compilation import STEPS_THAT_PAY, can_compile, choose_xla
 from mloptimizer.training.devices import Devices, configure_devices
+from mloptimizer.training.failures import SpaceError
 from mloptimizer.training.model import Objectives, TrainableModel
 from mloptimizer.training.network import build_network
 from mloptimizer.training.pipeline import evaluation_batches, load_images
@@ -69,7 +71,25 @@ def test_float32_means_float32_unless_tensor_float_is_asked_for() -> None:
     ],
 )
 def test_xla_is_for_gpus_with_many_steps_to_come(setting: str, devices: Devices, steps: int, compiles: bool) -> None:
-    assert choose_xla(setting, devices, steps, silent) is compiles
+    assert choose_xla(Settings(xla=setting), devices, steps, silent) is compiles
+
+
+@pytest.mark.parametrize("name", ["deterministic", "check_numerics"])
+def test_xla_stays_off_for_what_it_would_undo(name: str) -> None:
+    assert not choose_xla(Settings.model_validate({name: True}), VOLTA, STEPS_THAT_PAY, silent)
+
+
+def synchronized_network() -> Any:
+    layers = [keras.Input((4,)), keras.layers.BatchNormalization(synchronized=True, name="norm"), keras.layers.Dense(2)]
+    return keras.Sequential(layers)
+
+
+def test_what_talks_between_replicas_is_not_compiled_on_each() -> None:
+    two = Devices("GPU", 2, 2)
+    assert can_compile(synchronized_network(), VOLTA, "on", silent)
+    assert not can_compile(synchronized_network(), two, "auto", silent)
+    with pytest.raises(SpaceError, match="xla = on: layer 'norm' normalises over all replicas.* Possible: xla = auto"):
+        can_compile(synchronized_network(), two, "on", silent)
 
 
 def test_the_policy_is_put_back() -> None:

@@ -38,7 +38,7 @@ def make_stack(middle: Callable[[Any], Any] | None = None) -> Any:
         x = layers.Add()([x, layers.Dropout(0.3)(y)])
         if middle is not None and number == 1:
             x = middle(x)
-    x = layers.Dropout(0.2)(layers.Flatten()(x))
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
     return keras.Model(images, layers.Dense(10, dtype="float32")(x))
 
 
@@ -100,7 +100,7 @@ def train(make: Callable[[Any], Forward], how: Callable[[Any, Forward], Find], s
         if strategy:
             found = tf.distribute.get_replica_context().all_reduce("sum", list(found))
         for weight, gradient in zip(network.trainable_variables, found, strict=True):
-            weight.value.assign_sub(0.1 * gradient)
+            weight.value.assign_sub(0.01 * gradient)
 
     @tf.function(autograph=False)
     def run() -> None:
@@ -117,7 +117,7 @@ def largest_gap(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
     return float(max(gaps))
 
 
-WAYS = [gradients, in_micro_batches, compiled, compiled_micro_batches]
+WAYS = [gradients, in_micro_batches, compiled]
 
 
 @pytest.mark.parametrize("how", WAYS)

@@ -1,0 +1,102 @@
+"""The commands that show and hand out what studies have learned."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mloptimizer.commands.options import set_option, stated_settings, storage_option, workspace_option
+from mloptimizer.terminal import open_console, say, show_table
+
+
+@click.command()
+@click.argument("study")
+@click.option(
+    "--sort", type=click.Choice(["number", "value"]), default="number", show_default=True, help="Order of rows."
+)
+@click.option(
+    "--csv", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write all columns to a file."
+)
+@workspace_option
+def trials(workspace: Path, study: str, sort: str, csv: Path | None) -> None:
+    """Show a study's trials as a table."""
+    from mloptimizer.files import write_text
+    from mloptimizer.reports.standings import find_study
+    from mloptimizer.reports.trials import trials_frame, trials_table
+    from mloptimizer.workspace import Workspace
+
+    place = Workspace(workspace)
+    find_study(place, study)
+    if csv:
+        write_text(csv, trials_frame(place, study).to_csv(index=False))
+        say(open_console(), f"wrote {csv}")
+    else:
+        show_table(trials_table(place, study, sort))
+
+
+@click.command()
+@click.argument("study")
+@click.argument("trial", required=False, type=click.IntRange(min=0))
+@workspace_option
+def show(workspace: Path, study: str, trial: int | None) -> None:
+    """Show what a study, or one of its trials, has learned."""
+    from mloptimizer.reports.study import study_report
+    from mloptimizer.reports.trial import trial_report
+    from mloptimizer.workspace import Workspace
+
+    place = Workspace(workspace)
+    show_table(study_report(place, study) if trial is None else trial_report(place, study, trial))
+
+
+@click.command()
+@click.argument("study")
+@click.argument("trial", required=False, type=click.IntRange(min=0))
+@workspace_option
+def hardware(workspace: Path, study: str, trial: int | None) -> None:
+    """Show what the machine did: mean, peak, energy."""
+    from mloptimizer.reports.hardware import hardware_report
+    from mloptimizer.workspace import Workspace
+
+    show_table(hardware_report(Workspace(workspace), study, trial))
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
+@storage_option
+@set_option
+@workspace_option
+def dashboard(workspace: Path, host: str, port: int, **options: Any) -> None:
+    """Show this workspace's studies in optuna-dashboard."""
+    from mloptimizer.dashboard import serve_dashboard
+    from mloptimizer.launch import open_workspace_storage
+    from mloptimizer.workspace import Workspace
+
+    place = Workspace(workspace)
+    storage = open_workspace_storage(place, stated_settings(place, options))
+    console = open_console()
+    serve_dashboard(storage, host, port, lambda page: say(console, f"optuna-dashboard at {page}   (Ctrl-C ends it)"))
+
+
+@click.command()
+@click.argument("study")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write to.",
+)
+@click.option("--trial", type=click.IntRange(min=0), help="Another trial than the winner.")
+@workspace_option
+def export(workspace: Path, study: str, target: Path, trial: int | None) -> None:
+    """Export the winner as a .keras file, with its parameters and metrics as JSON."""
+    from mloptimizer.launch import launch_export
+    from mloptimizer.workspace import Workspace
+
+    facts = launch_export(Workspace(workspace), study, target, trial)
+    say(
+        open_console(),
+        f"wrote {target}/model.keras (trial {facts['trial']}, {facts['phase']}), parameters.json, metrics.json",
+    )
