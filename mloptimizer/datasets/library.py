@@ -22,11 +22,12 @@ from mloptimizer.datasets.split import split_indices
 from mloptimizer.errors import MloptimizerError, RunError, unknown_name
 from mloptimizer.records import DatasetInfo
 
-__all__ = ["DatasetSummary", "list_datasets", "load_split", "prepare_dataset", "split_indices"]
+__all__ = ["DatasetSummary", "list_datasets", "load_split", "map_split", "prepare_dataset", "split_indices"]
 
 _log = logging.getLogger(__name__)
 _BLOCK_BYTES = 2**22
 
+Split = Literal["train", "validation", "test"]
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation per channel
 
 
@@ -118,12 +119,22 @@ def _make_entry(dataset: Dataset) -> Entry:
     return make_entry_in_child(dataset)
 
 
-def load_split(
-    info: DatasetInfo, split: Literal["train", "validation", "test"]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+def load_split(info: DatasetInfo, split: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """Return the images, shape (n, height, width, channels), and the labels, shape (n,), of a part of the data set.
 
     The test part is mapped from the disk and read-only; the others are gathered into memory.
+
+    Raises:
+        RunError: the decoded images are gone, or are others than those that `info` describes.
+    """
+    images, labels, rows = map_split(info, split)
+    return (images, labels) if split == "test" else (np.asarray(images[rows]), labels)
+
+
+def map_split(
+    info: DatasetInfo, split: Split
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Return a mapped, read-only file of images, and of the part of the data set the labels and its rows in the file.
 
     Raises:
         RunError: the decoded images are gone, or are others than those that `info` describes.
@@ -145,10 +156,10 @@ def load_split(
             "Restore the data set's files, or start a new study."
         )
     if split == "test":
-        return images, labels
+        return images, labels, np.arange(len(labels))
     training, validation = split_indices(labels, info.validation_fraction, info.split_seed, info.train_limit)
-    chosen = training if split == "train" else validation
-    return np.asarray(images[chosen]), labels[chosen]
+    rows = training if split == "train" else validation
+    return images, labels[rows], rows
 
 
 # --- statistics of the training part

@@ -10,13 +10,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 
-from mloptimizer.datasets.library import load_split, split_indices
+from mloptimizer.datasets.library import Split, map_split
 from mloptimizer.errors import MloptimizerError
 from mloptimizer.hardware.machine import MB, available_memory_mb
 from mloptimizer.records import DatasetInfo
@@ -30,8 +29,6 @@ PREFETCHED_BATCHES = 4
 LARGEST_SHARE = 0.25  # of the free memory, or of a GPU's, that images take by themselves
 SMALLEST_STD = 1e-7
 LAST_EPOCH = 2**31 - 1
-
-Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -64,27 +61,16 @@ def load_images(
         DataError: it cannot be read.
     """
     try:
-        pixels, labels, rows = _map_split(info, split)
+        pixels, labels, rows = map_split(info, split)
         scale = channel_scale(info)
         with tf.device("CPU:0"):
             mapped = Images(pixels, tf.constant(labels, tf.int32), *scale, info.classes, rows)
             if not _fits_memory(mapped, split, decide, cache):
                 return mapped
-            return Images(tf.constant(pixels[rows]), mapped.labels, *scale, info.classes)
+            # The labels come after the pixels: TensorFlow keeps what it copied until it converts another array.
+            return Images(tf.constant(pixels[rows]), tf.constant(labels, tf.int32), *scale, info.classes)
     except (MloptimizerError, OSError, ValueError) as error:
         raise DataError(str(error)) from error
-
-
-def _map_split(info: DatasetInfo, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mapped file of which the split is a part, the split's labels, and its rows in the file."""
-    images, labels = load_split(info, "test")  # mapped, and checked to be the data set that the study began with
-    if split == "test":
-        return images, labels, np.arange(len(labels))
-    images = np.load(Path(info.directory) / "train_images.npy", mmap_mode="r", allow_pickle=False)
-    labels = np.load(Path(info.directory) / "train_labels.npy", allow_pickle=False)
-    training, validation = split_indices(labels, info.validation_fraction, info.split_seed, info.train_limit)
-    rows = training if split == "train" else validation
-    return images, labels[rows], rows
 
 
 def _fits_memory(images: Images, split: Split, decide: Decide, cache: str) -> bool:
@@ -158,7 +144,7 @@ def training_batches(
     def make(first_step: int, ahead: int) -> Any:
         chosen = _chosen_images(images.count, steps, seed, first_step)
         elements = chosen.map(take, num_parallel_calls=min(devices.threads, ahead))
-        return elements.prefetch(ahead).with_options(_options(devices.threads, 1))
+        return elements.prefetch(ahead).with_options(_options(devices.threads))
 
     prepare = _prepare_on_device(images, augmentation, devices) if on_device else None
 
@@ -272,8 +258,7 @@ def evaluation_batches(images: Images, global_batch: int, devices: Devices) -> E
 
     @tf.autograph.experimental.do_not_convert
     def take(chosen: Any, weights: Any) -> tuple[Any, Any, Any]:
-        pixels = standardise(_gather(images, chosen), images.mean, images.std)
-        return pixels, tf.gather(images.labels, chosen), weights
+        return standardise(_gather(images, chosen), images.mean, images.std), tf.gather(images.labels, chosen), weights
 
     batches = slices.map(take, num_parallel_calls=min(devices.threads, steps)).prefetch(1)
     return Evaluation(batches.with_options(_options(devices.threads)), steps)
@@ -288,13 +273,14 @@ def _gather(images: Images, chosen: Any) -> Any:
     return tf.ensure_shape(read, (*chosen.shape, *pixels.shape[1:]))
 
 
-def _options(threads: int, threads_of_an_operation: int | None = None) -> Any:
+def _options(threads: int) -> Any:
     options = tf.data.Options()
     options.deterministic = True
     # With tuning, taking an iterator down waited about a second in one trial of four; fixed numbers are as fast.
     options.autotune.enabled = False
     options.threading.private_threadpool_size = threads
-    if threads_of_an_operation:
-        options.threading.max_intra_op_parallelism = threads_of_an_operation
+    options.threading.max_intra_op_parallelism = 1  # batches are made side by side instead
+    # These rewrite the graph, for which they copy all images, and find nothing to speed up here.
+    options.experimental_optimization.apply_default_optimizations = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options
