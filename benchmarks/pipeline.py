@@ -76,8 +76,8 @@ def seconds_of(act: Callable[[], Any]) -> float:
 
 def step_alone(plan: TrialPlan, slot: Slot, batch: Any) -> Callable[[], Any]:
     """Return a call that trains one step on the same batch again and again."""
-    setup, network = set_up(plan, slot, silent)
-    train = make_model(plan, network, setup, False, silent).make_train_function()
+    prepared = set_up(plan, slot, silent)
+    train = make_model(plan, prepared.network, prepared.setup, False, silent).make_train_function()
     same = iter(tf.data.Dataset.from_tensors(batch).repeat())
     return lambda: train(same)
 

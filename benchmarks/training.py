@@ -35,13 +35,14 @@ def main() -> None:
     parser.add_argument("--dataset", default="cifar10")
     options = parser.parse_args()
     plan = _plan(options)
-    setup, network = set_up(plan, Slot("cpu0"), lambda *_: None)
-    ours = make_model(plan, network, setup, False, lambda *_: None)
+    prepared = set_up(plan, Slot("cpu0"), lambda *_: None)
+    setup = prepared.setup
+    ours = make_model(plan, prepared.network, setup, False, lambda *_: None)
     plain = _plain_model(make_network(plan, setup.devices, setup.precision), setup.steps.total)
     speeds: dict[str, list[float]] = {"plain": [], "ours": []}
     for number in range(options.rounds + 1):
         for name, model in (("plain", plain), ("ours", ours)):
-            speed = _images_per_second(model, setup.training.dataset, options.steps)
+            speed = _images_per_second(model, prepared.training.dataset, options.steps)
             if number:  # the first round traces
                 speeds[name].append(speed)
     print("| round | plain Keras, images/s | mloptimizer, images/s | ratio |\n|--:|--:|--:|--:|")

@@ -1,14 +1,16 @@
 """Prepares a training: devices, number format, division of a step, and the batches, as settings and machine allow."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from mloptimizer.batches import BatchPlan, plan_batch
+from mloptimizer.batches import BatchPlan, largest_automatic_batch, plan_batch
 from mloptimizer.records import Slot, TrialPlan
 from mloptimizer.training.augmentation import choose_augmentation
+from mloptimizer.training.batch_size import choose_batch_size, identify_model, measure_speed
 from mloptimizer.training.compilation import can_compile, choose_xla
 from mloptimizer.training.devices import Decide, Devices, configure_devices
 from mloptimizer.training.memory import Estimate, MemoryPlan, estimate_memory, plan_memory
@@ -32,20 +34,28 @@ STEPS_PER_EXECUTION_ON_GPUS = 8  # launching a small step from Python takes a GP
 
 @dataclass(frozen=True)
 class Setup:
-    """What was chosen for a training, and its batches."""
+    """What was chosen for a training."""
 
     devices: Devices
     precision: Precision
     batch: BatchPlan
     steps: Steps
-    memory_mb: float  # estimated peak of a replica
     options: StepOptions
+    memory_mb: float = 0.0  # estimated peak of a replica
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training that can begin."""
+
+    setup: Setup
+    network: Any
     training: TrainingBatches
     validation: Evaluation
 
 
-def set_up(plan: TrialPlan, slot: Slot, decide: Decide) -> tuple[Setup, Any]:
-    """Choose how the plan is trained on the slot; return the choice, and the network that it was made for.
+def set_up(plan: TrialPlan, slot: Slot, decide: Decide) -> Prepared:
+    """Choose how the plan is trained on the slot, and prepare that.
 
     Raises:
         SpaceError, DataError, UsageError, RunError: it cannot be trained.
@@ -78,8 +88,8 @@ def set_up(plan: TrialPlan, slot: Slot, decide: Decide) -> tuple[Setup, Any]:
     )
     validation = load_images(plan.dataset, "validation", decide, settings.data_cache)
     evaluation = evaluation_batches(validation, batch.micro_batch * devices.replicas, devices)
-    memory_mb = memory.estimate.total_mb
-    return Setup(devices, precision, batch, steps, memory_mb, options, training, evaluation), network
+    setup = Setup(devices, precision, batch, steps, options, memory.estimate.total_mb)
+    return Prepared(setup, network, training, evaluation)
 
 
 def _divide_step(
@@ -87,14 +97,38 @@ def _divide_step(
 ) -> tuple[BatchPlan, MemoryPlan]:
     """Return how many images a step and its parts have, and how the parts are computed so that they fit."""
     settings = plan.settings
-    batch = plan_batch(settings, plan.dataset.train_size, devices.replicas, plan.accumulation_steps)
+    images, replicas = plan.dataset.train_size, devices.replicas
+    batch = plan_batch(settings, images, replicas, plan.accumulation_steps)
     states = choose_rule(plan.params).states
 
     def estimate(micro_batch: int, remat: bool) -> Estimate:
         return estimate_memory(network, micro_batch, precision.policy, states, bool(settings.ema_momentum), remat)
 
+    if settings.batch_size == "auto":
+        per_replica = _find_batch(plan, network, devices, precision, decide)
+        batch = plan_batch(settings, images, replicas, plan.accumulation_steps, per_replica)
     memory = plan_memory(network, batch, settings, estimate, devices.memory_mb, decide)
     return replace(batch, accumulation_steps=memory.accumulation_steps), memory
+
+
+def _find_batch(plan: TrialPlan, network: Any, devices: Devices, precision: Precision, decide: Decide) -> int:
+    """Return the images per replica that train fastest, measured on a throw-away model of the same shape."""
+    settings = plan.settings
+    largest = largest_automatic_batch(plan.dataset.train_size, devices.replicas)
+    name = identify_model(network, precision.name, settings.xla, settings.remat, devices.kind, devices.replicas)
+    record = Path(plan.cache_directory) / "batches" / f"{name}.json" if plan.cache_directory else None
+    options = StepOptions(remat=settings.remat == "on", xla=settings.xla == "on")
+    batch = plan_batch(settings, plan.dataset.train_size, devices.replicas)
+    throwaway = Setup(devices, precision, batch, Steps(batch.global_batch, 1, 1000, 1.0), options)
+    models: list[TrainableModel] = []
+
+    def measure(size: int) -> float:
+        if not models:
+            again = make_network(plan, devices, precision)
+            models.append(make_model(plan, again, throwaway, options.xla, lambda *_: None))
+        return measure_speed(models[0], (size * devices.replicas, *plan.dataset.input_shape), plan.dataset.classes)
+
+    return choose_batch_size(measure, largest, record, decide)
 
 
 def choose_devices(plan: TrialPlan, slot: Slot, decide: Decide) -> tuple[Devices, Precision]:

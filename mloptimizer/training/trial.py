@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from mloptimizer.training.network import save_weights
 from mloptimizer.training.pipeline import Evaluation, evaluation_batches, load_images
 from mloptimizer.training.precision import FLOAT32, precision_policy
 from mloptimizer.training.schedule import plan_plateau
-from mloptimizer.training.setup import Setup, choose_objectives, make_model, make_network, set_up
+from mloptimizer.training.setup import Prepared, choose_objectives, make_model, make_network, set_up
 from mloptimizer.training.stability import GoBack, checked_numerics, find_bad_layer
 
 PROFILE_FOLDER = "profile"  # in the trial's folder, for TensorBoard
@@ -112,28 +112,29 @@ def _train(run: _Run, slot: Slot) -> TrialResult:
     settings = run.plan.settings
     with checked_numerics(settings.check_numerics):
         with run.part("setup"):
-            setup, network = set_up(run.plan, slot, run.decide)
+            prepared = set_up(run.plan, slot, run.decide)
+            setup = prepared.setup
             run.batch, run.memory_mb = setup.batch, setup.memory_mb
         try:
-            best = _fit(run, setup, network, setup.options.xla)
+            best = _fit(run, prepared, setup.options.xla)
         except tf.errors.OpError as error:
             if not setup.options.xla or run.epochs_done or describe_failure(error).kind is not FailureKind.ERROR:
                 raise
             run.decide("XLA", "off", f"compiling failed: {describe_failure(error).message}")
-            network = make_network(run.plan, setup.devices, setup.precision)
-            best = _fit(run, setup, network, False)
+            prepared = replace(prepared, network=make_network(run.plan, setup.devices, setup.precision))
+            best = _fit(run, prepared, False)
     if best.value is None:
         raise NonFiniteError("no epoch had a validation loss that is finite")
     with run.part("save"):
         best.restore()
         weights = Path(run.plan.directory) / WEIGHTS_FILE
-        save_weights(network, weights)
+        save_weights(prepared.network, weights)
     return run.result(Outcome.COMPLETED, best.value, metrics=best.metrics, weights=str(weights))
 
 
-def _fit(run: _Run, setup: Setup, network: Any, xla: bool) -> Best:
+def _fit(run: _Run, prepared: Prepared, xla: bool) -> Best:
     """Train the network and return the best state that it had."""
-    plan = run.plan
+    plan, setup, network = run.plan, prepared.setup, prepared.network
     with run.part("build"):
         model = make_model(plan, network, setup, xla, run.decide)
     objective = Objective(plan.settings.objective)
@@ -141,27 +142,28 @@ def _fit(run: _Run, setup: Setup, network: Any, xla: bool) -> Best:
     figures = EpochFigures(setup.steps.global_batch, run.record_epoch, best, plan.patience, objective)
     with run.part("fit"), precision_policy(setup.precision):
         if plan.initial_weights:
-            best.offer(_evaluate_start(model, setup.validation))
+            best.offer(_evaluate_start(model, prepared.validation))
         model.fit(
-            setup.training.dataset,
+            prepared.training.dataset,
             epochs=plan.epochs,
             steps_per_epoch=setup.steps.per_epoch,
-            validation_data=setup.validation.batches,
-            validation_steps=setup.validation.steps,
+            validation_data=prepared.validation.batches,
+            validation_steps=prepared.validation.steps,
             shuffle=False,  # the batches are shuffled already
             verbose=0,
-            callbacks=[figures, *_callbacks(run, setup, network, figures)],
+            callbacks=[figures, *_callbacks(run, prepared, figures)],
         )
     run.timings["first_step"] = figures.first_call_seconds
     return best
 
 
-def _callbacks(run: _Run, setup: Setup, network: Any, figures: EpochFigures) -> list[keras.callbacks.Callback]:
+def _callbacks(run: _Run, prepared: Prepared, figures: EpochFigures) -> list[keras.callbacks.Callback]:
     """Return what else follows the training; the moving average stands last, behind what may bring weights back."""
     plan, settings = run.plan, run.plan.settings
 
     def find_layer(step: int) -> str:
-        return find_bad_layer(network, setup.training.batch(step)[0][: setup.batch.micro_batch])
+        images, _ = prepared.training.batch(step)
+        return find_bad_layer(prepared.network, images[: prepared.setup.batch.micro_batch])
 
     callbacks = [
         GoBack(settings.nan_patience, settings.nan_retries, find_layer, run.decide),

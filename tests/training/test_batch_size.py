@@ -1,0 +1,109 @@
+"""The number of images per replica that trains fastest."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+import tensorflow as tf
+
+from mloptimizer.training.batch_size import choose_batch_size, identify_model
+
+
+def silent(*_: Any) -> None:
+    """Takes a decision that the test is not about."""
+
+
+def playing(speeds: dict[int, float], tried: list[int] | None = None) -> Callable[[int], float]:
+    """Returns a measurement with these speeds; other sizes do not fit."""
+
+    def measure(size: int) -> float:
+        if tried is not None:
+            tried.append(size)
+        if size not in speeds:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return speeds[size]
+
+    return measure
+
+
+def test_the_smallest_size_within_five_percent_of_the_fastest_is_taken() -> None:
+    assert choose_batch_size(playing({16: 100, 32: 180, 64: 196, 128: 200, 256: 190}), 256, None, silent) == 64
+
+
+def test_sizes_that_do_not_fit_end_the_trying() -> None:
+    tried: list[int] = []
+    assert choose_batch_size(playing({16: 100, 32: 200}, tried), 1024, None, silent) == 32
+    assert tried == [16, 32, 64]
+
+
+def test_two_slower_sizes_in_a_row_end_the_trying() -> None:
+    tried: list[int] = []
+    choose_batch_size(playing({16: 300, 32: 200, 64: 100, 128: 500}, tried), 128, None, silent)
+    assert tried == [16, 32, 64]
+
+
+def test_nothing_is_tried_beyond_the_largest() -> None:
+    tried: list[int] = []
+    choose_batch_size(playing({16: 1, 32: 2, 64: 3}, tried), 32, None, silent)
+    assert tried == [16, 32]
+
+
+def test_where_nothing_fits_the_smallest_is_taken() -> None:
+    assert choose_batch_size(playing({}), 1024, None, silent) == 16
+
+
+def test_a_shape_is_measured_once(tmp_path: Path) -> None:
+    record, tried = tmp_path / "shape.json", []
+    first = choose_batch_size(playing({16: 100, 32: 200}, tried), 32, record, silent)
+    assert choose_batch_size(playing({}, tried), 32, record, silent) == first == 32
+    assert tried == [16, 32]
+
+
+def test_a_size_at_which_the_process_died_is_not_tried_again(tmp_path: Path) -> None:
+    record = tmp_path / "shape.json"
+
+    def die(size: int) -> float:
+        if size == 64:
+            raise KeyboardInterrupt
+        return float(size)
+
+    with pytest.raises(KeyboardInterrupt):
+        choose_batch_size(die, 256, record, silent)
+    assert json.loads(record.read_text())["trying"] == 64
+    tried: list[int] = []
+    assert choose_batch_size(playing({64: 64.0}, tried), 256, record, silent) == 32
+    assert tried == []
+
+
+def test_a_damaged_record_is_measured_again(tmp_path: Path) -> None:
+    record = tmp_path / "shape.json"
+    record.write_text("{")
+    assert choose_batch_size(playing({16: 1.0}), 16, record, silent) == 16
+
+
+def network(units: int, activation: str = "relu") -> Any:
+    images = keras.Input((4, 4, 1))
+    return keras.Model(images, keras.layers.Dense(units, activation=activation)(keras.layers.Flatten()(images)))
+
+
+def test_models_of_one_shape_have_one_name() -> None:
+    assert identify_model(network(8), "float32") == identify_model(network(8), "float32")
+    names = {identify_model(network(units), precision) for units in (8, 9) for precision in ("float32", "tf32")}
+    assert len(names) == 4
+
+
+def test_a_trial_measures_its_batch_and_leaves_no_trace_in_the_training(
+    make_training_plan: Any, completed: Any, tmp_path: Path
+) -> None:
+    cache = str(tmp_path / "cache")
+    settings = {"batch_size": "auto", "learning_rate_scaling": "none"}
+    measured = completed(make_training_plan(settings, cache_directory=cache))
+    size = int(measured.decision("batch size").choice)
+    assert measured.decision("global batch").choice == str(size)
+    again = completed(make_training_plan(settings, cache_directory=cache))
+    assert "measured before" in again.decision("batch size").reason
+    fixed = completed(make_training_plan({**settings, "batch_size": size}))
+    assert measured.curve("loss") == again.curve("loss") == fixed.curve("loss")
