@@ -1,6 +1,6 @@
 """Whether the training keeps up with a plain Keras loop: one model, the same batches, in turn, in one process.
 
-    python benchmarks/training.py [--rounds 7] [--steps 60] [--width 16]
+    python benchmarks/training.py [--rounds 24] [--steps 20] [--width 16]
 
 The plain side is `compile` and `fit` as a person writes them: Keras's AdamW with a cosine schedule, weight decay and
 clipping by the global norm, its cross-entropy with label smoothing, and accuracy. Ours does as much, and also counts
@@ -29,8 +29,8 @@ BATCH = 64
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--dataset", default="cifar10")
     options = parser.parse_args()
