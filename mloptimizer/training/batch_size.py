@@ -1,16 +1,14 @@
-"""Finds the fastest batch that fits by measuring a few steps of each, once for every shape of a model.
+"""Finds by measuring with how many images per replica a model trains fastest, once per shape of model.
 
-Guarantees: what was measured is kept in the folder that the trials of a study share, whole, and is measured again only
-for another shape of the model, number format, device or number of replicas. Nothing is measured on the weights that are
-trained afterwards.
+What was found is kept as JSON in the folder that the trials of a study share. A size at which the process died is noted
+before it is tried, so that the next attempt does not try it again.
 """
 
 import hashlib
 import json
-import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,153 +16,108 @@ import tensorflow as tf
 
 from mloptimizer.errors import MloptimizerError
 from mloptimizer.files import read_json, write_json
-from mloptimizer.training.devices import Decide, Devices
+from mloptimizer.training.devices import Decide
 
-SMALLEST = 16  # images per replica
-NEARLY_AS_FAST = 0.95  # of the fastest: of such batches the smallest is taken, as it makes the most steps of an epoch
-ROUNDS = 3  # the quickest counts, as whatever else the machine does only makes them slower
-SECONDS_A_ROUND = 0.2
-STEPS_A_ROUND = 3, 20  # fewest and most
+SMALLEST_BATCH = 16
+CLOSE_TO_FASTEST = 0.95  # the smallest size within 5 % of the fastest is taken: small batches teach more per image
+WARM_UP_STEPS, FEWEST_TIMED_STEPS, TIMED_IMAGES = 2, 3, 512
+SLOWER_IN_A_ROW = 2  # then larger ones are not tried
 
-_log = logging.getLogger(__name__)
-
-
-def candidate_batches(largest: int, fits: Callable[[int], bool]) -> list[int]:
-    """Return the batches to measure: powers of two up to the largest, as far as they are estimated to fit.
-
-    There is always one. On a CPU a step that runs out of memory may take the process with it, so the estimate counts.
-    """
-    sizes = [2**power for power in range(int(math.log2(SMALLEST)), int(math.log2(max(largest, SMALLEST))) + 1)]
-    sizes = [size for size in sizes if size <= largest] or [largest]
-    return [size for size in sizes if fits(size)] or sizes[:1]
+Measure = Callable[[int], float]
+"""Takes images per replica; returns images per second, or raises where they do not fit."""
 
 
-def choose_batch_size(
-    measure: Callable[[int], float], candidates: Sequence[int], cache_directory: str, key: str, decide: Decide
-) -> int:
-    """Return the smallest of the batches that is nearly as fast as the fastest, as measured now or earlier.
-
-    The search ends with the first that does not fit, and when two in a row are slower than the fastest.
+def choose_batch_size(measure: Measure, largest: int, record: Path | None, decide: Decide) -> int:
+    """Return the images per replica: a power of two from 16 to `largest`.
 
     Args:
-        measure: takes images per replica; returns images per second.
-        candidates: images per replica, ascending.
-        cache_directory: where figures are kept; empty: nowhere.
-        key: names the shape of the model and all else that the figures depend on: see `shape_key`.
-
-    Raises:
-        MemoryError, tf.errors.ResourceExhaustedError: not even the first fits.
+        record: file of what was measured; None: nothing is kept.
     """
-    path = Path(cache_directory) / "batch_sizes" / f"{key}.json" if cache_directory else None
-    speeds, source = _read_speeds(path), "measured by an earlier trial"
-    if not speeds:
-        speeds, source = _measure_all(measure, candidates), "measured"
-        if path is not None:
-            _write_speeds(path, speeds)
-    enough = NEARLY_AS_FAST * max(speeds.values())
-    chosen = min(batch for batch, speed in speeds.items() if speed >= enough)
-    figures = ", ".join(f"{batch}: {speed:,.0f}" for batch, speed in speeds.items())
-    decide("batch size", str(chosen), f"images a second, {source}: {figures}; the smallest within 5 % of the fastest")
-    return chosen
+    found = _read(record)
+    if "chosen" in found:
+        size = int(found["chosen"])
+        decide("batch size", str(size), f"measured before: {_describe(found['images_per_second'])}")
+        return size
+    speeds = {int(size): float(speed) for size, speed in found.get("images_per_second", {}).items()}
+    died = int(found.get("trying", 0))
+    size = _choose(_measure_all(measure, largest, speeds, died, record))
+    _write(record, {"images_per_second": speeds, "chosen": size})
+    reason = f"measured, images per second: {_describe(speeds)}" if any(speeds.values()) else "nothing larger fits"
+    decide("batch size", str(size), reason)
+    return size
 
 
-def _measure_all(measure: Callable[[int], float], candidates: Sequence[int]) -> dict[int, float]:
-    speeds: dict[int, float] = {}
-    slower = 0
-    for batch in candidates:
-        try:
-            speed = measure(batch)
-        except (MemoryError, tf.errors.ResourceExhaustedError):
-            if not speeds:
-                raise
+def _measure_all(
+    measure: Measure, largest: int, speeds: dict[int, float], died: int, record: Path | None
+) -> Mapping[int, float]:
+    """Measure growing sizes into `speeds`, with 0 for one that does not fit."""
+    size, slower = SMALLEST_BATCH, 0
+    while size <= max(largest, SMALLEST_BATCH) and slower < SLOWER_IN_A_ROW:
+        if size not in speeds:
+            _write(record, {"images_per_second": speeds, "trying": size})
+            speeds[size] = 0.0 if size == died else _measure(measure, size)
+        if not speeds[size]:
             break
-        slower = slower + 1 if speed < max(speeds.values(), default=0.0) else 0
-        speeds[batch] = speed
-        if slower == 2:
-            break
+        slower = slower + 1 if speeds[size] < max(speeds.values()) else 0
+        size *= 2
     return speeds
 
 
-def _read_speeds(path: Path | None) -> dict[int, float]:
-    """Return the kept figures; none where the file is missing or damaged, which measuring again mends."""
-    if path is None or not path.is_file():
-        return {}
+def _measure(measure: Measure, size: int) -> float:
     try:
-        kept = read_json(path)["images_per_second"]
-        return {int(batch): float(speed) for batch, speed in kept.items()}
-    except (MloptimizerError, AttributeError, LookupError, TypeError, ValueError) as error:
-        _log.warning("%s: is measured again (%s)", path, error)
-        return {}
+        return measure(size)
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        return 0.0
 
 
-def _write_speeds(path: Path, speeds: Mapping[int, float]) -> None:
-    try:
-        write_json(path, {"images_per_second": {str(batch): speed for batch, speed in speeds.items()}})
-    except MloptimizerError as error:  # the next trial measures again
-        _log.warning("%s", error)
+def measure_speed(model: Any, shape: tuple[int, ...], classes: int) -> float:
+    """Return how many images per second the model trains on, in batches of made-up images; its weights change.
 
+    Args:
+        shape: of a global batch, (batch, height, width, channels).
 
-def shape_key(network: Any, *circumstances: object) -> str:
-    """Return a text that is the same for models of the same shape under the same circumstances.
-
-    The shape is the layers' kinds, outputs and weights in their order; names and values do not count.
+    Raises:
+        tf.errors.ResourceExhaustedError: they do not fit.
     """
-    layers = [
-        (
-            type(layer).__name__,
-            [list(output.shape) for output in tf.nest.flatten(layer.output)] if layer._inbound_nodes else [],
-            [list(weight.shape) for weight in layer.weights],
-        )
-        for layer in network.operations
-    ]
-    text = json.dumps([layers, [str(circumstance) for circumstance in circumstances]])
+    batch = (tf.random.stateless_normal(shape, seed=(0, 0)), tf.one_hot(tf.range(shape[0]) % classes, classes))
+    batches = tf.data.Dataset.from_tensors(batch).repeat()
+    model.fit(batches, steps_per_epoch=WARM_UP_STEPS, verbose=0)
+    steps = max(FEWEST_TIMED_STEPS, math.ceil(TIMED_IMAGES / shape[0]))
+    started = time.perf_counter()
+    model.fit(batches, steps_per_epoch=steps, verbose=0)
+    model.figures()  # waits until the last step is done
+    return steps * shape[0] / (time.perf_counter() - started)
+
+
+def _choose(speeds: Mapping[int, float]) -> int:
+    good = [size for size, speed in speeds.items() if speed and speed >= CLOSE_TO_FASTEST * max(speeds.values())]
+    return min(good, default=SMALLEST_BATCH)
+
+
+def _describe(speeds: Mapping[Any, float]) -> str:
+    return ", ".join(f"{size}: {speed:.0f}" if speed else f"{size} does not fit" for size, speed in speeds.items())
+
+
+def identify_model(network: Any, *conditions: object) -> str:
+    """Return a name for all models of the network's shape under the conditions: layers, their sizes, their weights."""
+    kinds = [type(operation).__name__ for operation in network.operations]
+    outputs = [list(tensor.shape) for operation in network.operations for tensor in _outputs(operation)]
+    weights = [list(weight.shape) for weight in network.weights]
+    text = json.dumps([kinds, outputs, weights, [str(condition) for condition in conditions]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def measure_speed(run_steps: Callable[[int, int], float], batch: int) -> float:
-    """Return the images per second and replica of training steps of this batch.
-
-    Args:
-        run_steps: takes images per replica and a number of steps, runs them and returns the seconds that they took.
-    """
-    run_steps(batch, 1)  # traces and compiles
-    fewest, most = STEPS_A_ROUND
-    steps = min(most, max(fewest, math.ceil(SECONDS_A_ROUND / max(run_steps(batch, 1), 1e-6))))
-    return batch * steps / max(min(run_steps(batch, steps) for _ in range(ROUNDS)), 1e-9)
+def _outputs(operation: Any) -> list[Any]:
+    return [tensor for node in operation._inbound_nodes for tensor in node.outputs]
 
 
-class StepRunner:
-    """Runs training steps of throw-away models on random images; its call is the `run_steps` of `measure_speed`."""
+def _read(record: Path | None) -> dict[str, Any]:
+    try:
+        return read_json(record) if record and record.is_file() else {}
+    except MloptimizerError:  # a damaged record is measured again
+        return {}
 
-    def __init__(self, build: Callable[[int], Any], shape: Sequence[int], classes: int, devices: Devices) -> None:
-        """Prepare to run steps.
 
-        Args:
-            build: makes a compiled `TrainableModel` with weights of its own for so many images per replica.
-            shape: of an image.
-        """
-        self._build = build
-        self._shape, self._classes, self._devices = shape, classes, devices
-        self._batch, self._model, self._data = 0, None, None
-
-    def __call__(self, batch: int, steps: int) -> float:
-        """Run the steps, on so many images per replica each; return the seconds that they took."""
-        if batch != self._batch:
-            self._model = self._data = None  # their memory is free before the next take theirs
-            self._model, self._data = self._build(batch), self._make_data(batch * self._devices.replicas)
-            self._batch = batch
-        train = self._model.make_train_function()
-        begun = time.perf_counter()
-        for _ in range(steps):
-            train(self._data)
-        self._model.figures()  # waits until the last step is done
-        return time.perf_counter() - begun
-
-    def _make_data(self, images: int) -> Any:
-        generator = tf.random.Generator.from_seed(0)
-        with tf.device("CPU:0"):
-            pixels = generator.normal((images, *self._shape))
-            targets = tf.one_hot(tf.range(images) % self._classes, self._classes)
-        batches = tf.data.Dataset.from_tensors((pixels, targets)).repeat()
-        strategy = self._devices.strategy
-        return iter(strategy.experimental_distribute_dataset(batches) if strategy else batches)
+def _write(record: Path | None, found: Mapping[str, Any]) -> None:
+    if record:
+        write_json(record, found)

@@ -48,7 +48,7 @@ _OUT_OF_MEMORY_WORDS = (
     "Dst tensor is not initialized",
     "bad_alloc",
 )
-# What tf.debugging.enable_check_numerics says, behind many lines about where the operation was made.
+# What tf.debugging.enable_check_numerics says.
 _NOT_FINITE_WORDS = "Detected Infinity or NaN"
 
 
@@ -85,7 +85,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = next((line for line in lines if _NOT_FINITE_WORDS in line), lines[0] if lines else "")
+    # Before what went wrong, TensorFlow says where the operation was made, in many lines.
+    telling = (line for line in lines if any(words in line for words in (*_OUT_OF_MEMORY_WORDS, _NOT_FINITE_WORDS)))
+    text = next(telling, lines[0] if lines else "")
     ours = isinstance(error, (SpaceError, DataError, NonFiniteError))
     line = text if ours and text else f"{type(error).__name__}: {text}" if text else type(error).__name__
     return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"

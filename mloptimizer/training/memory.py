@@ -119,10 +119,13 @@ def plan_memory(
     ways = [(divided, remat) for remat in remats for divided in batches]
     if any(isinstance(layer, keras.layers.BatchNormalization) for layer in network._flatten_layers()):
         ways = [(divided, remat) for divided in batches for remat in remats]
-    plans = [MemoryPlan(way.accumulation_steps, remat, estimate(way.micro_batch, remat)) for way, remat in ways]
-    fitting = [plan for plan in plans if not memory_mb or plan.estimate.total_mb <= FITTING_SHARE * memory_mb]
-    chosen = fitting[0] if fitting else min(plans, key=lambda plan: plan.estimate.total_mb)
-    decide("memory", _describe(chosen), _reason(plans[0], chosen, memory_mb))
+    tried: list[MemoryPlan] = []
+    for way, remat in ways:
+        tried.append(MemoryPlan(way.accumulation_steps, remat, estimate(way.micro_batch, remat)))
+        if not memory_mb or tried[-1].estimate.total_mb <= FITTING_SHARE * memory_mb:
+            break
+    chosen = min(tried, key=lambda plan: plan.estimate.total_mb)  # where one fits, none before it did
+    decide("memory", _describe(chosen), _reason(tried[0], chosen, memory_mb))
     return chosen
 
 
