@@ -10,7 +10,6 @@ as fast as the step. CIFAR-10 must be on this machine (`mloptimizer datasets`).
 import argparse
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,31 +18,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
+from models import plan_smallest
 
 from mloptimizer.datasets.library import prepare_dataset
-from mloptimizer.records import Phase, Slot, TrialPlan
+from mloptimizer.records import Slot, TrialPlan
 from mloptimizer.settings import Settings
-from mloptimizer.spaces import builtin_folder
 from mloptimizer.training.augmentation import Augmentation
 from mloptimizer.training.devices import configure_devices
 from mloptimizer.training.pipeline import PREFETCHED_BATCHES, load_images, training_batches
 from mloptimizer.training.schedule import Steps
 from mloptimizer.training.setup import make_model, set_up
 
-SMALLEST = {
-    "stages": 2,
-    "blocks": 1,
-    "width": 16,
-    "stem_kernel": 3,
-    "kernel": 3,
-    "normalization": "batch",
-    "activation": "relu",
-    "pooling": "average",
-    "dropout": 0.0,
-    "head_units": 0,
-    "optimizer": "sgd",
-    "learning_rate": 0.01,
-}
 FLIP_AND_CROP = {"flip_probability": 0.5, "crop_padding": 4}
 PIPELINES = {
     "no augmentation": Augmentation(),
@@ -94,7 +79,7 @@ def copy_alone(images: np.ndarray) -> Callable[[], Any]:
     return copy
 
 
-def measure(options: argparse.Namespace, folder: str) -> dict[str, float]:
+def measure(options: argparse.Namespace) -> dict[str, float]:
     """Return the images per second of each part."""
     slot = Slot("cpu0", cpu_ids=tuple(range(options.threads)))
     devices = configure_devices(slot, 1, silent)
@@ -106,11 +91,7 @@ def measure(options: argparse.Namespace, folder: str) -> dict[str, float]:
         iterator = iter(training_batches(images, steps, 1, devices, augmentation).dataset)
         acts[name] = lambda iterator=iterator: next(iterator)
     batch = acts["flip + crop"]()
-    source = (builtin_folder() / "resnet.py").read_text()
-    settings = Settings(batch_size=options.batch, steps_per_execution=1)
-    plan = TrialPlan(
-        "bench", 0, Phase.EXPLORATION, "resnet", source, SMALLEST, dataset, 1, 1, 1, folder, settings=settings
-    )
+    plan = plan_smallest(Settings(batch_size=options.batch, steps_per_execution=1))
     acts[STEP] = step_alone(plan, slot, batch)
     acts[COPY] = copy_alone(batch[0].numpy())
     rounds = [{name: seconds_of(act) for name, act in acts.items()} for _ in range(options.rounds)]
@@ -124,8 +105,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cache", choices=("memory", "disk"), default="memory")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        rates = measure(options, folder)
+    rates = measure(options)
     place = f"batch {options.batch}, {options.threads} threads, images from {options.cache}"
     print(f"| CIFAR-10, {place} | images/s | × step |")
     print("|---|--:|--:|")

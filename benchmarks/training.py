@@ -17,11 +17,10 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+from models import SMALLEST, plan_smallest
 
-from mloptimizer.datasets.library import prepare_dataset
-from mloptimizer.records import Phase, Slot, TrialPlan
+from mloptimizer.records import Slot
 from mloptimizer.settings import Settings
-from mloptimizer.spaces import builtin_folder
 from mloptimizer.training.setup import make_model, make_network, set_up
 
 BATCH = 64
@@ -34,7 +33,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--dataset", default="cifar10")
     options = parser.parse_args()
-    plan = _plan(options)
+    settings = Settings(batch_size=BATCH, accumulation_steps=1, remat="off")
+    plan = plan_smallest(settings, options.dataset, options.steps, options.width)
     prepared = set_up(plan, Slot("cpu0"), lambda *_: None)
     setup = prepared.setup
     ours = make_model(plan, prepared.network, setup, False, lambda *_: None)
@@ -52,34 +52,11 @@ def main() -> None:
     print(f"median ratio {statistics.median(ratios):.3f}")
 
 
-def _plan(options: argparse.Namespace) -> TrialPlan:
-    params = {
-        "stages": 2, "blocks": 1, "width": options.width, "stem_kernel": 3, "normalization": "batch",
-        "activation": "relu", "pooling": "average", "dropout": 0.0, "head_units": 0, "kernel": 3,
-        "optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 2e-4, "label_smoothing": 0.1,
-    }  # fmt: skip
-    return TrialPlan(
-        study="benchmark",
-        number=0,
-        phase=Phase.EXPLORATION,
-        space="resnet",
-        space_source=(builtin_folder() / "resnet.py").read_text(),
-        params=params,
-        dataset=prepare_dataset(options.dataset, 0.2, 0, 0),
-        epochs=1,
-        patience=1,
-        seed=0,
-        directory="",
-        steps_per_epoch=options.steps,
-        settings=Settings(batch_size=BATCH, accumulation_steps=1, remat="off"),
-    )
-
-
 def _plain_model(network: Any, total_steps: int) -> Any:
-    schedule = keras.optimizers.schedules.CosineDecay(1e-3, total_steps)
+    schedule = keras.optimizers.schedules.CosineDecay(SMALLEST["learning_rate"], total_steps)
     network.compile(
-        keras.optimizers.AdamW(schedule, weight_decay=2e-4, global_clipnorm=1.0),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
+        keras.optimizers.AdamW(schedule, weight_decay=SMALLEST["weight_decay"], global_clipnorm=1.0),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=SMALLEST["label_smoothing"]),
         metrics=["accuracy"],
         jit_compile=False,
     )

@@ -1,17 +1,19 @@
 """Finds by measuring with how many images per replica a model trains fastest, once per shape of model.
 
-What was found is kept as JSON in the folder that the trials of a study share. A size at which the process died is noted
-before it is tried, so that the next attempt does not try it again.
+What was found is kept as JSON in the folder that the trials of a study share. A size is noted before it is tried, so
+that one at which the process died is not tried again; one that another process is still trying is measured here too.
 """
 
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import tensorflow as tf
 
 from mloptimizer.errors import MloptimizerError
@@ -39,7 +41,7 @@ def choose_batch_size(measure: Measure, largest: int, record: Path | None, decid
         decide("batch size", str(size), f"measured before: {_describe(found['images_per_second'])}")
         return size
     speeds = {int(size): float(speed) for size, speed in found.get("images_per_second", {}).items()}
-    died = int(found.get("trying", 0))
+    died = 0 if _is_another(int(found.get("pid", 0))) else int(found.get("trying", 0))
     size = _choose(_measure_all(measure, largest, speeds, died, record))
     _write(record, {"images_per_second": speeds, "chosen": size})
     reason = f"measured, images per second: {_describe(speeds)}" if any(speeds.values()) else "nothing larger fits"
@@ -54,13 +56,18 @@ def _measure_all(
     size, slower = SMALLEST_BATCH, 0
     while size <= max(largest, SMALLEST_BATCH) and slower < SLOWER_IN_A_ROW:
         if size not in speeds:
-            _write(record, {"images_per_second": speeds, "trying": size})
+            _write(record, {"images_per_second": speeds, "trying": size, "pid": os.getpid()})
             speeds[size] = 0.0 if size == died else _measure(measure, size)
         if not speeds[size]:
             break
         slower = slower + 1 if speeds[size] < max(speeds.values()) else 0
         size *= 2
     return speeds
+
+
+def _is_another(pid: int) -> bool:
+    """Whether it is another process, which lives."""
+    return pid != os.getpid() and pid > 0 and psutil.pid_exists(pid)
 
 
 def _measure(measure: Measure, size: int) -> float:

@@ -16,7 +16,7 @@ from mloptimizer.training.memory import relieve_memory
 from mloptimizer.training.optimizers import flat_optimizer
 from mloptimizer.training.schedule import Plateau
 
-SECONDS_BETWEEN_RELIEFS = 10.0  # collecting takes some tenths of a second
+SECONDS_BETWEEN_RELIEFS = 30.0  # collecting takes some tenths of a second
 FIRST_PROFILED_STEP, LAST_PROFILED_STEP = 10, 20  # counted from 1
 
 EmitEpoch = Callable[[int, Mapping[str, float], float], None]

@@ -42,6 +42,10 @@ class Estimate:
         """The peak."""
         return self.weights_mb + max(self.activations_mb, self.update_mb)
 
+    def fits(self, memory_mb: float) -> bool:
+        """Whether a device with so much memory has room for it; 0: unknown, and taken for enough."""
+        return not memory_mb or self.total_mb <= FITTING_SHARE * memory_mb
+
 
 def estimate_memory(
     network: Any, micro_batch: int, precision: str, optimizer_states: int, ema: bool, remat: bool
@@ -122,7 +126,7 @@ def plan_memory(
     tried: list[MemoryPlan] = []
     for way, remat in ways:
         tried.append(MemoryPlan(way.accumulation_steps, remat, estimate(way.micro_batch, remat)))
-        if not memory_mb or tried[-1].estimate.total_mb <= FITTING_SHARE * memory_mb:
+        if tried[-1].estimate.fits(memory_mb):
             break
     chosen = min(tried, key=lambda plan: plan.estimate.total_mb)  # where one fits, none before it did
     decide("memory", _describe(chosen), _reason(tried[0], chosen, memory_mb))
@@ -139,7 +143,7 @@ def _reason(first: MemoryPlan, chosen: MemoryPlan, memory_mb: float) -> str:
     if not memory_mb:
         return f"{need}; how much there is, is unknown"
     space = f"{FITTING_SHARE:.0%} of {memory_mb:,.0f} MB"
-    if chosen.estimate.total_mb > FITTING_SHARE * memory_mb:
+    if not chosen.estimate.fits(memory_mb):
         return f"{need}, which may be too much for {space}, but nothing spares more"
     if chosen is first:
         return f"{need} fit into {space}"

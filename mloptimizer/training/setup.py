@@ -10,7 +10,7 @@ import tensorflow as tf
 from mloptimizer.batches import BatchPlan, largest_automatic_batch, plan_batch
 from mloptimizer.records import Slot, TrialPlan
 from mloptimizer.training.augmentation import choose_augmentation
-from mloptimizer.training.batch_size import choose_batch_size, identify_model, measure_speed
+from mloptimizer.training.batch_size import SMALLEST_BATCH, choose_batch_size, identify_model, measure_speed
 from mloptimizer.training.compilation import can_compile, choose_xla
 from mloptimizer.training.devices import Decide, Devices, configure_devices
 from mloptimizer.training.memory import Estimate, MemoryPlan, estimate_memory, plan_memory
@@ -105,16 +105,20 @@ def _divide_step(
         return estimate_memory(network, micro_batch, precision.policy, states, bool(settings.ema_momentum), remat)
 
     if settings.batch_size == "auto":
-        per_replica = _find_batch(plan, network, devices, precision, decide)
+        largest = largest_automatic_batch(images, replicas)
+        while largest > SMALLEST_BATCH and not estimate(largest, settings.remat == "on").fits(devices.memory_mb):
+            largest //= 2
+        per_replica = _find_batch(plan, network, devices, precision, largest, decide)
         batch = plan_batch(settings, images, replicas, plan.accumulation_steps, per_replica)
     memory = plan_memory(network, batch, settings, estimate, devices.memory_mb, decide)
     return replace(batch, accumulation_steps=memory.accumulation_steps), memory
 
 
-def _find_batch(plan: TrialPlan, network: Any, devices: Devices, precision: Precision, decide: Decide) -> int:
+def _find_batch(
+    plan: TrialPlan, network: Any, devices: Devices, precision: Precision, largest: int, decide: Decide
+) -> int:
     """Return the images per replica that train fastest, measured on a throw-away model of the same shape."""
     settings = plan.settings
-    largest = largest_automatic_batch(plan.dataset.train_size, devices.replicas)
     name = identify_model(network, precision.name, settings.xla, settings.remat, devices.kind, devices.replicas)
     record = Path(plan.cache_directory) / "batches" / f"{name}.json" if plan.cache_directory else None
     options = StepOptions(remat=settings.remat == "on", xla=settings.xla == "on")

@@ -1,6 +1,7 @@
 """The number of images per replica that trains fastest."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,16 @@ def test_a_size_at_which_the_process_died_is_not_tried_again(tmp_path: Path) -> 
     tried: list[int] = []
     assert choose_batch_size(playing({64: 64.0}, tried), 256, record, silent) == 32
     assert tried == []
+
+
+@pytest.mark.parametrize(("who", "alive"), [(os.getppid(), True), (2**22 + 1, False)])
+def test_a_size_that_another_process_is_trying_is_measured_too_while_that_one_lives(
+    tmp_path: Path, who: int, alive: bool
+) -> None:
+    record = tmp_path / "shape.json"
+    record.write_text(json.dumps({"images_per_second": {"16": 16.0}, "trying": 32, "pid": who}))
+    size = choose_batch_size(playing({32: 32.0, 64: 64.0}), 64, record, silent)
+    assert size == (64 if alive else 16)
 
 
 def test_a_damaged_record_is_measured_again(tmp_path: Path) -> None:
