@@ -107,7 +107,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     seconds, peak = time.perf_counter() - started, memory_mb("VmHWM")
     np.savez(options.weights, **{str(number): value for number, value in enumerate(model.get_weights())})
     micro_batch = options.batch // way.accumulation_steps
-    estimate = estimate_memory(network, micro_batch, "float32", 1, ema=False, remat=way.remat)
+    estimate = estimate_memory(network, micro_batch, "float32", 1, remat=way.remat, on_host=True)
     return {"mb": peak - before, "estimated_mb": estimate.activations_mb, "seconds": seconds}
 
 

@@ -7,7 +7,7 @@ same; micro-batches only get smaller, so that their number of attempts has an en
 from dataclasses import dataclass, replace
 
 from mloptimizer.batches import BatchPlan, fewer_at_once, plan_batch
-from mloptimizer.records import Decision, Failure, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult
+from mloptimizer.records import Decision, Division, Failure, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,18 @@ class NextAttempt:
     plan: TrialPlan
     words: str  # for the person, after the trial's name
     decision: Decision
+
+
+def complete(result: TrialResult, division: Division | None) -> TrialResult:
+    """Return the result with the attempt's last division of a step, where it does not tell one: its worker died."""
+    if division is None or result.micro_batch:
+        return result
+    return replace(
+        result,
+        micro_batch=division.micro_batch,
+        accumulation_steps=division.accumulation_steps,
+        memory_mb=result.memory_mb or division.memory_mb,
+    )
 
 
 def find_next_attempt(plan: TrialPlan, slot: Slot, result: TrialResult, gave_way: bool) -> NextAttempt | TrialResult:

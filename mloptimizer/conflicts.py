@@ -21,6 +21,14 @@ _CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
         "check_numerics = True with xla = on: a compiled step has no operations to check. Possible: xla = auto or off.",
     ),
     (
+        lambda s: s.check_numerics and s.precision == "mixed_float16",
+        "check_numerics = True with precision = mixed_float16: its loss scale lives on overflows. Possible: float32.",
+    ),
+    (
+        lambda s: s.deterministic and s.batch_size == "auto",
+        "deterministic = True with batch_size = auto: what is measured may differ between runs. Possible: a number.",
+    ),
+    (
         lambda s: s.augmentation == "off" and any(getattr(s, name) not in ("auto", 0) for name in _AUGMENTATIONS),
         f"augmentation = off with one of {', '.join(_AUGMENTATIONS)}: it would not count. Possible: auto or search.",
     ),

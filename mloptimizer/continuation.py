@@ -31,6 +31,7 @@ class Continuation:
     seed: int
     spaces: list[SearchSpace]
     fingerprint: str  # of the data that it has been searching; empty where it is not recorded
+    tuned: Mapping[str, object] | None  # by setting, what tuning chose for it; None: that is to be found (again)
 
 
 def continue_study(
@@ -55,13 +56,35 @@ def continue_study(
     if dataset not in (None, searched):
         raise UsageError(f"--dataset {dataset}: study '{name}' searches {searched}. Choose another --study name.")
     base = make_settings({**_known_settings(name, facts["settings"]), "storage": stated.storage}, f"study '{name}'")
-    settings = make_settings(assignments, "settings", base)
+    settings = _restate(assignments, base)
     _check_unchanged(name, assignments, settings, {**base.model_dump(), "seed": facts["seed"]})
     if hide_secrets(settings.storage) != facts["storage"]:
         home = facts["storage"] or "the workspace's journal"
         raise UsageError(f"--storage: study '{name}' lives in {home}. Name that storage to continue it.")
     spaces = [_known_space(workspace, store, name, space) for space in settings.spaces or facts["spaces"]]
-    return Continuation(searched, settings, facts["seed"], spaces, str(facts["dataset"].get("fingerprint", "")))
+    tuned = _kept_tuning(name, facts) if settings.autotune == base.autotune else None
+    fingerprint = str(facts["dataset"].get("fingerprint", ""))
+    return Continuation(searched, settings, facts["seed"], spaces, fingerprint, tuned)
+
+
+def _restate(assignments: Mapping[str, object], base: Settings) -> Settings:
+    """Return the study's settings with the assignments; the rows of a profile count only where it is another one.
+
+    A study's record does not tell which settings were stated, so that its own profile would overwrite some of them.
+    """
+    if assignments.get("profile", base.profile) != base.profile:
+        return make_settings(assignments, "settings", base)
+    return make_settings({**base.model_dump(), **assignments}, "settings")
+
+
+def _kept_tuning(study: str, facts: Mapping[str, Any]) -> Mapping[str, object] | None:
+    """Return what tuning chose when the study began; None where its record does not tell."""
+    tuned = facts.get("tuned")
+    if not isinstance(tuned, dict):
+        return None
+    known = _known_settings(study, tuned)
+    make_settings(known, f"study '{study}'")  # refuses damaged values
+    return known
 
 
 def _known_settings(study: str, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import importlib.metadata
 import multiprocessing
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from mloptimizer.spaces import SearchSpace, builtin_folder, read_spaces
 from mloptimizer.study.storage import hide_secrets, open_storage
 from mloptimizer.study.study import list_study_names, open_study
 from mloptimizer.tuning import apply_tuning
+from mloptimizer.tuning_plans import find_tuned
 from mloptimizer.worker import PRELOAD, export_trained, run_plan
 from mloptimizer.workspace import Workspace, check_study_name
 
@@ -60,6 +61,7 @@ class PreparedSearch:
     spaces: Sequence[SearchSpace]
     continued: bool
     fingerprint: str = ""  # of the data that a continued study has been searching
+    tuned: Mapping[str, object] | None = None  # by setting, what a continued study was tuned to; None: not yet
 
 
 def prepare_search(request: SearchRequest) -> PreparedSearch:
@@ -72,7 +74,9 @@ def prepare_search(request: SearchRequest) -> PreparedSearch:
     if request.study and request.workspace.study_file(request.study).is_file():
         name = check_study_name(request.study)
         old = continue_study(request.workspace, name, request.dataset, request.assignments, stated)
-        prepared = PreparedSearch(name, old.dataset, old.settings, old.seed, old.spaces, True, old.fingerprint)
+        prepared = PreparedSearch(
+            name, old.dataset, old.settings, old.seed, old.spaces, True, old.fingerprint, old.tuned
+        )
     else:
         prepared = _begin(request, stated)
     check_machine(prepared.settings, list_gpus())
@@ -141,12 +145,17 @@ def launch_search(
         store = MetricsStore(workspace, name)
         store.write_study(_facts(prepared, dataset), {space.name: space.source for space in prepared.spaces})
         recorder = Recorder(workspace, name, store)
-        settings, choices = apply_tuning(workspace, dataset, settings)
+        settings, choices = apply_tuning(workspace, dataset, settings, kept=prepared.tuned)
+        tuned = find_tuned(prepared.settings, settings)
+        if prepared.tuned is None:
+            store.write_study(_facts(replace(prepared, tuned=tuned), dataset), {})
         for choice in choices:
             recorder.note(choice)
         searched = map(with_augmentation, prepared.spaces) if settings.augmentation == "search" else prepared.spaces
         spaces = {space.name: space for space in searched}
-        job = Job(name, study, spaces, dataset, settings, prepared.seed, workspace, store, request.profile_trial)
+        job = Job(
+            name, study, spaces, dataset, settings, prepared.seed, workspace, store, request.profile_trial, tuple(tuned)
+        )
 
         def make_engine(trials: int) -> Engine:
             slots, decision = plan_slots(list_gpus(), list_cpus(), available_memory_mb(), trials, settings)
@@ -183,6 +192,7 @@ def open_workspace_storage(workspace: Workspace, assignments: Mapping[str, objec
 
 def _facts(prepared: PreparedSearch, dataset: DatasetInfo) -> Mapping[str, object]:
     settings = prepared.settings.model_dump(mode="json")
+    tuned = {} if prepared.tuned is None else {"tuned": prepared.tuned}
     return {
         "study": prepared.name,
         "mloptimizer": importlib.metadata.version("mloptimizer"),
@@ -191,6 +201,7 @@ def _facts(prepared: PreparedSearch, dataset: DatasetInfo) -> Mapping[str, objec
         "spaces": [space.name for space in prepared.spaces],
         "storage": hide_secrets(settings.pop("storage")),
         "settings": settings,
+        **tuned,
         "dataset": to_json(dataset),
     }
 

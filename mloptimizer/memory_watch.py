@@ -11,7 +11,7 @@ from mloptimizer.settings import Settings
 
 
 class MemoryWatch:
-    """Follows the memory's figure: tight from `memory_ceiling` on, until it is below `memory_threshold` again."""
+    """Follows the memory's figure: tight above `memory_ceiling`, until it is below `memory_threshold` again."""
 
     def __init__(self, percent: Callable[[], float], settings: Settings) -> None:
         """Watch the figure that `percent` returns: the share of the main memory in use, %."""
@@ -29,9 +29,10 @@ class MemoryWatch:
         percent = self._percent()
         if percent < self._threshold:
             self._tight = False
+        elif percent > self._ceiling:
+            self._tight = True
         if percent <= self._ceiling or len(running) < 2 or self._stopping is not None:
             return None
-        self._tight = True
         self._stopping = running[-1]
         reason = (
             f"{percent:.1f} % of the main memory is in use, memory_ceiling = {self._ceiling:g}; "

@@ -36,6 +36,7 @@ class Job:
     workspace: Workspace
     store: MetricsStore
     profile_trial: int | None = None  # number of the exploration trial to profile
+    tuned: tuple[str, ...] = ()  # names of the settings whose values tuning chose
 
     @property
     def objective(self) -> Objective:
@@ -69,6 +70,7 @@ class Job:
             cache_directory=str(self.workspace.cache(self.name).resolve()),
             profiled=phase is Phase.EXPLORATION and number == self.profile_trial,
             settings=self.settings.model_copy(update={"storage": ""}),  # workers need no database, and no password
+            tuned=self.tuned,
         )
 
 
@@ -270,7 +272,9 @@ class Verdict:
 
 def _as_fitted(plan: TrialPlan, earlier: TrialRecord | None) -> TrialPlan:
     """Return the plan with as few images at a time as the model's earlier training needed to fit into memory."""
-    steps = earlier.plan.get("accumulation_steps", 1) if earlier else 1
+    if earlier is None:
+        return plan
+    steps = earlier.result.get("accumulation_steps") or earlier.plan.get("accumulation_steps", 1)
     return dataclasses.replace(plan, accumulation_steps=steps)
 
 

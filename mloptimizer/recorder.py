@@ -50,7 +50,7 @@ class Recorder:
                 self._store.record(plan.phase, event)
             elif isinstance(event, HardwareSample):
                 self._append_row(event)
-            else:
+            elif isinstance(event, TrialResult):
                 self._finish(plan.phase, event)
 
     def _append_row(self, sample: HardwareSample) -> None:

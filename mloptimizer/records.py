@@ -87,6 +87,7 @@ class Slot:
     cpu_ids: tuple[int, ...] = ()  # logical cores; empty: all
     threads: int = 0  # that a trial uses at most: more than cores where it may borrow those of idle slots; 0: as cores
     gpu_memory_mb: int = 0  # of the smallest of its GPUs
+    memory_mb: int = 0  # its share of the main memory that was free; 0: unknown
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class TrialPlan:
     profiled: bool = False  # write a TensorBoard profile of the steps 10 to 20
     cache_directory: str = ""  # what the trials of a study share: compiled programs, measured batches; empty: nothing
     settings: Settings = field(default_factory=Settings)
+    tuned: tuple[str, ...] = ()  # names of the settings whose values tuning chose; the person left them to auto
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,16 @@ class HardwareSample:
 
 
 @dataclass(frozen=True)
+class Division:
+    """How a trial divides a step, told before the first one: a worker that dies later has not told it otherwise."""
+
+    number: int
+    micro_batch: int  # images per replica and pass
+    accumulation_steps: int  # passes of a step
+    memory_mb: float = 0.0  # estimated peak memory of a replica; 0: unknown
+
+
+@dataclass(frozen=True)
 class TrialResult:
     """How a trial ended; every started trial has exactly one.
 
@@ -162,7 +174,7 @@ class TrialResult:
     memory_mb: float = 0.0  # estimated peak memory of a replica; 0: unknown
 
 
-Event = EpochRecord | Decision | HardwareSample | TrialResult
+Event = EpochRecord | Decision | HardwareSample | Division | TrialResult
 
 
 @dataclass(frozen=True)

@@ -21,26 +21,34 @@ def check_machine(settings: Settings, gpus: Sequence[Gpu]) -> None:
         raise UsageError(
             f"gpu_memory_limit_mb = {settings.gpu_memory_limit_mb}: this machine has no GPU. Possible: auto."
         )
-    if settings.precision == "tf32" and not any(_may_have_tf32(gpu) for gpu in gpus):
-        found = ", ".join(_describe(gpu) for gpu in gpus) or "no GPU"
+    limit_mb, smallest = settings.gpu_memory_limit_mb, min(gpus, key=lambda gpu: gpu.memory_mb, default=None)
+    if limit_mb != "auto" and smallest and 0 < smallest.memory_mb < limit_mb:
+        name, most = smallest.name or "a GPU", smallest.memory_mb
+        raise UsageError(f"gpu_memory_limit_mb = {limit_mb}: {name} has {most} MB. Possible: auto, or at most {most}.")
+    unable = [gpu for gpu in gpus if not _may_have_tf32(gpu)]
+    if settings.precision == "tf32" and (unable or not gpus):
+        found = ", ".join(_describe(gpu) for gpu in unable) or "no GPU"
         possible = "auto, float32 or mixed_float16" if gpus else "auto or float32"
         raise UsageError(
-            f"precision = tf32: needs a GPU of compute capability 8.0 or more, and this machine has {found}. "
+            f"precision = tf32: needs GPUs of compute capability 8.0 or more, and this machine has {found}. "
             f"Possible: {possible}."
         )
 
 
 def check_images(settings: Settings, slot: Slot, images: int) -> None:
-    """Refuse more replicas than training images.
+    """Refuse more replicas than training images, and steps that the stated micro-batches do not divide.
 
     Args:
         slot: one with as many GPUs as a trial of the search may get.
         images: in the training split.
 
     Raises:
-        UsageError: with how many replicas would work.
+        UsageError: with what would work.
     """
-    plan_batch(settings, images, len(slot.gpu_ids) or settings.cpu_replicas)
+    most = len(slot.gpu_ids) or settings.cpu_replicas
+    fewest = 1 if slot.gpu_ids and settings.gpus_per_trial == "auto" else most
+    for replicas in (most, fewest):
+        plan_batch(settings, images, replicas)
 
 
 def _may_have_tf32(gpu: Gpu) -> bool:

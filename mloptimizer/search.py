@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mloptimizer.attempts import find_next_attempt
+from mloptimizer.attempts import complete, find_next_attempt
 from mloptimizer.engines.base import Engine
 from mloptimizer.hardware.memory import memory_percent
 from mloptimizer.memory_watch import MemoryWatch
@@ -20,6 +20,7 @@ from mloptimizer.recorder import Recorder
 from mloptimizer.records import (
     DatasetInfo,
     Decision,
+    Division,
     EpochRecord,
     Event,
     FailureKind,
@@ -177,6 +178,7 @@ class _Loop:
         self._phase = phase
         self._engine = engine
         self._running: dict[int, tuple[TrialPlan, Slot]] = {}  # the newest last
+        self._divisions: dict[int, Division] = {}  # the last that each running attempt told
         self._again: list[TrialPlan] = []  # next attempts that wait for a slot
         self._memory = MemoryWatch(run.memory_percent, run.job.settings)
         self._pruned: set[int] = set()
@@ -230,6 +232,8 @@ class _Loop:
         if isinstance(event, TrialResult):
             self._finish(event)
             return
+        if isinstance(event, Division):
+            self._divisions[event.number] = event
         if isinstance(event, EpochRecord):
             if event.number in self._pruned:
                 return  # it went on for a moment after the decision
@@ -243,6 +247,7 @@ class _Loop:
     def _finish(self, result: TrialResult) -> None:
         """Take the end of an attempt: the trial's end, unless another attempt is to follow."""
         plan, slot = self._running.pop(result.number)
+        result = complete(result, self._divisions.pop(result.number, None))
         gave_way = self._memory.gave_way(plan.number)
         pruned = plan.number in self._pruned
         following = result if pruned else find_next_attempt(plan, slot, result, gave_way)

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mloptimizer.errors import UsageError
 from mloptimizer.hardware.nvml import Gpu
@@ -21,7 +22,7 @@ def plan_slots(
     Args:
         gpus: those that may be used; none: the cores are divided among `workers` slots.
         cpus: the logical cores that may be used.
-        memory_mb: the memory that is free, MB.
+        memory_mb: the memory that is free, MB; each slot gets an equal share.
         trials: how many are still to be trained.
 
     Raises:
@@ -33,7 +34,13 @@ def plan_slots(
             f"gpus_per_trial = {settings.gpus_per_trial}: this machine has {len(gpus)} GPUs. Possible: {possible}."
         )
     if gpus:
-        return _gpu_slots(gpus, cpus, trials, settings)
+        slots, decision = _gpu_slots(gpus, cpus, trials, settings)
+    else:
+        slots, decision = _cpu_slots(cpus, memory_mb, trials, settings)
+    return [replace(slot, memory_mb=int(memory_mb / len(slots))) for slot in slots], decision
+
+
+def _cpu_slots(cpus: Sequence[int], memory_mb: float, trials: int, settings: Settings) -> tuple[list[Slot], Decision]:
     count, reason = _count_workers(len(cpus), memory_mb, trials, settings)
     shares = _share(cpus, count)
     slots = [Slot(f"cpu{i}", cpu_ids=share, threads=_threads(share, cpus)) for i, share in enumerate(shares)]

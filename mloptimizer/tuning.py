@@ -19,7 +19,7 @@ from mloptimizer.hardware.nvml import Gpu
 from mloptimizer.measurement import Machine, Measurement, Variant, Workload, choose_model, measure, this_machine
 from mloptimizer.records import DatasetInfo, Decision, to_json
 from mloptimizer.settings import Settings
-from mloptimizer.tuning_plans import TuningPlan, find_plan, identify, keep_plan, tuned_settings, with_values
+from mloptimizer.tuning_plans import TuningPlan, fill_in, find_plan, identify, keep_plan, tuned_settings, with_values
 from mloptimizer.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -202,15 +202,22 @@ def apply_tuning(
     dataset: DatasetInfo,
     settings: Settings,
     find_machine: Callable[[], Machine] = this_machine,
+    kept: Mapping[str, object] | None = None,
 ) -> tuple[Settings, list[Decision]]:
     """Return the settings that a search trains with, and the reasons: a kept plan's values fill in what is ``auto``.
 
     Without such a plan one is measured first, if `autotune` is on, or auto on a machine with GPUs. A tuning that fails
     leaves the settings as they are.
 
+    Args:
+        kept: values that the study was tuned to when it began; they count instead of any plan, so that a continued
+            study trains as before. None: it was not tuned yet.
+
     Raises:
         UsageError: another process is tuning in this workspace, or the kept plans are damaged.
     """
+    if kept is not None:
+        return fill_in(settings, kept, "as the study was tuned when it began")
     if settings.autotune == "off":
         return settings, []
     machine = find_machine()

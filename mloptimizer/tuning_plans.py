@@ -92,16 +92,26 @@ def _read_plans(workspace: Workspace) -> list[TuningPlan]:
 
 def tuned_settings(settings: Settings, plan: TuningPlan) -> tuple[Settings, list[Decision]]:
     """Return the settings with the plan's values where they are ``auto``, and each of them as a decision."""
-    fresh = {name: value for name, value in plan.decisions.items() if getattr(settings, name) == "auto"}
+    day = plan.tuned_utc.partition("T")[0]
+    gain = f"{plan.speed_up:.2f} times the images per second of" if plan.speed_up > 1 else "nothing was faster than"
+    return fill_in(settings, plan.decisions, f"measured on {day}: {gain} the simplest settings")
+
+
+def fill_in(settings: Settings, values: Mapping[str, object], reason: str) -> tuple[Settings, list[Decision]]:
+    """Return the settings with those values that are left to ``auto``, and each of them as a decision; all or none."""
+    fresh = {name: value for name, value in values.items() if getattr(settings, name) == "auto"}
     conflict = find_conflict(settings.model_copy(update=fresh))
     if conflict:
         return settings, [Decision(None, "tuned plan", "left out", conflict)]
-    day = plan.tuned_utc.partition("T")[0]
-    gain = f"{plan.speed_up:.2f} times the images per second of" if plan.speed_up > 1 else "nothing was faster than"
-    reason = f"measured on {day}: {gain} the simplest settings"
     return with_values(settings, fresh), [Decision(None, name, str(value), reason) for name, value in fresh.items()]
 
 
 def with_values(settings: Settings, values: Mapping[str, object]) -> Settings:
     """Return the settings with these values, which must be possible together."""
     return Settings.model_validate({**settings.model_dump(), **values})
+
+
+def find_tuned(before: Settings, after: Settings) -> dict[str, object]:
+    """Return by name the values of the settings that tuning filled in."""
+    values = after.model_dump(mode="json")
+    return {name: value for name, value in values.items() if getattr(before, name) != getattr(after, name)}

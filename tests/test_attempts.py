@@ -1,6 +1,7 @@
 """Trials that start again: with less memory, or after they gave way to others."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import threading
@@ -16,6 +17,7 @@ from mloptimizer.engines.base import Emit, RunTrial, ShouldStop
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.records import (
     DatasetInfo,
+    Division,
     EpochRecord,
     FailureKind,
     HardwareSample,
@@ -167,6 +169,48 @@ def test_what_fitted_in_the_exploration_is_where_long_training_and_verdict_begin
     assert len(watcher.again) == 12
     later = [plan for plan in watcher.started if plan.phase is not Phase.EXPLORATION]
     assert [(plan.attempt, plan.accumulation_steps) for plan in later] == [(1, 4), (1, 4)]
+
+
+def test_what_a_trial_of_the_exploration_chose_itself_is_where_long_training_begins(search: Search) -> None:
+    def choose(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+        return dataclasses.replace(train(plan, slot, emit, should_stop), micro_batch=8, accumulation_steps=8)
+
+    _, watcher = search(choose, hall_of_fame_size=1)
+    assert [plan.accumulation_steps for plan in watcher.started] == [1] * 6 + [8, 8]
+
+
+def dying(divisions: dict[int, tuple[int, int]]) -> RunTrial:
+    """Return training whose worker dies for want of memory, in the first trial: by attempt, what it told before."""
+
+    def run(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+        if plan.number or plan.attempt > 2:
+            return train(plan, slot, emit, should_stop)
+        if plan.attempt in divisions:
+            emit(Division(plan.number, 2, 256))
+            emit(Division(plan.number, *divisions[plan.attempt], memory_mb=75.0))
+        return out_of_memory(plan.number)
+
+    return run
+
+
+def test_a_worker_that_died_is_tried_again_with_half_of_what_it_last_told(search: Search) -> None:
+    _, watcher = search(dying({1: (64, 8), 2: (32, 16)}), batch_size="auto", explore_only=True)
+    assert watcher.again == [
+        "trial 0: out of memory with micro-batches of 64; again with 32",
+        "trial 0: out of memory with micro-batches of 32; again with 16",
+    ]
+    assert [plan.accumulation_steps for plan in watcher.started[:3]] == [1, 16, 32]
+
+
+def test_what_an_earlier_attempt_told_does_not_count_for_the_next(search: Search) -> None:
+    _, watcher = search(dying({1: (32, 2)}), explore_only=True)
+    assert watcher.again[1] == "trial 0: out of memory with micro-batches of 16; again with 8"
+
+
+def test_the_record_of_a_worker_that_died_has_its_division(search: Search, workspace: Workspace) -> None:
+    search(dying({1: (64, 8)}), batch_size="auto", min_micro_batch=64, explore_only=True)
+    result = json.loads((workspace.trial("s", 0) / "result.json").read_text())
+    assert (result["micro_batch"], result["accumulation_steps"], result["memory_mb"]) == (64, 8, 75.0)
 
 
 def test_a_trial_that_never_fits_fails_and_the_search_goes_on(search: Search, workspace: Workspace) -> None:

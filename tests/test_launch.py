@@ -1,15 +1,20 @@
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
+from mloptimizer.datasets.library import prepare_dataset
 from mloptimizer.errors import UsageError
 from mloptimizer.hardware.nvml import list_gpus
-from mloptimizer.launch import PreparedSearch, SearchRequest, launch_init, prepare_search
+from mloptimizer.launch import PreparedSearch, SearchRequest, launch_init, launch_search, prepare_search
+from mloptimizer.measurement import this_machine
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.records import DatasetInfo, to_json
-from mloptimizer.settings import Settings
+from mloptimizer.settings import Settings, make_settings
+from mloptimizer.tuning_plans import TuningPlan, identify, keep_plan
 from mloptimizer.workspace import Workspace
+from tests.small_searches import Watcher
 
 DAMAGED = '{"dataset": {}, "settings": 3, "seed": 1, "spaces": [], "storage": ""}'
 Prepare = Callable[..., PreparedSearch]
@@ -108,6 +113,74 @@ def test_a_setting_that_this_version_has_not_is_left_out_with_a_warning(
     prepared = prepare(study="s")
     assert (prepared.settings.trials, prepared.settings.clipping) == (7, "global_norm")
     assert "study 's': global_clipnorm: this version has no such setting any more" in caplog.text
+
+
+def restate(study: MetricsStore, assignments: dict[str, Any], **facts: Any) -> None:
+    """Let the study have been started with these assignments."""
+    settings = make_settings(assignments, "settings").model_dump(mode="json", exclude={"storage"})
+    study.write_study({**study.read_study(), "settings": settings, **facts}, {})
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"profile": "speed", "batch_size": 64},
+        {"profile": "basic", "augmentation": "auto", "precision": "auto"},
+        {"profile": "memory", "remat": "auto"},
+    ],
+)
+@pytest.mark.parametrize("again", [(), ("profile",)], ids=["plain", "the profile named again"])
+def test_a_continued_study_keeps_what_was_stated_beside_its_profile(
+    prepare: Prepare, study: MetricsStore, stated: dict[str, Any], again: tuple[str, ...]
+) -> None:
+    restate(study, stated)
+    settings = prepare(study="s", trials="9", **{name: stated[name] for name in again}).settings
+    assert settings == make_settings({**stated, "trials": 9}, "settings")
+
+
+def test_another_profile_of_a_continued_study_brings_its_row(prepare: Prepare, study: MetricsStore) -> None:
+    restate(study, {"profile": "speed", "hall_of_fame_size": 2})
+    assert prepare(study="s", profile="basic").settings == make_settings(
+        {"profile": "basic", "hall_of_fame_size": 2}, "settings"
+    )
+
+
+def test_a_continued_study_keeps_what_it_was_tuned_to(prepare: Prepare, study: MetricsStore) -> None:
+    assert prepare(study="s").tuned is None
+    restate(study, {}, tuned={"prefetch_batches": 8, "gone": 1})
+    assert prepare(study="s", trials="9").tuned == {"prefetch_batches": 8}
+    assert prepare(study="s", autotune="on").tuned is None
+
+
+def test_a_damaged_tuning_of_a_study_is_refused(prepare: Prepare, study: MetricsStore) -> None:
+    restate(study, {}, tuned={"xla": "perhaps"})
+    with pytest.raises(UsageError, match="study 's': xla = 'perhaps' is not possible"):
+        prepare(study="s")
+
+
+def search_digits(workspace: Workspace, **assignments: Any) -> Mapping[str, Any]:
+    """Explore the study s of digits, one more trial, in a moment; return the plan of its last trial."""
+    small = {"train_limit": 100, "exploration_epochs": 1, "spaces": "cnn", "seed": 1, "workers": 1}
+    request = SearchRequest(workspace, "digits", "s", {**small, **assignments}, explore_only=True)
+    launch_search(request, prepare_search(request), Watcher(), contextlib.nullcontext)
+    return MetricsStore(workspace, "s").trials()[-1].plan
+
+
+def keep_tuned(workspace: Workspace, **values: str | int) -> None:
+    dataset = prepare_dataset("digits", Settings().validation_fraction, 1, 100)
+    identity = identify(this_machine(), dataset, Settings())
+    keep_plan(workspace, TuningPlan(identity, "a model", values, 1.5, 100, (), "2026-01-01T00:00:00+00:00"))
+
+
+@pytest.mark.skipif(bool(list_gpus()), reason="this machine would be tuned")
+def test_a_continued_study_trains_with_the_values_that_it_began_with(workspace: Workspace) -> None:
+    keep_tuned(workspace, prefetch_batches=3)
+    first = search_digits(workspace, trials=1)
+    keep_tuned(workspace, prefetch_batches=5)
+    second = search_digits(workspace, trials=2)
+    assert MetricsStore(workspace, "s").read_study()["tuned"] == {"prefetch_batches": 3}
+    assert [plan["settings"]["prefetch_batches"] for plan in (first, second)] == [3, 3]
+    assert first["tuned"] == second["tuned"] == ["prefetch_batches"]
 
 
 @pytest.mark.skipif(bool(list_gpus()), reason="this machine has GPUs")

@@ -52,6 +52,13 @@ def test_nothing_starts_beside_others_until_the_memory_is_below_the_threshold() 
     assert gauge.watch.allows_start(1)
 
 
+def test_above_the_ceiling_nothing_starts_beside_a_single_trial_either() -> None:
+    gauge = Gauge()
+    assert gauge.stop_at(95.0, 1) is None
+    assert not gauge.watch.allows_start(1)
+    assert gauge.watch.allows_start(0)
+
+
 def test_a_memory_between_threshold_and_ceiling_stops_nobody() -> None:
     gauge = Gauge()
     assert gauge.stop_at(91.0, 1, 2) is None

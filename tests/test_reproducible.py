@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+VERDICT = "metrics_data/digits/verdict.json"
+
 
 def search(workspace: Path, *words: str) -> None:
     command = [sys.executable, "-m", "mloptimizer", "search", "--dataset", "digits", "--workspace", str(workspace)]
@@ -24,11 +26,16 @@ def figures(workspace: Path) -> list[dict[str, Any]]:
 
 def test_two_reproducible_searches_give_the_same_figures_to_the_last_bit(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        words = ("--trials", "3", "--explore-only", "--set", "exploration_epochs=2", "--set", "augmentation=search")
+        settings = ("exploration_epochs=2", "augmentation=search", "hall_of_fame_size=1", "hall_of_fame_epochs=2")
+        words = ("--trials", "3", *(word for setting in settings for word in ("--set", setting)))
         search(tmp_path / name, "--profile", "reproducible", *words)
     first, second = (figures(tmp_path / name) for name in ("first", "second"))
     assert len(first) > 3
     assert first == second
+    verdicts = [json.loads((tmp_path / name / VERDICT).read_text())["readings"][0] for name in ("first", "second")]
+    for verdict in verdicts:
+        del verdict["read_utc"]
+    assert verdicts[0] == verdicts[1]
     assert "determinism: on" in (tmp_path / "first" / "debug_strategy.log").read_text()
 
 

@@ -33,7 +33,24 @@ def test_tf32_needs_ampere_or_newer() -> None:
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), None], ids=["ampere", "hopper", "not told"])
 def test_tf32_is_possible_unless_the_driver_says_otherwise(capability: tuple[int, int] | None) -> None:
-    check_machine(Settings(precision="tf32"), [gpu((7, 5)), gpu(capability)])
+    check_machine(Settings(precision="tf32"), [gpu((8, 6)), gpu(capability)])
+
+
+def test_of_several_gpus_the_one_without_tf32_is_named() -> None:
+    older = Gpu(1, "GPU-1", "Turing", 16_000, (7, 5), None, None)
+    said = refusal(check_machine, {"precision": "tf32"}, [gpu((8, 0)), older])
+    assert "this machine has Turing with 7.5. Possible" in said
+
+
+def test_a_limit_above_the_memory_of_the_smallest_gpu_is_refused() -> None:
+    large = Gpu(1, "GPU-1", "H100", 80_000, (9, 0), None, None)
+    said = refusal(check_machine, {"gpu_memory_limit_mb": 16_001}, [large, gpu((7, 5))])
+    assert said == "gpu_memory_limit_mb = 16001: Tesla has 16000 MB. Possible: auto, or at most 16000."
+    check_machine(Settings(gpu_memory_limit_mb=16_000), [large, gpu((7, 5))])
+
+
+def test_a_gpu_that_does_not_tell_its_memory_may_have_any_limit() -> None:
+    check_machine(Settings(gpu_memory_limit_mb=4000), [Gpu(0, "GPU-0", None, 0, None, None, None)])
 
 
 def test_a_limit_of_a_gpu_that_is_not_there_is_refused() -> None:
@@ -53,3 +70,11 @@ def test_more_replicas_than_training_images_are_refused() -> None:
     two = Slot("gpus", gpu_ids=("a", "b"))
     assert "Possible: at most 1 replicas" in refusal(check_images, {}, two, 1)
     check_images(Settings(), two, 2)
+
+
+def test_a_step_that_the_stated_micro_batches_do_not_divide_is_refused() -> None:
+    stated = {"batch_size": 62, "accumulation_steps": 4}
+    assert "batch_size = 60 or 64" in refusal(check_images, stated, Slot("cpu"), 1000)
+    two = Slot("gpus", gpu_ids=("a", "b"))
+    assert "batch_size = 60 or 64" in refusal(check_images, stated, two, 1000)  # each exploration has one
+    check_images(Settings(**stated, gpus_per_trial=2), two, 1000)

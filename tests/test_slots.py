@@ -72,3 +72,8 @@ def test_more_workers_than_cores_get_one_core_each() -> None:
 )
 def test_workers_follow_cores_memory_and_trials(facts: dict[str, Any], workers: int) -> None:
     assert len(plan(**facts)) == workers
+
+
+@pytest.mark.parametrize("facts", [{"count": 4}, {"workers": 4}], ids=["gpus", "cores"])
+def test_slots_share_the_free_memory(facts: dict[str, Any]) -> None:
+    assert [slot.memory_mb for slot in plan(memory_mb=30_002, **facts)] == [7500] * 4

@@ -12,7 +12,7 @@ from mloptimizer.hardware.nvml import Gpu
 from mloptimizer.records import DatasetInfo
 from mloptimizer.settings import Settings
 from mloptimizer.tuning import apply_tuning, tune, why_not
-from mloptimizer.tuning_plans import TuningPlan, find_plan, identify, tuned_settings
+from mloptimizer.tuning_plans import TuningPlan, find_plan, find_tuned, identify, tuned_settings
 from mloptimizer.workspace import Workspace
 from tests.pretended_machine import Pretence, make_gpu
 
@@ -209,3 +209,19 @@ def test_a_tuning_that_fails_leaves_the_search_as_it_is(workspace: Workspace, da
     settings, (decision,) = apply_tuning(workspace, dataset, Settings(autotune="on"), pretence.machine)
     assert settings.xla == "auto"
     assert "could not be trained" in decision.reason
+
+
+def test_a_study_that_was_tuned_keeps_its_values_whatever_was_tuned_since(
+    workspace: Workspace, dataset: DatasetInfo
+) -> None:
+    pretence = Pretence({("xla", "on"): 2.0})
+    apply_tuning(workspace, dataset, Settings(autotune="on"), pretence.machine)
+    settings, (decision,) = apply_tuning(workspace, dataset, Settings(), pretence.machine, {"prefetch_batches": 8})
+    assert (settings.prefetch_batches, settings.xla) == (8, "auto")
+    assert "when it began" in decision.reason
+
+
+def test_values_that_tuning_kept_give_way_to_what_is_stated_now(workspace: Workspace, dataset: DatasetInfo) -> None:
+    kept = {"prefetch_batches": 8, "data_on_device": "on"}
+    settings, _ = apply_tuning(workspace, dataset, Settings(data_on_device="off"), Pretence().machine, kept)
+    assert find_tuned(Settings(data_on_device="off"), settings) == {"prefetch_batches": 8}

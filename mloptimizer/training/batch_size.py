@@ -1,23 +1,29 @@
 """Finds by measuring with how many images per replica a model trains fastest, once per shape of model.
 
-What was found is kept as JSON in the folder that the trials of a study share. A size is noted before it is tried, so
-that one at which the process died is not tried again; one that another process is still trying is measured here too.
+What was found is kept as JSON in the folder that the trials of a study share. One process of a machine measures a shape
+at a time; the others wait and take what it chose. A size is noted before it is tried, so that a later attempt of the
+same trial does not try again where an earlier one died. A measurement that was interrupted in another way, which says
+nothing about that size, is resumed.
 """
 
+import contextlib
 import hashlib
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import tensorflow as tf
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from mloptimizer.errors import MloptimizerError
-from mloptimizer.files import read_json, write_json
+from mloptimizer.files import file_error, read_json, write_json
 from mloptimizer.training.devices import Decide
 
 SMALLEST_BATCH = 16
@@ -29,45 +35,78 @@ Measure = Callable[[int], float]
 """Takes images per replica; returns images per second, or raises where they do not fit."""
 
 
-def choose_batch_size(measure: Measure, largest: int, record: Path | None, decide: Decide) -> int:
+def choose_batch_size(
+    measure: Measure, largest: int, record: Path | None, decide: Decide, trial: tuple[int, int] = (0, 1)
+) -> int:
     """Return the images per replica: a power of two from 16 to `largest`.
 
     Args:
         record: file of what was measured; None: nothing is kept.
+        trial: number and attempt of the trial that asks. A size that is noted as being tried by an earlier attempt of
+            the same trial is taken for one at which that attempt died.
+
+    Raises:
+        UsageError, RunError: the record cannot be written.
     """
-    found = _read(record)
-    if "chosen" in found:
-        size = int(found["chosen"])
-        decide("batch size", str(size), f"measured before: {_describe(found['images_per_second'])}")
-        return size
-    speeds = {int(size): float(speed) for size, speed in found.get("images_per_second", {}).items()}
-    died = 0 if _is_another(int(found.get("pid", 0))) else int(found.get("trying", 0))
-    size = _choose(_measure_all(measure, largest, speeds, died, record))
-    _write(record, {"images_per_second": speeds, "chosen": size})
+    with _alone(record):
+        found = _read(record)
+        if "chosen" in found:
+            size = int(found["chosen"])
+            decide("batch size", str(size), f"measured before: {_describe(found['images_per_second'])}")
+            return size
+        speeds = {int(size): float(speed) for size, speed in found.get("images_per_second", {}).items()}
+        if died := _died_at(found, trial):
+            speeds[died] = 0.0
+        size = _choose(_measure_all(measure, largest, speeds, record, trial))
+        _write(record, {"images_per_second": speeds, "chosen": size})
     reason = f"measured, images per second: {_describe(speeds)}" if any(speeds.values()) else "nothing larger fits"
     decide("batch size", str(size), reason)
     return size
 
 
+@contextlib.contextmanager
+def _alone(record: Path | None) -> Iterator[None]:
+    """Wait until nobody else measures for the record, and keep others waiting meanwhile.
+
+    The system lets the next one in when the process ends, however it ends. Where files cannot be locked, nobody waits.
+    """
+    if record is None or fcntl is None:
+        yield
+        return
+    lock = record.with_suffix(".lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    except OSError as error:
+        raise file_error(lock, error) from error
+    with file:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _died_at(found: Mapping[str, Any], trial: tuple[int, int]) -> int:
+    """Return the size that an earlier attempt of the trial noted and did not get beyond; 0: none."""
+    number, attempt = trial
+    earlier = found.get("trial") == number and int(found.get("attempt", attempt)) < attempt
+    return int(found.get("trying", 0)) if earlier else 0
+
+
 def _measure_all(
-    measure: Measure, largest: int, speeds: dict[int, float], died: int, record: Path | None
+    measure: Measure, largest: int, speeds: dict[int, float], record: Path | None, trial: tuple[int, int]
 ) -> Mapping[int, float]:
     """Measure growing sizes into `speeds`, with 0 for one that does not fit."""
     size, slower = SMALLEST_BATCH, 0
     while size <= max(largest, SMALLEST_BATCH) and slower < SLOWER_IN_A_ROW:
         if size not in speeds:
-            _write(record, {"images_per_second": speeds, "trying": size, "pid": os.getpid()})
-            speeds[size] = 0.0 if size == died else _measure(measure, size)
+            noted = {"trying": size, "trial": trial[0], "attempt": trial[1]}
+            _write(record, {"images_per_second": speeds, **noted})
+            speeds[size] = _measure(measure, size)
         if not speeds[size]:
             break
         slower = slower + 1 if speeds[size] < max(speeds.values()) else 0
         size *= 2
     return speeds
-
-
-def _is_another(pid: int) -> bool:
-    """Whether it is another process, which lives."""
-    return pid != os.getpid() and pid > 0 and psutil.pid_exists(pid)
 
 
 def _measure(measure: Measure, size: int) -> float:

@@ -29,17 +29,17 @@ def choose_xla(settings: Settings, devices: Devices, steps: int, decide: Decide)
     return pays
 
 
-def can_compile(network: Any, devices: Devices, setting: str, decide: Decide) -> bool:
+def can_compile(network: Any, devices: Devices, insists: bool, decide: Decide) -> bool:
     """Return whether XLA can compile the network on each replica.
 
     Raises:
-        SpaceError: it cannot, and the setting insists.
+        SpaceError: it cannot, and the person insists.
     """
-    synchronized = [layer.name for layer in network.layers if _talks_between_replicas(layer)]
+    synchronized = [layer.name for layer in network._flatten_layers() if _talks_between_replicas(layer)]
     if devices.replicas == 1 or not synchronized:
         return True
     reason = f"layer '{synchronized[0]}' normalises over all replicas, which cannot be compiled on each"
-    if setting == "on":
+    if insists:
         raise SpaceError(f"xla = on: {reason}. Possible: xla = auto, or BatchNormalization(synchronized=False).")
     decide("XLA", "off", reason)
     return False

@@ -60,7 +60,8 @@ def configure_devices(
     if gpus:
         memory_mb = slot.gpu_memory_mb if gpu_memory_limit_mb == "auto" else gpu_memory_limit_mb
         return replace(_on_gpus(gpus, threads, decide), memory_mb=memory_mb)
-    return replace(_on_cpu(cpu_replicas, threads, decide), memory_mb=available_memory_mb() // cpu_replicas)
+    memory_mb = slot.memory_mb or available_memory_mb()
+    return replace(_on_cpu(cpu_replicas, threads, decide), memory_mb=memory_mb // cpu_replicas)
 
 
 def count_gpus() -> int:

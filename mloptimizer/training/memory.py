@@ -33,7 +33,7 @@ _FLOAT32 = 4  # bytes
 class Estimate:
     """The memory of one replica, MB."""
 
-    weights_mb: float  # what lasts: weights, the best ones so far, optimizer state, moving average
+    weights_mb: float  # what lasts: weights, optimizer state, moving average, and on a CPU the copies kept of them
     activations_mb: float  # of a micro-batch, at their peak, with the gradients
     update_mb: float  # what the update of the weights works with, when the activations are gone
 
@@ -48,23 +48,25 @@ class Estimate:
 
 
 def estimate_memory(
-    network: Any, micro_batch: int, precision: str, optimizer_states: int, ema: bool, remat: bool
+    network: Any, micro_batch: int, precision: str, optimizer_vectors: int, remat: bool, on_host: bool
 ) -> Estimate:
     """Return the estimated memory of training the network.
 
     Args:
         micro_batch: images per replica and pass.
         precision: the Keras dtype policy that the network was built under; halves keep a second copy of the weights.
-        optimizer_states: vectors of the size of the weights that the optimizer remembers.
-        ema: it keeps a moving average of the weights.
+        optimizer_vectors: of the size of the weights, that the optimizer remembers: its states and a moving average.
         remat: activations are computed again in the backward pass.
+        on_host: the replica trains in the main memory, where the best weights and the last good state (weights and
+            optimizer vectors) are kept too. A GPU holds neither.
     """
-    trainable = _bytes(network.trainable_weights)
-    lasting = 2 * _bytes(network.weights) + (optimizer_states + ema) * trainable
+    trainable, weights = _bytes(network.trainable_weights), _bytes(network.weights)
+    state = weights + optimizer_vectors * trainable
+    lasting = 2 * state + weights if on_host else state
     gradients = 2 * trainable  # each weight's, and all as one vector
     halves = 0 if precision == "float32" else trainable // 2
     activations = micro_batch * _bytes_per_image(network, remat)
-    update = (optimizer_states + 3) * trainable  # gradient, clipped gradient, change and new states
+    update = (optimizer_vectors + 3) * trainable  # gradient, clipped gradient, change and new vectors
     return Estimate(lasting / MB, (activations + gradients + halves) / MB, update / MB)
 
 
@@ -110,10 +112,8 @@ def plan_memory(
         estimate: takes images per micro-batch, and whether activations are computed again.
         memory_mb: what a replica may take; 0: unknown, so that nothing is changed.
     """
-    remats = {"auto": [False, True], "on": [True], "off": [False]}[settings.remat]
-    if settings.remat == "on" and not can_rematerialise(network):
-        decide("remat", "off", "the network's whole graph nowhere passes through one tensor")
-        remats = [False]
+    as_set = settings.remat == "auto" and estimate(batch.micro_batch, False).fits(memory_mb)
+    remats = [False] if as_set else _possible_remats(network, settings.remat, decide)
     batches = [batch]
     while settings.accumulation_steps == "auto":
         parts = fewer_at_once(batches[-1], settings.min_micro_batch)
@@ -131,6 +131,19 @@ def plan_memory(
     chosen = min(tried, key=lambda plan: plan.estimate.total_mb)  # where one fits, none before it did
     decide("memory", _describe(chosen), _reason(tried[0], chosen, memory_mb))
     return chosen
+
+
+def _possible_remats(network: Any, setting: str, decide: Decide) -> list[bool]:
+    """Return whether activations may be computed again, in the order to try; where it would save nothing, say so."""
+    if setting == "off":
+        return [False]
+    if can_rematerialise(network):
+        return [True] if setting == "on" else [False, True]
+    reason = "no segment of the network can run twice: each draws without a seed, adds a loss or talks to replicas"
+    if not cut_graph(network)[1]:
+        reason = "the network's whole graph nowhere passes through one tensor"
+    decide("remat", "off", reason)
+    return [False]
 
 
 def _describe(plan: MemoryPlan) -> str:

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from mloptimizer.training.optimizers import flatten_gradients
-from mloptimizer.training.remat import rematerialised
+from mloptimizer.training.remat import Rematerialised, rematerialised
 from mloptimizer.training.stability import StepGuard
 
 _STEP_DONE = {"steps": 1}  # a step of Keras must return something
@@ -72,6 +72,11 @@ class TrainableModel(keras.Model):
         self._forward = rematerialised(network) if self.options.remat else self._call_in_training
         self._gradient = _compiled(self._sum_micro_batches) if self.options.xla and replicas > 1 else None
 
+    @property
+    def recomputed(self) -> int:
+        """How many segments of the network are computed again in the backward pass."""
+        return self._forward.recomputed if isinstance(self._forward, Rematerialised) else 0
+
     def _call_in_training(self, images: Any) -> Any:
         return self(images, training=True)
 
@@ -79,6 +84,8 @@ class TrainableModel(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Train on one element of the pipeline; the figures are in `figures` and `guard`."""
+        statistics = [weight.value for weight in self.non_trainable_weights if weight.dtype.startswith("float")]
+        before = [tf.identity(value) for value in statistics]
         gradient, sums = (self._gradient or self._sum_micro_batches)(data)
         replica = tf.distribute.get_replica_context()
         if replica.num_replicas_in_sync > 1:
@@ -86,16 +93,21 @@ class TrainableModel(keras.Model):
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
         # The loss comes last: where it is not finite on any replica, neither is the sum, and all skip the step.
         finite = self.guard.judge(gradient, self.optimizer.dynamic_scale if scaled else 1.0)
+
+        def apply() -> None:
+            if not scaled:
+                self.optimizer.apply([gradient[:-1]])
+
+        def restore() -> None:  # the forward pass has already put what is not finite into the normalisations
+            for value, old in zip(statistics, before, strict=True):
+                value.assign(old)
+
         if scaled:
             # It skips what is not finite by itself, and lowers the loss scale; it does not know the loss.
             self.optimizer.apply([tf.where(finite, gradient[:-1], float("nan"))])
-        else:
-            tf.cond(finite, lambda: self._apply(gradient[:-1]), lambda: None)
+        tf.cond(finite, apply, restore)
         self._count_sums(sums, finite)
         return dict(_STEP_DONE)
-
-    def _apply(self, gradient: Any) -> None:
-        self.optimizer.apply([gradient])
 
     def _sum_micro_batches(self, data: Any) -> tuple[Any, Any]:
         """Return this replica's share of the gradient with the loss behind it, and the sums of its figures."""
@@ -151,7 +163,8 @@ class TrainableModel(keras.Model):
         """Return the weighted sums of loss, hits and hits among the best k, and the weight, as one vector."""
         # top_k breaks ties by position; comparing values instead would call a network with constant outputs right.
         best = tf.math.top_k(logits, k=self.objectives.top_k).indices
-        hits = tf.cast(best == labels[:, tf.newaxis], tf.float32)
+        # As int64: a GPU leaves the comparison of int32 to the host.
+        hits = tf.cast(tf.cast(best, tf.int64) == tf.cast(labels, tf.int64)[:, tf.newaxis], tf.float32)
         rows = tf.stack([losses, hits[:, 0], tf.reduce_max(hits, axis=1), tf.ones_like(losses)])
         return tf.reduce_sum(rows if weights is None else rows * weights, axis=1)
 
@@ -161,14 +174,14 @@ class TrainableModel(keras.Model):
         for mean, total in zip(
             (self.loss_mean, self.accuracy_mean, self.top_k_mean), tf.unstack(sums[:3]), strict=True
         ):
-            mean.update_state(tf.where(weight > 0, total / sums[3], 0.0), sample_weight=weight)
+            mean.update_state(tf.where(weight > 0, tf.math.divide_no_nan(total, sums[3]), 0.0), sample_weight=weight)
 
     # Loops over steps
 
     def make_train_function(self, force: bool = False) -> Any:
         """Make the function that Keras's loop calls: `per_execution` steps, fewer at the end of an epoch.
 
-        It returns no logs: reading them would wait for the GPU every step.
+        It returns no logs: Keras would fetch them from the GPU every step.
         """
         if self.train_function is None or force:
             one_replica = self.distribute_strategy.num_replicas_in_sync == 1

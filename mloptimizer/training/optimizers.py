@@ -113,12 +113,8 @@ class FlatOptimizer(keras.optimizers.Optimizer):
             self._update_average(step)
         self.iterations.value.assign_add(1)
 
-    def set_rate_factor(self, value: float) -> None:
-        """Multiply the schedule's learning rates by the value from now on; not for use within a step."""
-        self.rate_factor.value.assign(value)
-
     def multiply_rate(self, factor: float) -> None:
-        """Multiply the rate factor by this one; not for use within a step."""
+        """Multiply the schedule's learning rates by this factor too from now on; not for use within a step."""
         self.rate_factor.value.assign(tf.convert_to_tensor(self.rate_factor.value) * factor)
 
     def current_rate(self) -> float:

@@ -22,6 +22,7 @@ from mloptimizer.records import DatasetInfo
 from mloptimizer.training.augmentation import Augmentation, augment, draw, mix
 from mloptimizer.training.devices import Decide, Devices
 from mloptimizer.training.failures import DataError
+from mloptimizer.training.memory import FITTING_SHARE
 from mloptimizer.training.schedule import Steps
 
 EVALUATION_BATCHES = 4  # an evaluation batch holds so many training batches: it keeps no activations
@@ -190,13 +191,23 @@ def _next(batch: Any) -> Any:
 # --- images on the device
 
 
-def choose_on_device(setting: Literal["auto", "on", "off"], images: Images, devices: Devices, decide: Decide) -> bool:
-    """Return whether the images live on the device: where asked for, and on GPUs with four times the memory."""
+def choose_on_device(
+    setting: Literal["auto", "on", "off"], images: Images, devices: Devices, training_mb: float, decide: Decide
+) -> bool:
+    """Return whether the images live on the device: where asked for, and on GPUs that have room for them.
+
+    That is four times their size, and enough beside the training.
+
+    Args:
+        training_mb: estimated memory of the training on one device.
+    """
     if setting != "auto":
         decide("images on the device", setting, "set by the person")
         return setting == "on"
-    fits = devices.kind == "GPU" and images.size_mb <= LARGEST_SHARE * devices.memory_mb
-    reason = f"they are {images.size_mb:.1f} MB, and each GPU has {devices.memory_mb} MB"
+    room_mb = min(LARGEST_SHARE * devices.memory_mb, FITTING_SHARE * devices.memory_mb - training_mb)
+    fits = devices.kind == "GPU" and images.size_mb <= room_mb
+    reason = f"they are {images.size_mb:.1f} MB; each GPU has {devices.memory_mb} MB, the training takes "
+    reason += f"an estimated {training_mb:,.0f} MB"
     decide("images on the device", "on" if fits else "off", reason if devices.kind == "GPU" else "there is no GPU")
     return fits
 

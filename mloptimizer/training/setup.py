@@ -1,5 +1,6 @@
 """Prepares a training: devices, number format, division of a step, and the batches, as settings and machine allow."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -8,11 +9,13 @@ import keras
 import tensorflow as tf
 
 from mloptimizer.batches import BatchPlan, largest_automatic_batch, plan_batch
-from mloptimizer.records import Slot, TrialPlan
+from mloptimizer.records import FailureKind, Slot, TrialPlan
+from mloptimizer.settings import Settings
 from mloptimizer.training.augmentation import choose_augmentation
 from mloptimizer.training.batch_size import SMALLEST_BATCH, choose_batch_size, identify_model, measure_speed
 from mloptimizer.training.compilation import can_compile, choose_xla
 from mloptimizer.training.devices import Decide, Devices, configure_devices
+from mloptimizer.training.failures import describe_failure
 from mloptimizer.training.memory import Estimate, MemoryPlan, estimate_memory, plan_memory
 from mloptimizer.training.model import Objectives, StepOptions, TrainableModel
 from mloptimizer.training.network import build_network, load_weights
@@ -26,10 +29,13 @@ from mloptimizer.training.pipeline import (
     load_images,
     training_batches,
 )
-from mloptimizer.training.precision import Precision, choose_precision, precision_policy
+from mloptimizer.training.precision import FLOAT32, Precision, choose_precision, precision_policy
 from mloptimizer.training.schedule import Steps, plan_learning_rate, plan_steps
 
 STEPS_PER_EXECUTION_ON_GPUS = 8  # launching a small step from Python takes a GPU as long as computing it
+
+Divided = Callable[[BatchPlan, float], None]
+"""Takes how a step is divided, and the estimated memory of a replica, MB."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,6 @@ class Setup:
     batch: BatchPlan
     steps: Steps
     options: StepOptions
-    memory_mb: float = 0.0  # estimated peak of a replica
 
 
 @dataclass(frozen=True)
@@ -54,20 +59,28 @@ class Prepared:
     validation: Evaluation
 
 
-def set_up(plan: TrialPlan, slot: Slot, decide: Decide) -> Prepared:
+def set_up(plan: TrialPlan, slot: Slot, decide: Decide, divided: Divided = lambda *_: None) -> Prepared:
     """Choose how the plan is trained on the slot, and prepare that.
+
+    Args:
+        divided: is told how a step is divided, as soon as that is known.
 
     Raises:
         SpaceError, DataError, UsageError, RunError: it cannot be trained.
     """
     settings = plan.settings
-    devices, precision = choose_devices(plan, slot, decide)
+    devices = choose_devices(plan, slot, decide)
+    precision = _choose_precision(settings, devices, decide)
     network = make_network(plan, devices, precision)
-    batch, memory = _divide_step(plan, network, devices, precision, decide)
+    insists = settings.xla == "on" and "xla" not in plan.tuned
+    compilable = settings.xla != "off" and can_compile(network, devices, insists, decide)
+    compiled = compilable and settings.xla == "on"
+    batch, memory = _divide_step(plan, network, (devices, precision), compiled, decide)
+    divided(batch, memory.estimate.total_mb)
     steps = plan_steps(plan, batch, decide)
-    xla = choose_xla(settings, devices, steps.total, decide) and can_compile(network, devices, settings.xla, decide)
+    xla = choose_xla(settings, devices, steps.total, decide) and compilable
     images = load_images(plan.dataset, "train", decide, settings.data_cache)
-    on_device = choose_on_device(settings.data_on_device, images, devices, decide)
+    on_device = choose_on_device(settings.data_on_device, images, devices, memory.estimate.total_mb, decide)
     training = training_batches(
         images,
         steps,
@@ -88,62 +101,73 @@ def set_up(plan: TrialPlan, slot: Slot, decide: Decide) -> Prepared:
     )
     validation = load_images(plan.dataset, "validation", decide, settings.data_cache)
     evaluation = evaluation_batches(validation, batch.micro_batch * devices.replicas, devices)
-    setup = Setup(devices, precision, batch, steps, options, memory.estimate.total_mb)
+    setup = Setup(devices, precision, batch, steps, options)
     return Prepared(setup, network, training, evaluation)
 
 
 def _divide_step(
-    plan: TrialPlan, network: Any, devices: Devices, precision: Precision, decide: Decide
+    plan: TrialPlan, network: Any, means: tuple[Devices, Precision], xla: bool, decide: Decide
 ) -> tuple[BatchPlan, MemoryPlan]:
     """Return how many images a step and its parts have, and how the parts are computed so that they fit."""
-    settings = plan.settings
-    images, replicas = plan.dataset.train_size, devices.replicas
-    batch = plan_batch(settings, images, replicas, plan.accumulation_steps)
-    states = choose_rule(plan.params).states
+    settings, images = plan.settings, plan.dataset.train_size
+    devices, precision = means
+    batch = plan_batch(settings, images, devices.replicas, plan.accumulation_steps)
+    vectors = choose_rule(plan.params).states + bool(settings.ema_momentum)
 
     def estimate(micro_batch: int, remat: bool) -> Estimate:
-        return estimate_memory(network, micro_batch, precision.policy, states, bool(settings.ema_momentum), remat)
+        return estimate_memory(network, micro_batch, precision.policy, vectors, remat, devices.kind == "CPU")
 
     if settings.batch_size == "auto":
-        largest = largest_automatic_batch(images, replicas)
+        largest = largest_automatic_batch(images, devices.replicas)
         while largest > SMALLEST_BATCH and not estimate(largest, settings.remat == "on").fits(devices.memory_mb):
             largest //= 2
-        per_replica = _find_batch(plan, network, devices, precision, largest, decide)
-        batch = plan_batch(settings, images, replicas, plan.accumulation_steps, per_replica)
+        options = StepOptions(remat=settings.remat == "on", xla=xla, deterministic=settings.deterministic)
+        throwaway = Setup(devices, precision, batch, Steps(batch.global_batch, 1, 1000, 1.0), options)
+        per_replica = _find_batch(plan, network, throwaway, largest, decide)
+        batch = plan_batch(settings, images, devices.replicas, plan.accumulation_steps, per_replica)
     memory = plan_memory(network, batch, settings, estimate, devices.memory_mb, decide)
     return replace(batch, accumulation_steps=memory.accumulation_steps), memory
 
 
-def _find_batch(
-    plan: TrialPlan, network: Any, devices: Devices, precision: Precision, largest: int, decide: Decide
-) -> int:
+def _find_batch(plan: TrialPlan, network: Any, throwaway: Setup, largest: int, decide: Decide) -> int:
     """Return the images per replica that train fastest, measured on a throw-away model of the same shape."""
-    settings = plan.settings
-    name = identify_model(network, precision.name, settings.xla, settings.remat, devices.kind, devices.replicas)
+    devices, precision, options = throwaway.devices, throwaway.precision, throwaway.options
+    name = identify_model(network, precision.name, options.xla, options.remat, devices.kind, devices.replicas)
     record = Path(plan.cache_directory) / "batches" / f"{name}.json" if plan.cache_directory else None
-    options = StepOptions(remat=settings.remat == "on", xla=settings.xla == "on")
-    batch = plan_batch(settings, plan.dataset.train_size, devices.replicas)
-    throwaway = Setup(devices, precision, batch, Steps(batch.global_batch, 1, 1000, 1.0), options)
     models: list[TrainableModel] = []
 
+    def make(xla: bool) -> TrainableModel:
+        return make_model(plan, make_network(plan, devices, precision), throwaway, xla, lambda *_: None)
+
     def measure(size: int) -> float:
-        if not models:
-            again = make_network(plan, devices, precision)
-            models.append(make_model(plan, again, throwaway, options.xla, lambda *_: None))
-        return measure_speed(models[0], (size * devices.replicas, *plan.dataset.input_shape), plan.dataset.classes)
+        models[:] = models or [make(options.xla)]
+        shape, classes = (size * devices.replicas, *plan.dataset.input_shape), plan.dataset.classes
+        try:
+            return measure_speed(models[0], shape, classes)
+        except tf.errors.OpError as error:
+            if not models[0].options.xla or describe_failure(error).kind is not FailureKind.ERROR:
+                raise
+            models[:] = [make(False)]  # it cannot be compiled, as the training itself will find and say
+            return measure_speed(models[0], shape, classes)
 
-    return choose_batch_size(measure, largest, record, decide)
+    return choose_batch_size(measure, largest, record, decide, (plan.number, plan.attempt))
 
 
-def choose_devices(plan: TrialPlan, slot: Slot, decide: Decide) -> tuple[Devices, Precision]:
-    """Return the slot's devices, configured as the settings say, and the number format for them."""
+def choose_devices(plan: TrialPlan, slot: Slot, decide: Decide) -> Devices:
+    """Return the slot's devices, configured as the settings say."""
     settings = plan.settings
     if settings.deterministic:
         keras.utils.set_random_seed(plan.seed)  # without seeds, TensorFlow refuses random operations
         tf.config.experimental.enable_op_determinism()
         decide("determinism", "on", "set by the person; XLA stays off")
-    devices = configure_devices(slot, settings.cpu_replicas, decide, settings.gpu_memory_limit_mb)
-    return devices, choose_precision(settings.precision, devices, decide)
+    return configure_devices(slot, settings.cpu_replicas, decide, settings.gpu_memory_limit_mb)
+
+
+def _choose_precision(settings: Settings, devices: Devices, decide: Decide) -> Precision:
+    if settings.check_numerics and settings.precision in ("auto", "mixed_float16"):
+        decide("precision", "float32", "check_numerics is on, and the loss scale of float16 lives on overflows")
+        return FLOAT32
+    return choose_precision(settings.precision, devices, decide)
 
 
 def make_network(plan: TrialPlan, devices: Devices, precision: Precision) -> Any:
@@ -158,9 +182,18 @@ def make_network(plan: TrialPlan, devices: Devices, precision: Precision) -> Any
 
 def make_model(plan: TrialPlan, network: Any, setup: Setup, xla: bool, decide: Decide) -> TrainableModel:
     """Return the compiled model that trains the network as the setup says, compiled by XLA or not."""
-    options = replace(setup.options, xla=xla)
+    options, settings = replace(setup.options, xla=xla), plan.settings
     with precision_policy(setup.precision), setup.devices.scope():
         model = TrainableModel(network, choose_objectives(plan, decide), options)
+        if options.remat:
+            decide(
+                "remat", f"{model.recomputed} segments", "setting, or for want of memory; the others cannot run twice"
+            )
+        decide(
+            "clipping", settings.clipping, f"clip_threshold {settings.clip_threshold}, after the sum over the replicas"
+        )
+        if settings.ema_momentum:
+            decide("moving average", f"momentum {settings.ema_momentum:g}", "it is validated and kept")
         rate = plan_learning_rate(plan.params, plan, setup.steps)
         scaled = setup.precision.scales_loss
         optimizer = make_optimizer(plan.params, rate, model.trainable_variables, plan.settings, scale_loss=scaled)
@@ -178,6 +211,7 @@ def choose_objectives(plan: TrialPlan, decide: Decide) -> Objectives:
 
 def _steps_per_execution(setting: int | Literal["auto"], devices: Devices, decide: Decide) -> int:
     if setting != "auto":
+        decide("steps per execution", str(setting), "set by the person, or measured by tune")
         return setting
     count = STEPS_PER_EXECUTION_ON_GPUS if devices.kind == "GPU" else 1
     reason = "launching a step costs a GPU time" if devices.kind == "GPU" else "on a CPU a call costs little"

@@ -21,6 +21,7 @@ from mloptimizer.training.optimizers import flat_optimizer
 
 SECONDS_BETWEEN_CHECKS = 1.0  # reading a figure waits for the GPU, so it is not done every step
 RECENT_NORMS = 5
+IMAGES_AT_ONCE = 8  # when looking for the bad layer, which keeps the outputs of all
 _IN_A_ROW, _SKIPPED, _STEPS, _FIRST_BAD, _NORM_SUM, _NORMS = range(6)
 
 
@@ -176,16 +177,34 @@ class GoBack(keras.callbacks.Callback):
 
 
 def find_bad_layer(network: Any, images: Any) -> str:
-    """Say in words which operation of the network is the first whose output on these images is not finite."""
-    if not bool(tf.reduce_all(tf.math.is_finite(images))):
+    """Say in words where, on these images, the network's figures stop being finite."""
+    for weight in network.weights:
+        if weight.dtype.startswith("float") and not _is_finite(weight.value):
+            return f"the weights '{weight.path}' are not finite"
+    try:
+        for first in range(0, int(images.shape[0]), IMAGES_AT_ONCE):
+            found = _find_bad_output(network, images[first : first + IMAGES_AT_ONCE])
+            if found:
+                return found
+    except (tf.errors.OpError, MemoryError, TypeError, ValueError) as error:  # a layer may need a graph, or more room
+        return f"where could not be found out ({type(error).__name__})"
+    return "every layer's output is finite: the loss or the gradient is not"
+
+
+def _find_bad_output(network: Any, images: Any) -> str:
+    if not _is_finite(images):
         return "the images themselves are not finite"
     named = [(operation, output) for operation in network.operations for output in _output_of(operation)]
     outputs = keras.Model(network.inputs, [output for _, output in named])(images, training=True)
     for (operation, _), output in zip(named, _as_list(outputs), strict=True):
-        if output.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(output))):
+        if output.dtype.is_floating and not _is_finite(output):
             kind = type(operation).__name__
             return f"the first output that is not finite is that of '{operation.name}' ({kind})"
-    return "every layer's output is finite: the loss or the gradient is not"
+    return ""
+
+
+def _is_finite(values: Any) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(values))))
 
 
 def _output_of(operation: Any) -> Sequence[Any]:

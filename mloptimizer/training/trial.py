@@ -19,6 +19,7 @@ from mloptimizer.batches import BatchPlan, plan_batch
 from mloptimizer.engines.base import Emit, ShouldStop
 from mloptimizer.records import (
     Decision,
+    Division,
     EpochRecord,
     FailureKind,
     Objective,
@@ -37,14 +38,13 @@ from mloptimizer.training.callbacks import (
     StepProfile,
     StopOrder,
 )
-from mloptimizer.training.devices import configure_devices
 from mloptimizer.training.failures import NonFiniteError, TrialStopped, describe_failure
-from mloptimizer.training.model import TrainableModel
+from mloptimizer.training.model import StepOptions, TrainableModel
 from mloptimizer.training.network import save_weights
 from mloptimizer.training.pipeline import Evaluation, evaluation_batches, load_images
 from mloptimizer.training.precision import FLOAT32, precision_policy
 from mloptimizer.training.schedule import plan_plateau
-from mloptimizer.training.setup import Prepared, choose_objectives, make_model, make_network, set_up
+from mloptimizer.training.setup import Prepared, choose_devices, choose_objectives, make_model, make_network, set_up
 from mloptimizer.training.stability import GoBack, checked_numerics, find_bad_layer
 
 PROFILE_FOLDER = "profile"  # in the trial's folder, for TensorBoard
@@ -66,6 +66,10 @@ class _Run:
 
     def decide(self, topic: str, choice: str, reason: str) -> None:
         self.emit(Decision(self.plan.number, topic, choice, reason))
+
+    def divide(self, batch: BatchPlan, memory_mb: float) -> None:
+        self.batch, self.memory_mb = batch, memory_mb
+        self.emit(Division(self.plan.number, batch.micro_batch, batch.accumulation_steps, memory_mb))
 
     def record_epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
         self.epochs_done = epoch
@@ -112,9 +116,8 @@ def _train(run: _Run, slot: Slot) -> TrialResult:
     settings = run.plan.settings
     with checked_numerics(settings.check_numerics):
         with run.part("setup"):
-            prepared = set_up(run.plan, slot, run.decide)
+            prepared = set_up(run.plan, slot, run.decide, run.divide)
             setup = prepared.setup
-            run.batch, run.memory_mb = setup.batch, setup.memory_mb
         try:
             best = _fit(run, prepared, setup.options.xla)
         except tf.errors.OpError as error:
@@ -162,8 +165,7 @@ def _callbacks(run: _Run, prepared: Prepared, figures: EpochFigures) -> list[ker
     plan, settings = run.plan, run.plan.settings
 
     def find_layer(step: int) -> str:
-        images, _ = prepared.training.batch(step)
-        return find_bad_layer(prepared.network, images[: prepared.setup.batch.micro_batch])
+        return find_bad_layer(prepared.network, prepared.training.batch(step)[0])
 
     callbacks = [
         GoBack(settings.nan_patience, settings.nan_retries, find_layer, run.decide),
@@ -192,7 +194,7 @@ def _test(run: _Run, slot: Slot) -> TrialResult:
     """Read the test set once, with the initial weights in float32, as the model is exported."""
     plan = run.plan
     with run.part("setup"):
-        devices = configure_devices(slot, plan.settings.cpu_replicas, run.decide, plan.settings.gpu_memory_limit_mb)
+        devices = choose_devices(plan, slot, run.decide)
         run.decide("precision", "float32", "the model is tested as it is exported")
         batch = plan_batch(plan.settings, plan.dataset.train_size, devices.replicas, plan.accumulation_steps)
         images = load_images(plan.dataset, "test", run.decide, plan.settings.data_cache)
@@ -200,7 +202,8 @@ def _test(run: _Run, slot: Slot) -> TrialResult:
     with run.part("build"):
         network = make_network(plan, devices, FLOAT32)
         with precision_policy(FLOAT32), devices.scope():
-            model = TrainableModel(network, choose_objectives(plan, run.decide))
+            options = StepOptions(deterministic=plan.settings.deterministic)
+            model = TrainableModel(network, choose_objectives(plan, run.decide), options)
             model.compile(None)
     with run.part("fit"):
         model.evaluate(test.batches, steps=test.steps, verbose=0, callbacks=[StopOrder(run.should_stop)])

@@ -1,8 +1,8 @@
 """The number of images per replica that trains fastest."""
 
-import json
-import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -63,30 +63,61 @@ def test_a_shape_is_measured_once(tmp_path: Path) -> None:
     assert tried == [16, 32]
 
 
-def test_a_size_at_which_the_process_died_is_not_tried_again(tmp_path: Path) -> None:
-    record = tmp_path / "shape.json"
+def stopping_at(last: int, tried: list[int] | None = None) -> Callable[[int], float]:
+    """Returns a measurement that grows with the size, and is interrupted at this one."""
 
-    def die(size: int) -> float:
-        if size == 64:
+    def measure(size: int) -> float:
+        if tried is not None:
+            tried.append(size)
+        if size == last:
             raise KeyboardInterrupt
         return float(size)
 
-    with pytest.raises(KeyboardInterrupt):
-        choose_batch_size(die, 256, record, silent)
-    assert json.loads(record.read_text())["trying"] == 64
-    tried: list[int] = []
-    assert choose_batch_size(playing({64: 64.0}, tried), 256, record, silent) == 32
-    assert tried == []
+    return measure
 
 
-@pytest.mark.parametrize(("who", "alive"), [(os.getppid(), True), (2**22 + 1, False)])
-def test_a_size_that_another_process_is_trying_is_measured_too_while_that_one_lives(
-    tmp_path: Path, who: int, alive: bool
+@pytest.mark.parametrize(
+    ("asking", "chosen", "tried_again"),
+    [
+        ((7, 2), 32, []),  # the next attempt: the first one died
+        ((7, 1), 128, [64, 128]),  # the same attempt, when the study is continued
+        ((8, 1), 128, [64, 128]),
+        ((8, 2), 128, [64, 128]),
+    ],
+)
+def test_only_a_size_at_which_an_earlier_attempt_of_the_trial_died_is_not_tried_again(
+    tmp_path: Path, asking: tuple[int, int], chosen: int, tried_again: list[int]
 ) -> None:
+    record, tried = tmp_path / "shape.json", []
+    with pytest.raises(KeyboardInterrupt):
+        choose_batch_size(stopping_at(64), 128, record, silent, (7, 1))
+    assert choose_batch_size(stopping_at(0, tried), 128, record, silent, asking) == chosen
+    assert tried == tried_again
+
+
+def test_an_interruption_at_the_smallest_size_does_not_settle_for_it(tmp_path: Path) -> None:
     record = tmp_path / "shape.json"
-    record.write_text(json.dumps({"images_per_second": {"16": 16.0}, "trying": 32, "pid": who}))
-    size = choose_batch_size(playing({32: 32.0, 64: 64.0}), 64, record, silent)
-    assert size == (64 if alive else 16)
+    with pytest.raises(KeyboardInterrupt):
+        choose_batch_size(stopping_at(16), 64, record, silent, (0, 1))
+    assert choose_batch_size(playing({16: 1, 32: 2, 64: 4}), 64, record, silent, (1, 1)) == 64
+
+
+def test_who_comes_while_another_measures_waits_and_takes_what_was_chosen(tmp_path: Path) -> None:
+    record, begun, go_on, tried = tmp_path / "shape.json", threading.Event(), threading.Event(), []
+
+    def slow(size: int) -> float:
+        begun.set()
+        assert go_on.wait(60)
+        return float(size)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(choose_batch_size, slow, 32, record, silent, (0, 1))
+        assert begun.wait(60)
+        second = pool.submit(choose_batch_size, playing({16: 1.0}, tried), 32, record, silent, (1, 1))
+        assert not wait([second], 0.2).done
+        go_on.set()
+        assert first.result(60) == second.result(60) == 32
+    assert tried == []
 
 
 def test_a_damaged_record_is_measured_again(tmp_path: Path) -> None:

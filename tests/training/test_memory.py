@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import json
+import os
 import subprocess
 import sys
 import weakref
@@ -12,6 +13,7 @@ from typing import Any
 import keras
 import psutil
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from mloptimizer.batches import BatchPlan
@@ -28,7 +30,7 @@ def network(normalize: Callable[[], Any] = layers.LayerNormalization) -> Any:
 
 
 def estimate(model: Any, micro_batch: int = 8, **changes: Any) -> Estimate:
-    facts = {"precision": "float32", "optimizer_states": 1, "ema": False, "remat": False}
+    facts = {"precision": "float32", "optimizer_vectors": 1, "remat": False, "on_host": False}
     return estimate_memory(model, micro_batch, **{**facts, **changes})
 
 
@@ -40,6 +42,7 @@ import os
 from pathlib import Path
 import keras, tensorflow as tf
 from keras import layers
+tf.config.threading.set_inter_op_parallelism_threads(1)  # the estimate's assumption
 from mloptimizer.training.memory import estimate_memory
 from mloptimizer.training.remat import rematerialised
 
@@ -80,10 +83,11 @@ def measure(network, batch, remat):
     run(tf.ones((1, 32, 32, 3)))
     images = tf.ones((batch, 32, 32, 3))
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = status("VmRSS")
+    before, files = status("VmRSS"), status("RssFile")
     run(images)
-    estimate = estimate_memory(network, batch, "float32", 0, False, remat)
-    return status("VmHWM") - before, estimate.activations_mb
+    # What the system took back of the libraries' code meanwhile, as it does when others need memory, is no less used
+    measured = status("VmHWM") - before + max(files - status("RssFile"), 0)
+    return measured, estimate_memory(network, batch, "float32", 0, remat, False).activations_mb
 
 for make, remat in ((convolutions, False), (convolutions, True), (attention, False)):
     if not os.fork():  # TensorFlow keeps what it once had: each is measured in a process of its own
@@ -95,7 +99,10 @@ for make, remat in ((convolutions, False), (convolutions, True), (attention, Fal
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 def test_the_estimate_is_within_a_factor_of_one_and_a_half_of_the_real_peak() -> None:
-    done = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, check=False, timeout=300)
+    exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
+    done = subprocess.run(
+        [sys.executable, "-c", PEAKS], capture_output=True, text=True, check=False, timeout=300, env=exact
+    )
     pairs = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(pairs) == 3, done.stderr
     for measured, estimated in pairs:
@@ -111,12 +118,17 @@ def test_activations_grow_with_the_micro_batch_and_weights_do_not() -> None:
     assert large.weights_mb == small.weights_mb
 
 
-def test_optimizer_states_and_the_moving_average_are_a_copy_of_the_weights_each() -> None:
+def test_what_the_optimizer_remembers_is_a_copy_of_the_weights_for_each_vector() -> None:
     model = network()
     copy = model.count_params() * 4 / MB
-    plain = estimate(model).weights_mb
-    assert estimate(model, optimizer_states=3).weights_mb == pytest.approx(plain + 2 * copy)
-    assert estimate(model, ema=True).weights_mb == pytest.approx(plain + copy)
+    assert estimate(model, optimizer_vectors=3).weights_mb == pytest.approx(4 * copy)
+
+
+def test_a_gpu_holds_no_copy_of_the_weights_but_the_main_memory_holds_the_best_and_the_last_good_state() -> None:
+    model = network()
+    copy = model.count_params() * 4 / MB
+    assert estimate(model, optimizer_vectors=2).weights_mb == pytest.approx((1 + 2) * copy)
+    assert estimate(model, optimizer_vectors=2, on_host=True).weights_mb == pytest.approx((3 + 2 * 2) * copy)
 
 
 def test_computing_activations_again_keeps_less_of_them() -> None:
@@ -211,6 +223,40 @@ def test_a_network_that_cannot_be_cut_is_not_computed_again_and_that_is_said() -
     divided = Divided(100, inputs_needed_to_the_end, remat="on")
     assert divided.way == (1, False)
     assert divided.decisions[0][:2] == ("remat", "off")
+
+
+class Noisy(layers.Layer):
+    """Draws without a seed generator."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * tf.random.uniform(tf.shape(inputs))
+
+
+class Penalised(layers.Layer):
+    """Adds a loss."""
+
+    def call(self, inputs: Any) -> Any:
+        self.add_loss(keras.ops.mean(keras.ops.square(inputs)))
+        return inputs
+
+
+def impure(layer: Callable[[], Any]) -> Any:
+    """Returns a network that can be cut in many places, with the layer before each."""
+    images = keras.Input((8, 8, 3))
+    x = images
+    for _ in range(12):
+        x = layers.Conv2D(4, 3, padding="same", activation="gelu")(layer()(x))
+    return keras.Model(images, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("layer", [Noisy, Penalised, lambda: layers.BatchNormalization(synchronized=True)])
+def test_a_network_of_which_nothing_can_run_twice_is_not_computed_again_and_that_is_said(layer: Any) -> None:
+    model = impure(layer)
+    for short in (Divided(100, model, remat="on"), Divided(8, model)):
+        assert not short.plan.remat
+        assert short.decisions[0][:2] == ("remat", "off")
+        assert "can run twice" in short.decisions[0][2]
+    assert len(Divided(100, model).decisions) == 1  # nothing needs to be spared
 
 
 def test_a_plan_carries_its_estimate() -> None:

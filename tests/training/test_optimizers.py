@@ -145,7 +145,7 @@ def test_the_rate_factor_multiplies_the_schedule(scale_loss: bool) -> None:
         weights = start_weights()
         schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.4, 0.1])
         optimizer = make_optimizer({"optimizer": "sgd"}, schedule, weights, Settings(), scale_loss)
-        flat_optimizer(optimizer).set_rate_factor(factor)
+        flat_optimizer(optimizer).multiply_rate(factor)
         assert flat_optimizer(optimizer).current_rate() == pytest.approx(0.4 * factor)
         optimizer.apply([flatten_gradients(random_gradients(1)[0], weights) * 2.0**15])
         assert flat_optimizer(optimizer).current_rate() == pytest.approx(0.1 * factor)
@@ -291,7 +291,7 @@ def test_the_average_and_the_rate_factor_reach_every_replica(scale_loss: bool) -
     one, several = train(1, "adamw", "norm", scale_loss), train(3, "adamw", "norm", scale_loss)
     for _, _, optimizer in (one, several):
         optimizer.swap_average()
-        optimizer.set_rate_factor(0.5)
+        optimizer.multiply_rate(0.5)
         optimizer.multiply_rate(0.5)
         assert optimizer.rate_factor.numpy() == 0.25
     same_everywhere(one, several, 1e-7)

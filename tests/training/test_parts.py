@@ -80,16 +80,17 @@ def test_xla_stays_off_for_what_it_would_undo(name: str) -> None:
 
 
 def synchronized_network() -> Any:
-    layers = [keras.Input((4,)), keras.layers.BatchNormalization(synchronized=True, name="norm"), keras.layers.Dense(2)]
-    return keras.Sequential(layers)
+    """Returns a model with a synchronised normalisation in a model inside."""
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(synchronized=True, name="norm")])
+    return keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(2)])
 
 
 def test_what_talks_between_replicas_is_not_compiled_on_each() -> None:
     two = Devices("GPU", 2, 2)
-    assert can_compile(synchronized_network(), VOLTA, "on", silent)
-    assert not can_compile(synchronized_network(), two, "auto", silent)
+    assert can_compile(synchronized_network(), VOLTA, True, silent)
+    assert not can_compile(synchronized_network(), two, False, silent)
     with pytest.raises(SpaceError, match="xla = on: layer 'norm' normalises over all replicas.* Possible: xla = auto"):
-        can_compile(synchronized_network(), two, "on", silent)
+        can_compile(synchronized_network(), two, True, silent)
 
 
 def test_the_policy_is_put_back() -> None:
@@ -97,6 +98,10 @@ def test_the_policy_is_put_back() -> None:
     with pytest.raises(RuntimeError), precision_policy(choose_precision("mixed_float16", CPU, silent)):
         raise RuntimeError
     assert keras.config.dtype_policy() == before
+
+
+def test_replicas_on_the_cpu_share_the_memory_of_their_slot() -> None:
+    assert configure_devices(Slot("cpu0", memory_mb=3000), 2, silent).memory_mb == 1500
 
 
 def test_a_slot_with_gpus_that_tensorflow_does_not_see_is_refused() -> None:

@@ -208,7 +208,16 @@ def test_a_compiled_step_makes_the_same_images(photos: Images, augmentation: Aug
 def test_images_live_on_gpus_that_have_four_times_the_memory(
     photos: Images, setting: Any, devices: Devices, chosen: bool
 ) -> None:
-    assert choose_on_device(setting, photos, devices, silent) is chosen
+    assert choose_on_device(setting, photos, devices, 1.0, silent) is chosen
+
+
+@pytest.mark.parametrize(("training_mb", "chosen"), [(3.55, True), (3.65, False)])
+def test_images_live_on_a_gpu_only_beside_the_training_in_nine_tenths_of_its_memory(
+    photos: Images, training_mb: float, chosen: bool
+) -> None:
+    small = replace(photos, pixels=photos.pixels[:, :8, :8])
+    assert small.size_mb < 0.02
+    assert choose_on_device("auto", small, GPU, training_mb, silent) is chosen
 
 
 @pytest.mark.parametrize(

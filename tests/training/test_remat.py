@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from mloptimizer.training.remat import Rematerialised, rematerialised, split_network
+from mloptimizer.training.remat import Rematerialised, can_rematerialise, rematerialised, split_network
 
 SIDE = 8
 IMAGES = np.random.default_rng(0).normal(size=(16, SIDE, SIDE, 3)).astype("float32")
@@ -208,6 +208,19 @@ def test_what_cannot_run_twice_runs_once(layer: type[Any]) -> None:
     assert forward.recomputed >= usual.recomputed - 1
 
 
+@pytest.mark.parametrize("layer", [Noisy, Penalised])
+def test_only_a_network_of_which_a_segment_can_run_twice_can_be_rematerialised(layer: type[Any]) -> None:
+    images = keras.Input((SIDE, SIDE, 3))
+    x = images
+    for _ in range(8):
+        x = layers.Conv2D(4, 3, padding="same", activation="gelu")(layer()(x))
+    network = keras.Model(images, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+    assert len(split_network(network)) > 2
+    assert rematerialised(network).recomputed == 0
+    assert not can_rematerialise(network)
+    assert can_rematerialise(make_stack(layer()))
+
+
 def test_a_loss_that_a_layer_adds_is_still_there() -> None:
     network = make_stack(Penalised())
     rematerialised(network)(tf.constant(IMAGES))
@@ -223,6 +236,7 @@ def test_a_network_that_cannot_be_cut_is_run_as_it_is() -> None:
     network = keras.Model(images, layers.Dense(10)(x))
     forward = rematerialised(network)
     assert forward.recomputed == 0
+    assert not can_rematerialise(network)
     np.testing.assert_allclose(forward(IMAGES), network(IMAGES), atol=1e-6)
 
 
