@@ -125,15 +125,15 @@ def file_error(path: Path, error: OSError) -> UsageError | RunError:
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, busy: str) -> Iterator[None]:
+def hold_lock(path: Path, busy: str = "") -> Iterator[None]:
     """Hold the file as a lock of this process; the system frees it when the process ends, however it ends.
 
     Args:
         path: the lock's file; it stays, and names the last holder.
-        busy: the error's text when another process holds it; ``{pid}`` in it becomes that process.
+        busy: the error's text when another process holds it; ``{pid}`` in it becomes that process. Empty: wait for it.
 
     Raises:
-        UsageError: another process holds it.
+        UsageError: another process holds it, or the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def hold_lock(path: Path, busy: str) -> Iterator[None]:
     with file:
         if fcntl is not None:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
             except BlockingIOError as error:
                 file.seek(0)
                 raise UsageError(busy.format(pid=file.read().strip() or "?")) from error

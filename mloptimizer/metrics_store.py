@@ -1,6 +1,6 @@
 """Keeps what a study learned as files that a person can read without mloptimizer: JSON and JSON lines.
 
-    STUDY/study.json                     data set, settings and seed of the study
+    STUDY/study.json                     data set, settings, what tuning filled in, and seed of the study
     STUDY/search_spaces/NAME.py          the text of each search space as it was used
     STUDY/trial_00007/plan.json          what was trained
     STUDY/trial_00007/epochs.jsonl       one line per epoch
@@ -167,7 +167,9 @@ def render_metrics_readme() -> str:
 | file | what it holds |
 |---|---|
 | `studies.journal` | the Optuna storage of this workspace: `mloptimizer dashboard` shows it |
-| `STUDY/study.json` | data set, settings and seed of the study |
+| `STUDY/study.json` | data set, settings, what `tune` filled in, and seed of the study |
+| `STUDY/cache/` | what its trials share: programs compiled by XLA, measured batch sizes; may be removed |
+| `tuning.json` | what `mloptimizer tune` found fastest on this machine |
 | `STUDY/search_spaces/NAME.py` | the text of each search space as it was used |
 | `STUDY/trial_00007/plan.json` | what was trained: space, parameters, epochs, seed, data set, settings |
 | `STUDY/trial_00007/epochs.jsonl` | one line per epoch, see below |

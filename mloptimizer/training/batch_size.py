@@ -11,19 +11,14 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 from mloptimizer.errors import MloptimizerError
-from mloptimizer.files import file_error, read_json, write_json
+from mloptimizer.files import hold_lock, read_json, write_json
 from mloptimizer.training.devices import Decide
 
 SMALLEST_BATCH = 16
@@ -48,7 +43,8 @@ def choose_batch_size(
     Raises:
         UsageError, RunError: the record cannot be written.
     """
-    with _alone(record):
+    # One process at a time measures for the record; the system lets the next one in however this one ends.
+    with hold_lock(record.with_suffix(".lock")) if record else contextlib.nullcontext():
         found = _read(record)
         if "chosen" in found:
             size = int(found["chosen"])
@@ -62,27 +58,6 @@ def choose_batch_size(
     reason = f"measured, images per second: {_describe(speeds)}" if any(speeds.values()) else "nothing larger fits"
     decide("batch size", str(size), reason)
     return size
-
-
-@contextlib.contextmanager
-def _alone(record: Path | None) -> Iterator[None]:
-    """Wait until nobody else measures for the record, and keep others waiting meanwhile.
-
-    The system lets the next one in when the process ends, however it ends. Where files cannot be locked, nobody waits.
-    """
-    if record is None or fcntl is None:
-        yield
-        return
-    lock = record.with_suffix(".lock")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
-    except OSError as error:
-        raise file_error(lock, error) from error
-    with file:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _died_at(found: Mapping[str, Any], trial: tuple[int, int]) -> int:
