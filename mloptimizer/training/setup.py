@@ -73,12 +73,11 @@ def set_up(plan: TrialPlan, slot: Slot, decide: Decide, divided: Divided = lambd
     precision = _choose_precision(settings, devices, decide)
     network = make_network(plan, devices, precision)
     insists = settings.xla == "on" and "xla" not in plan.tuned
-    compilable = settings.xla != "off" and can_compile(network, devices, insists, decide)
-    compiled = compilable and settings.xla == "on"
-    batch, memory = _divide_step(plan, network, (devices, precision), compiled, decide)
+    compilable = settings.xla == "off" or can_compile(network, devices, insists, decide)
+    batch, memory = _divide_step(plan, network, (devices, precision), compilable and settings.xla == "on", decide)
     divided(batch, memory.estimate.total_mb)
     steps = plan_steps(plan, batch, decide)
-    xla = choose_xla(settings, devices, steps.total, decide) and compilable
+    xla = compilable and choose_xla(settings, devices, steps.total, decide)
     images = load_images(plan.dataset, "train", decide, settings.data_cache)
     on_device = choose_on_device(settings.data_on_device, images, devices, memory.estimate.total_mb, decide)
     training = training_batches(

@@ -187,3 +187,19 @@ def test_half_precision_trains(make_training_plan: Any, completed: Any) -> None:
     done = completed(make_training_plan({"precision": "mixed_float16"}, epochs=1))
     assert done.decision("precision").choice == "mixed_float16"
     assert done.curve("loss")[0] < 4
+
+
+SYNCHRONIZED = "BatchNormalization(synchronized=True, momentum=0.8, name='norm')"
+
+
+@pytest.mark.parametrize("tuned", [(), ("xla",)])
+def test_only_the_person_s_own_wish_to_compile_what_cannot_be_compiled_is_refused(
+    make_training_plan: Any, run: Any, tuned: tuple[str, ...]
+) -> None:
+    plan = make_training_plan({"xla": "on", "cpu_replicas": 2, "batch_size": 32}, tuned=tuned)
+    done = run(replace(plan, space_source=plan.space_source.replace("LayerNormalization()", SYNCHRONIZED)))
+    if tuned:
+        assert done.result.outcome is Outcome.COMPLETED
+        assert done.decision("XLA").choice == "off"
+    else:
+        assert "xla = on: layer 'norm' normalises over all replicas" in done.result.failure.message
