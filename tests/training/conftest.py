@@ -47,6 +47,7 @@ def build(params, dataset):
 def logical_cpus() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS)
+    tf.config.list_logical_devices("CPU")  # starts them, so that the first test cannot choose fewer
 
 
 @pytest.fixture(scope="session")
