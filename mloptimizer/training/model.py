@@ -67,7 +67,7 @@ class TrainableModel(keras.Model):
         self.top_k_mean = keras.metrics.Mean("top_k_accuracy", dtype="float32")
         self.steps_run = 0  # of the training, skipped ones included
         self.seconds_waited = 0.0  # for batches
-        self._evaluation_steps = 1
+        self._steps_evaluated, self._evaluation_steps = 0, 1
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._forward = rematerialised(network) if self.options.remat else self._call_in_training
         self._gradient = _compiled(self._sum_micro_batches) if self.options.xla and replicas > 1 else None
@@ -189,7 +189,9 @@ class TrainableModel(keras.Model):
             loop = _make_loop(self.distribute_strategy, step, self.options.deterministic)
 
             def train(iterator: Any) -> dict[str, Any]:
-                self.seconds_waited += float(loop(iterator, self._steps_now(self.options.per_epoch)))
+                count = self._next_steps(self.steps_run, self.options.per_epoch)
+                self.seconds_waited += float(loop(iterator, count))
+                self.steps_run += count
                 return {}
 
             self.train_function = train
@@ -201,26 +203,22 @@ class TrainableModel(keras.Model):
             loop = _make_loop(self.distribute_strategy, self.test_step, self.options.deterministic)
 
             def test(iterator: Any) -> dict[str, Any]:
-                loop(iterator, self._steps_now(self._evaluation_steps, evaluating=True))
+                count = self._next_steps(self._steps_evaluated, self._evaluation_steps)
+                loop(iterator, count)
+                self._steps_evaluated += count
                 return {}
 
             self.test_function = test
         return self.test_function
 
-    def _steps_now(self, per_round: int, evaluating: bool = False) -> int:
-        """Return how many steps the next call runs, and count them."""
-        done = self._evaluated if evaluating else self.steps_run
-        count = min(self.options.per_execution, per_round - done % per_round)
-        if evaluating:
-            self._evaluated += count
-        else:
-            self.steps_run += count
-        return count
+    def _next_steps(self, done: int, per_round: int) -> int:
+        """Return how many steps the next call runs: never beyond the end of an epoch, or of an evaluation."""
+        return min(self.options.per_execution, per_round - done % per_round)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate `steps` batches as Keras does, with the same statistics of the normalisations on every replica."""
         self._average_statistics()
-        self._evaluated, self._evaluation_steps = 0, kwargs["steps"]
+        self._steps_evaluated, self._evaluation_steps = 0, kwargs["steps"]
         return super().evaluate(*args, **kwargs)
 
     def images_counted(self) -> float:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mloptimizer.records import Slot
 from mloptimizer.training.devices import Devices, configure_devices
-from mloptimizer.training.model import Objectives, TrainableModel
+from mloptimizer.training.model import Objectives, StepOptions, TrainableModel
 from mloptimizer.training.network import build_network
 from mloptimizer.training.optimizers import make_optimizer
 from mloptimizer.training.precision import Precision, precision_policy
@@ -92,30 +92,31 @@ def test_the_statistics_of_batch_normalisation_are_those_that_were_validated(
     assert validate(plan, trained.weights)["loss"] == pytest.approx(trained.metrics["val_loss"], abs=1e-5)
 
 
-def half_precision_model(make_training_plan: Any, devices: Devices) -> Any:
+def half_precision_model(make_training_plan: Any, devices: Devices, options: StepOptions) -> Any:
     plan = make_training_plan({"precision": "mixed_float16"})
     with precision_policy(Precision("mixed_float16", "mixed_float16")), devices.scope():
         network = build_network("tiny", plan.space_source, {}, plan.dataset)
-        model = TrainableModel(network, Objectives(10, 5))
+        model = TrainableModel(network, Objectives(10, 5), options)
         optimizer = make_optimizer({"optimizer": "sgd"}, 0.1, model.trainable_variables, plan.settings, scale_loss=True)
-        model.compile(optimizer, auto_scale_loss=False)
+        model.compile(optimizer, auto_scale_loss=False, steps_per_execution=options.per_execution)
     return model
 
 
+@pytest.mark.parametrize("options", [StepOptions(), StepOptions(per_epoch=2, per_execution=2, accumulation_steps=2)])
 @pytest.mark.parametrize(("replicas", "poisoned"), [(2, 0), (2, 1), (4, 3)])
-def test_a_float16_batch_that_overflows_on_one_replica_changes_only_the_loss_scale(
-    make_training_plan: Any, replicas: int, poisoned: int
+def test_float16_batches_that_overflow_on_one_replica_change_only_the_loss_scale(
+    make_training_plan: Any, replicas: int, poisoned: int, options: StepOptions
 ) -> None:
     devices = configure_devices(Slot("cpu0"), replicas, lambda *_: None)
-    model = half_precision_model(make_training_plan, devices)
+    model = half_precision_model(make_training_plan, devices, options)
     before, scale = model.get_weights(), float(model.optimizer.dynamic_scale.numpy())
     images = np.random.default_rng(0).normal(size=(4 * replicas, 8, 8, 1)).astype("float32")
-    images[4 * poisoned : 4 * poisoned + 4] = 1e30  # overflows in float16
+    images[4 * poisoned + 3] = 1e30  # overflows in float16; the last image of its replica
     targets = np.eye(10, dtype="float32")[np.arange(4 * replicas) % 10]
-    batches = tf.data.Dataset.from_tensor_slices((images, targets)).batch(4 * replicas)
-    model.fit(batches, steps_per_epoch=1, verbose=0)
-    assert float(model.optimizer.dynamic_scale.numpy()) == scale / 2
-    assert model.guard.figures()["skipped_steps"] == 1
+    batches = tf.data.Dataset.from_tensors((images, targets)).repeat()
+    model.fit(batches, steps_per_epoch=options.per_epoch, verbose=0)
+    assert float(model.optimizer.dynamic_scale.numpy()) == scale / 2**options.per_epoch
+    assert model.guard.figures()["skipped_steps"] == options.per_epoch
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
