@@ -13,12 +13,12 @@ from typing import Any
 import keras
 import psutil
 import pytest
-import tensorflow as tf
 from keras import layers
 
 from mloptimizer.batches import BatchPlan
 from mloptimizer.settings import Settings
 from mloptimizer.training.memory import MB, Estimate, MemoryPlan, estimate_memory, plan_memory, relieve_memory
+from tests.training.impure_layers import Noisy, Penalised
 
 
 def network(normalize: Callable[[], Any] = layers.LayerNormalization) -> Any:
@@ -223,21 +223,6 @@ def test_a_network_that_cannot_be_cut_is_not_computed_again_and_that_is_said() -
     divided = Divided(100, inputs_needed_to_the_end, remat="on")
     assert divided.way == (1, False)
     assert divided.decisions[0][:2] == ("remat", "off")
-
-
-class Noisy(layers.Layer):
-    """Draws without a seed generator."""
-
-    def call(self, inputs: Any) -> Any:
-        return inputs * tf.random.uniform(tf.shape(inputs))
-
-
-class Penalised(layers.Layer):
-    """Adds a loss."""
-
-    def call(self, inputs: Any) -> Any:
-        self.add_loss(keras.ops.mean(keras.ops.square(inputs)))
-        return inputs
 
 
 def impure(layer: Callable[[], Any]) -> Any:

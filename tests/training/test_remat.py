@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 from mloptimizer.training.remat import Rematerialised, can_rematerialise, rematerialised, split_network
+from tests.training.impure_layers import Noisy, Penalised
 
 SIDE = 8
 IMAGES = np.random.default_rng(0).normal(size=(16, SIDE, SIDE, 3)).astype("float32")
@@ -177,21 +178,6 @@ def test_a_layer_that_stands_in_two_segments_gets_the_gradients_of_both() -> Non
     forward, gap = gap_to_plain(lambda x: shared(layers.Add()([x, keras.ops.relu(shared(x))])))
     assert forward.recomputed > 1
     assert gap < 1e-6
-
-
-class Noisy(layers.Layer):
-    """Draws without a seed generator."""
-
-    def call(self, inputs: Any) -> Any:
-        return inputs * tf.random.uniform(tf.shape(inputs))
-
-
-class Penalised(layers.Layer):
-    """Adds a loss."""
-
-    def call(self, inputs: Any) -> Any:
-        self.add_loss(keras.ops.mean(keras.ops.square(inputs)))
-        return inputs
 
 
 @pytest.mark.parametrize("layer", [Noisy, Penalised])
