@@ -77,7 +77,9 @@ def _plan_rows(standing: Standing) -> list[tuple[str, str]]:
 def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) -> list[RenderableType]:
     plan, result, metric = training.plan, training.result, record.objective.metric
     start = "the exploration's weights" if plan.get("initial_weights") else "new weights"
-    timings = {name: duration(value) for name, value in (result.get("timings") or {}).items() if name != "total"}
+    # The first step is a part of fit, the others add up
+    parts = {name: seconds for name, seconds in (result.get("timings") or {}).items() if name != "total"}
+    timings = {"of fit the first step" if name == "first_step" else name: duration(parts[name]) for name in parts}
     rows = [
         ("state", record.state(training)),
         (f"best {metric}", fixed(best_value(training, record.objective))),

@@ -35,7 +35,7 @@ class StudyWriter:
         """Write a completed training whose best epoch had the value."""
         self.train(number, [value / 2, value], phase, **plan)
         metrics = {"val_accuracy": value, "val_loss": 1 - value}
-        self.end(TrialResult(number, Outcome.COMPLETED, value, 3.0, metrics, {"fit": 2.5}), phase)
+        self.end(TrialResult(number, Outcome.COMPLETED, value, 3.0, metrics, {"fit": 2.5, "first_step": 1.5}), phase)
 
     def end(self, result: TrialResult, phase: Phase = Phase.EXPLORATION) -> None:
         """Write how the training ended."""

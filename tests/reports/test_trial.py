@@ -24,7 +24,13 @@ def test_an_unknown_trial_is_told_with_the_known_ones(workspace: Workspace, stud
 def test_plan_parameters_time_and_files_are_shown(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5, space="resnet", params={"width": 16, "activation": "gelu"}, seed=11)
     report = text_of(trial_report(workspace, "test", 0), 300)
-    for words in ("resnet", "width 16, activation gelu", "2 of 3, from new weights", "11", "3.0 s (fit 2.5 s)"):
+    for words in (
+        "resnet",
+        "width 16, activation gelu",
+        "2 of 3, from new weights",
+        "11",
+        "3.0 s (fit 2.5 s, of fit the first step 1.5 s)",
+    ):
         assert words in report
     assert "trial_00000: epochs.jsonl, plan.json, result.json" in report
 
