@@ -208,6 +208,46 @@ autotune = "auto"
 # Possible: a whole number >= 1
 top_k = 5
 
+# epochs between two checkpoints, from which a trial that was cut off goes on; 0: none
+# Possible: a whole number >= 0
+checkpoint_epochs = 1
+
+# minutes without a training step after which a trial counts as hung, and its process is ended
+# Possible: a number > 0
+hang_minutes = 10.0
+
+# minutes that a trial has in addition until its first step: building and compiling are silent
+# Possible: a number > 0
+compile_minutes = 30.0
+
+# minutes that a trial may train, all its attempts together; 0: no limit
+# Possible: a number >= 0
+trial_minutes = 0.0
+
+# free space of the workspace's disk below which the search pauses until there is more, MB
+# Possible: a whole number >= 0
+min_free_disk_mb = 200
+
+# hours after which the search stops; running trials go on when it is continued
+# Possible: a number >= 0
+max_hours = 0.0
+
+# energy after which the search stops, kWh, as measured from the power of its GPUs
+# Possible: a number >= 0
+max_kwh = 0.0
+
+# space that the study's records and weights may take, MB; the search stops before it is passed
+# Possible: a number >= 0
+max_disk_mb = 0.0
+
+# value of the objective at which the search stops
+# Possible: a number or 'none'
+target = "none"
+
+# trials in a row without a better value that end the exploration
+# Possible: a whole number >= 0
+stop_when_stagnant = 0
+
 # trials at a time; auto: as many as GPUs allow, without a GPU as cores and memory allow
 # Possible: a whole number >= 1 or 'auto'
 workers = "auto"

@@ -10,7 +10,8 @@ from mloptimizer.conflicts import find_conflict
 from mloptimizer.errors import RunError, UsageError
 from mloptimizer.hardware.nvml import Gpu
 from mloptimizer.measurement import Machine, Measurement, Variant, Workload, measure
-from mloptimizer.settings import Settings, make_settings
+from mloptimizer.setting_values import make_settings
+from mloptimizer.settings import Settings
 from mloptimizer.tuning import LEAST_GAIN, PRECISIONS, why_not
 from mloptimizer.tuning_plans import with_values
 

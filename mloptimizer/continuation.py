@@ -11,7 +11,8 @@ from typing import Any
 
 from mloptimizer.errors import UsageError
 from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.settings import Settings, make_settings
+from mloptimizer.setting_values import make_settings
+from mloptimizer.settings import Settings
 from mloptimizer.spaces import SearchSpace, load_space, read_spaces
 from mloptimizer.study.storage import hide_secrets
 from mloptimizer.workspace import Workspace

@@ -26,7 +26,8 @@ from mloptimizer.records import DatasetInfo, Objective, Slot, to_json
 from mloptimizer.reports.standings import find_study, find_winner
 from mloptimizer.requirements import check_images, check_machine
 from mloptimizer.search import Interruptible, Observer, SearchRun, SearchSummary, run_search
-from mloptimizer.settings import Settings, make_settings
+from mloptimizer.setting_values import make_settings
+from mloptimizer.settings import Settings
 from mloptimizer.settings_file import read_settings_file, render_settings_file
 from mloptimizer.slots import plan_slots
 from mloptimizer.spaces import SearchSpace, builtin_folder, read_spaces

@@ -24,6 +24,7 @@ from mloptimizer.records import EpochRecord, Outcome, Phase, TrialPlan, TrialRes
 from mloptimizer.workspace import Workspace
 
 PLAN, EPOCHS, RESULT, WEIGHTS = "plan.json", "epochs.jsonl", "result.json", "model.weights.h5"
+CHECKPOINTS = "checkpoints"  # folder of a training that is under way; the worker writes it, the driver removes it
 
 EPOCH_COLUMNS = {
     "epoch": "number of the epoch, from 1",

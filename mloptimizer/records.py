@@ -37,6 +37,9 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     NON_FINITE = "non_finite"
     CRASH = "crash"  # the process died: a signal or an exit code
+    LOST_WORKER = "lost_worker"  # what ran the process is gone: a machine, or the connection to it
+    HUNG = "hung"  # no sign of life for too long
+    TIME_LIMIT = "time_limit"  # it trained for longer than a trial may
     SPACE_ERROR = "space_error"  # the search space's `build` raised
     DATA_ERROR = "data_error"
     DISK_FULL = "disk_full"
@@ -106,7 +109,8 @@ class TrialPlan:
     seed: int
     directory: str  # where the worker writes the trial's model
     initial_weights: str = ""  # path of the weights to start from; empty: new ones
-    attempt: int = 1  # counts how often the trial was started, with less memory or after it had to step back
+    attempt: int = 1  # counts how often the trial was started
+    resumes: bool = False  # go on from the newest whole checkpoint in `directory`, if there is one
     accumulation_steps: int = 1  # micro-batches of a step; doubled when an attempt ran out of memory
     steps_per_epoch: int = 0  # at most, for short measurements; 0: as many as the images fill
     profiled: bool = False  # write a TensorBoard profile of the steps 10 to 20
@@ -174,7 +178,15 @@ class TrialResult:
     memory_mb: float = 0.0  # estimated peak memory of a replica; 0: unknown
 
 
-Event = EpochRecord | Decision | HardwareSample | Division | TrialResult
+@dataclass(frozen=True)
+class SignOfLife:
+    """The training goes on; told about once a second, at a step."""
+
+    number: int
+    step: int  # made so far
+
+
+Event = EpochRecord | Decision | HardwareSample | Division | SignOfLife | TrialResult
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,11 @@ From here come `system_parameters.py`, the checks of ``--set NAME=VALUE`` and th
 when it is given, never when it is used.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mloptimizer.conflicts import find_conflict
-from mloptimizer.errors import UsageError, unknown_name
-from mloptimizer.profiles import PROFILES
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
@@ -189,6 +186,38 @@ class Settings(BaseModel):
     )
     top_k: Count = Field(5, description="k of the top-k accuracy, lowered to stay below the number of classes")
 
+    # Faults: nothing that was learned is lost
+    checkpoint_epochs: Annotated[int, Field(ge=0)] = Field(
+        1, description="epochs between two checkpoints, from which a trial that was cut off goes on; 0: none"
+    )
+    hang_minutes: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="minutes without a training step after which a trial counts as hung, and its process is ended"
+    )
+    compile_minutes: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="minutes that a trial has in addition until its first step: building and compiling are silent"
+    )
+    trial_minutes: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="minutes that a trial may train, all its attempts together; 0: no limit"
+    )
+    min_free_disk_mb: Annotated[int, Field(ge=0)] = Field(
+        200, description="free space of the workspace's disk below which the search pauses until there is more, MB"
+    )
+
+    # Budgets of one run of the search; 0: none
+    max_hours: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="hours after which the search stops; running trials go on when it is continued"
+    )
+    max_kwh: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="energy after which the search stops, kWh, as measured from the power of its GPUs"
+    )
+    max_disk_mb: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="space that the study's records and weights may take, MB; the search stops before it is passed"
+    )
+    target: float | Literal["none"] = Field("none", description="value of the objective at which the search stops")
+    stop_when_stagnant: Annotated[int, Field(ge=0)] = Field(
+        0, description="trials in a row without a better value that end the exploration"
+    )
+
     # Machine
     workers: Count | Auto = Field(
         "auto", description="trials at a time; auto: as many as GPUs allow, without a GPU as cores and memory allow"
@@ -223,62 +252,3 @@ class Settings(BaseModel):
         if conflict:
             raise ValueError(conflict)
         return self
-
-
-def describe_choices(name: str) -> str:
-    """Return in words which values the setting takes, for instance ``'auto' or a whole number >= 1``."""
-    return _in_words(Settings.model_json_schema()["properties"][name])
-
-
-def _in_words(schema: Mapping[str, Any]) -> str:
-    if "anyOf" in schema:
-        return " or ".join(sorted((_in_words(part) for part in schema["anyOf"]), reverse=True))
-    if "enum" in schema:
-        return ", ".join(schema["enum"])
-    if "const" in schema:
-        return f"'{schema['const']}'"
-    noun = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "array": "names, a,b"}
-    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[key]}" for key, sign in signs.items() if key in schema]
-    return f"{noun.get(schema['type'], 'text')} {' and '.join(bounds)}".strip()
-
-
-def make_settings(values: Mapping[str, object], place: str, base: Settings | None = None) -> Settings:
-    """Return `base` (default: the defaults) with the values replaced, and the profile's row where nothing is stated.
-
-    A setting that `base` has at its default does not count as stated: files that `mloptimizer init` wrote state all.
-
-    Args:
-        values: by setting; texts are converted.
-        place: where the values come from, for the error message.
-
-    Raises:
-        UsageError: an unknown name, with the nearest known one, or an impossible value, with what is possible.
-    """
-    for name in values:
-        if name not in Settings.model_fields:
-            raise unknown_name(place, "setting", name, Settings.model_fields)
-    before = Settings() if base is None else _without_profile(base)
-    merged: dict[str, object] = {**before.model_dump(), **values}
-    row = PROFILES.get(str(merged["profile"]), {})
-    standing = {name for name in row if name in values or getattr(before, name) != _default(name)}
-    try:
-        return Settings.model_validate({**merged, **{name: row[name] for name in row if name not in standing}})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        if not problem["loc"]:  # each value is possible, but not with the others
-            raise UsageError(f"{place}: {problem['ctx']['error']}") from error
-        name = str(problem["loc"][0])
-        given = values.get(name)
-        raise UsageError(f"{place}: {name} = {given!r} is not possible. Possible: {describe_choices(name)}.") from error
-
-
-def _without_profile(settings: Settings) -> Settings:
-    """Return the settings with the values that their profile gave them back at their defaults."""
-    row = PROFILES[settings.profile]
-    given = {name: _default(name) for name, value in row.items() if getattr(settings, name) == value}
-    return settings.model_copy(update=given)
-
-
-def _default(name: str) -> object:
-    return Settings.model_fields[name].default

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mloptimizer.errors import UsageError
-from mloptimizer.settings import Settings, describe_choices, make_settings
+from mloptimizer.setting_values import describe_choices, make_settings
+from mloptimizer.settings import Settings
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:

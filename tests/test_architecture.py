@@ -18,6 +18,7 @@ LAYERS = [
     "errors",
     "files profiles conflicts",
     "settings",
+    "setting_values",
     "settings_file records",
     "batches workspace interrupts terminal hardware.nvml hardware.machine hardware.memory hardware.log datasets.catalog"
     " datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",

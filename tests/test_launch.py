@@ -11,7 +11,8 @@ from mloptimizer.launch import PreparedSearch, SearchRequest, launch_init, launc
 from mloptimizer.measurement import this_machine
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.records import DatasetInfo, to_json
-from mloptimizer.settings import Settings, make_settings
+from mloptimizer.setting_values import make_settings
+from mloptimizer.settings import Settings
 from mloptimizer.tuning_plans import TuningPlan, identify, keep_plan
 from mloptimizer.workspace import Workspace
 from tests.small_searches import Watcher

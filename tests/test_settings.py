@@ -3,11 +3,8 @@ from pathlib import Path
 import pytest
 
 from mloptimizer.errors import UsageError
-from mloptimizer.settings import (
-    Settings,
-    describe_choices,
-    make_settings,
-)
+from mloptimizer.setting_values import describe_choices, make_settings
+from mloptimizer.settings import Settings
 from mloptimizer.settings_file import parse_assignments, read_settings_file, render_settings_file, render_settings_table
 
 

@@ -44,7 +44,7 @@ def stated_settings(workspace: "Workspace", options: Mapping[str, Any]) -> dict[
     Raises:
         UsageError: an unknown name or an impossible value, with the option that has it.
     """
-    from mloptimizer.settings import make_settings
+    from mloptimizer.setting_values import make_settings
     from mloptimizer.settings_file import parse_assignments, read_settings_file
 
     values: dict[str, object] = dict(parse_assignments(options["assignments"]))
@@ -75,7 +75,7 @@ def workspace_settings(workspace: "Workspace", options: Mapping[str, Any]) -> "S
     Raises:
         UsageError: the file or an option has an unknown name or an impossible value.
     """
-    from mloptimizer.settings import make_settings
+    from mloptimizer.setting_values import make_settings
     from mloptimizer.settings_file import read_settings_file
 
     return make_settings(stated_settings(workspace, options), "--set", read_settings_file(workspace.settings_file))

@@ -5,7 +5,8 @@ from rich.table import Table
 from mloptimizer.datasets.library import list_datasets
 from mloptimizer.errors import UsageError
 from mloptimizer.profiles import PROFILES
-from mloptimizer.settings import Settings, describe_choices
+from mloptimizer.setting_values import describe_choices
+from mloptimizer.settings import Settings
 from mloptimizer.spaces import find_spaces, load_space
 from mloptimizer.workspace import Workspace
 

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from mloptimizer.errors import UsageError
 from mloptimizer.records import TrialPlan
-from mloptimizer.settings import Settings, make_settings
+from mloptimizer.setting_values import make_settings
+from mloptimizer.settings import Settings
 from mloptimizer.training.devices import Decide
 from mloptimizer.training.failures import SpaceError
 from mloptimizer.training.randaugment import DRAWS_PER_IMAGE, transform
