@@ -1,13 +1,48 @@
-"""Decides whether a trial that has ended starts again as the next attempt: with less memory, or after it gave way.
+"""Decides whether a trial whose attempt failed starts again as the next attempt, by one table.
 
-Guarantees: an attempt trains with the same parameters, seed and images per step as the first, so that its result is the
-same; micro-batches only get smaller, so that their number of attempts has an end.
+Guarantees: an attempt trains with the same parameters, seed and images per step as the first, and goes on from its last
+checkpoint, so that its result is the same. The number of attempts has an end: what does not change anything is tried
+only so often without a new epoch, and micro-batches only get smaller.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mloptimizer.batches import BatchPlan, fewer_at_once, plan_batch
-from mloptimizer.records import Decision, Division, Failure, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult
+from mloptimizer.records import (
+    Decision,
+    Division,
+    EndedAttempt,
+    Failure,
+    FailureKind,
+    Phase,
+    Slot,
+    TrialPlan,
+    TrialResult,
+)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How a failure is met: so many further attempts in a row without a new epoch, and what they change."""
+
+    times: int | None  # None: as long as the change is possible
+    change: str
+
+
+RETRIES: Mapping[FailureKind, Retry] = {
+    FailureKind.OUT_OF_MEMORY: Retry(None, "half the micro-batch, down to min_micro_batch"),
+    FailureKind.NON_FINITE: Retry(0, "none: its weights have gone back nan_retries times already"),
+    FailureKind.CRASH: Retry(2, "a new process"),
+    FailureKind.LOST_WORKER: Retry(5, "another worker: it is not the trial's fault"),
+    FailureKind.HUNG: Retry(1, "a new process"),
+    FailureKind.TIME_LIMIT: Retry(0, "none: it would take as long again"),
+    FailureKind.SPACE_ERROR: Retry(0, "none: the search space has to be mended"),
+    FailureKind.DATA_ERROR: Retry(1, "the images are read again"),
+    FailureKind.DISK_FULL: Retry(3, "the search pauses until there is room"),
+    FailureKind.INTERRUPTED: Retry(1, "a new process"),
+    FailureKind.ERROR: Retry(0, "none: the same would be raised again"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,24 +66,53 @@ def complete(result: TrialResult, division: Division | None) -> TrialResult:
     )
 
 
-def find_next_attempt(plan: TrialPlan, slot: Slot, result: TrialResult, gave_way: bool) -> NextAttempt | TrialResult:
+def find_next_attempt(
+    plan: TrialPlan, slot: Slot, result: TrialResult, ended: Sequence[EndedAttempt]
+) -> NextAttempt | TrialResult:
     """Return the attempt that follows, or the result where it is to count.
 
     Args:
-        gave_way: the trial was told to stop for others' sake; it may have ended otherwise before it heard.
+        ended: the trial's attempts so far, this one last.
     """
-    if gave_way and result.outcome is Outcome.PRUNED:
-        return _anew(plan)
-    if result.failure and result.failure.kind is FailureKind.OUT_OF_MEMORY and plan.phase is not Phase.VERDICT:
-        return _with_less_memory(plan, slot, result, result.failure)
+    failure = result.failure
+    if failure is None:
+        return result
+    if failure.kind is FailureKind.OUT_OF_MEMORY:
+        return _with_less_memory(plan, slot, result, failure) if plan.phase is not Phase.VERDICT else result
+    retry = RETRIES[failure.kind]
+    in_vain = count_in_vain(ended)
+    if in_vain <= (retry.times or 0):
+        after = f", from epoch {ended[-1].epochs + 1}" if ended[-1].epochs else ""
+        words = f"{failure.kind}: {failure.message}; again{after}"
+        reason = f"attempt {plan.attempt} ended with {failure.kind}: {failure.message}; {retry.change}"
+        return NextAttempt(go_on(plan), words, Decision(plan.number, "attempt", str(plan.attempt + 1), reason))
+    if retry.times:
+        message = f"{failure.message} ({in_vain} attempts in a row ended so without a new epoch)"
+        return replace(result, failure=replace(failure, message=message))
     return result
 
 
-def _anew(plan: TrialPlan) -> NextAttempt:
-    number = plan.attempt + 1
-    decision = Decision(plan.number, "attempt", str(number), "stopped for want of main memory, and queued again")
+def count_in_vain(ended: Sequence[EndedAttempt]) -> int:
+    """Return how many of the last attempts, the last included, failed alike without a new epoch between them."""
+    count = 0
+    for attempt in reversed(ended):
+        if (attempt.kind, attempt.epochs) != (ended[-1].kind, ended[-1].epochs):
+            break
+        count += 1
+    return count
+
+
+def go_on(plan: TrialPlan) -> TrialPlan:
+    """Return the plan's next attempt, which goes on from the last checkpoint."""
+    return replace(plan, attempt=plan.attempt + 1, resumes=True)
+
+
+def make_way(plan: TrialPlan) -> NextAttempt:
+    """Return the attempt that follows one which was stopped for want of main memory."""
+    following = go_on(plan)
     words = f"stopped, the main memory is nearly full; again below {plan.settings.memory_threshold:g} %"
-    return NextAttempt(replace(plan, attempt=number), words, decision)
+    reason = "stopped for want of main memory, and queued again"
+    return NextAttempt(following, words, Decision(plan.number, "attempt", str(following.attempt), reason))
 
 
 def _with_less_memory(plan: TrialPlan, slot: Slot, result: TrialResult, failure: Failure) -> NextAttempt | TrialResult:
@@ -62,7 +126,7 @@ def _with_less_memory(plan: TrialPlan, slot: Slot, result: TrialResult, failure:
     words = f"out of memory with micro-batches of {batch.micro_batch}; again with {fewer}"
     reason = f"attempt {plan.attempt} ran out of memory with {batch.micro_batch}: {failure.message}"
     decision = Decision(plan.number, "micro-batch", str(fewer), reason)
-    return NextAttempt(replace(plan, attempt=plan.attempt + 1, accumulation_steps=steps), words, decision)
+    return NextAttempt(replace(go_on(plan), accumulation_steps=steps), words, decision)
 
 
 def failed_batch(plan: TrialPlan, slot: Slot, result: TrialResult) -> BatchPlan:

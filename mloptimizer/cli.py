@@ -9,6 +9,7 @@ import sys
 import click
 
 import mloptimizer
+from mloptimizer.commands.control import add_trials, pause, resume, stop
 from mloptimizer.commands.measurements import bench, tune
 from mloptimizer.commands.results import dashboard, export, hardware, show, trials
 from mloptimizer.commands.search import search
@@ -35,7 +36,11 @@ def commands() -> None:
     """
 
 
-_COMMANDS = (search, trials, show, hardware, dashboard, export, datasets, spaces, settings, init, doctor, tune, bench)
+_COMMANDS = (
+    *(search, resume, stop, pause, add_trials),
+    *(trials, show, hardware, dashboard, export),
+    *(datasets, spaces, settings, init, doctor, tune, bench),
+)
 for _command in _COMMANDS:
     commands.add_command(_command)
 

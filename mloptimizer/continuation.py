@@ -1,7 +1,7 @@
 """Reads from the files of a study how it goes on: its data set, settings, seed and search spaces.
 
-What would make new values incomparable with those that the study has is refused; what this version does not know any
-more is left out, and told.
+What would make new values incomparable with those that the study has is refused; what changes from now on, what does
+not count, and what this version does not know any more, is told.
 """
 
 import logging
@@ -9,17 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mloptimizer.budgets import RUN_SETTINGS
 from mloptimizer.errors import UsageError
 from mloptimizer.metrics_store import MetricsStore
+from mloptimizer.records import FailureKind
 from mloptimizer.setting_values import make_settings
 from mloptimizer.settings import Settings
-from mloptimizer.spaces import SearchSpace, load_space, read_spaces
+from mloptimizer.spaces import SearchSpace, find_spaces, load_space, read_space, read_spaces
 from mloptimizer.study.storage import hide_secrets
 from mloptimizer.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
 _NEEDED_FACTS = {"dataset", "settings", "seed", "spaces", "storage"}
+_FREE = ("storage", "trials", "profile", "workers", "nice", "start_method", *RUN_SETTINGS)  # change nothing learned
 _FIXED = ("seed", "objective", "validation_fraction", "train_limit")
 
 
@@ -33,6 +36,7 @@ class Continuation:
     spaces: list[SearchSpace]
     fingerprint: str  # of the data that it has been searching; empty where it is not recorded
     tuned: Mapping[str, object] | None  # by setting, what tuning chose for it; None: that is to be found (again)
+    notes: tuple[str, ...]  # what changes from now on, and what the person changed that does not count
 
 
 def continue_study(
@@ -56,16 +60,20 @@ def continue_study(
     searched = str(facts["dataset"].get("name"))
     if dataset not in (None, searched):
         raise UsageError(f"--dataset {dataset}: study '{name}' searches {searched}. Choose another --study name.")
-    base = make_settings({**_known_settings(name, facts["settings"]), "storage": stated.storage}, f"study '{name}'")
+    own = {setting: getattr(stated, setting) for setting in ("storage", *RUN_SETTINGS)}
+    base = make_settings({**_known_settings(name, facts["settings"]), **own}, f"study '{name}'")
     settings = _restate(assignments, base)
     _check_unchanged(name, assignments, settings, {**base.model_dump(), "seed": facts["seed"]})
     if hide_secrets(settings.storage) != facts["storage"]:
         home = facts["storage"] or "the workspace's journal"
         raise UsageError(f"--storage: study '{name}' lives in {home}. Name that storage to continue it.")
-    spaces = [_known_space(workspace, store, name, space) for space in settings.spaces or facts["spaces"]]
+    notes = [*_explain_changes(base, settings), *_explain_what_stays(workspace, settings, stated)]
+    spaces = []
+    for space in settings.spaces or facts["spaces"]:
+        spaces.append(_known_space(workspace, store, name, space, notes))
     tuned = _kept_tuning(name, facts) if settings.autotune == base.autotune else None
     fingerprint = str(facts["dataset"].get("fingerprint", ""))
-    return Continuation(searched, settings, facts["seed"], spaces, fingerprint, tuned)
+    return Continuation(searched, settings, facts["seed"], spaces, fingerprint, tuned, tuple(notes))
 
 
 def _restate(assignments: Mapping[str, object], base: Settings) -> Settings:
@@ -109,9 +117,51 @@ def _check_unchanged(
             )
 
 
-def _known_space(workspace: Workspace, store: MetricsStore, study: str, name: str) -> SearchSpace:
-    """Return the space as the study has used it, or one of the workspace that is new to the study."""
+def _explain_changes(before: Settings, after: Settings) -> list[str]:
+    """Say which settings the person changes for the trials to come."""
+    return [
+        f"{name} = {_words(getattr(after, name))} from now on; so far it was {_words(getattr(before, name))}."
+        for name in Settings.model_fields
+        if name not in _FREE and getattr(after, name) != getattr(before, name)
+    ]
+
+
+def _explain_what_stays(workspace: Workspace, settings: Settings, stated: Settings) -> list[str]:
+    """Say which settings of the workspace's file do not count, as the study was begun with others."""
+    return [
+        f"{workspace.settings_file.name}: {name} = {_words(getattr(stated, name))} does not count here: the study has "
+        f"{_words(getattr(settings, name))}. --set {name}={_words(getattr(stated, name))} changes it."
+        for name, field in Settings.model_fields.items()
+        if name not in (*_FREE, *_FIXED) and getattr(stated, name) not in (field.default, getattr(settings, name))
+    ]
+
+
+def _words(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _known_space(workspace: Workspace, store: MetricsStore, study: str, name: str, notes: list[str]) -> SearchSpace:
+    """Return the space as the study has used it, or one of the workspace that is new to the study.
+
+    Of a space whose every trial failed for a fault of the space, the workspace's present text counts: it was mended.
+    """
     snapshot = workspace.space_snapshot(study, name)
     if not snapshot.is_file():
         return read_spaces([name], workspace.search_spaces)[0]
-    return load_space(name, store.read_space(name), str(snapshot))
+    kept, path = store.read_space(name), find_spaces(workspace.search_spaces).get(name)
+    if path is None or path.read_text(encoding="utf-8", errors="replace") == kept:
+        return load_space(name, kept, str(snapshot))
+    if not _is_broken(store, name):
+        notes.append(
+            f"search space '{name}': {path} has changed since the study began, which keeps its own text, so that its "
+            "values stay comparable. Start a new study to search the changed one."
+        )
+        return load_space(name, kept, str(snapshot))
+    notes.append(f"search space '{name}': all its trials failed for its fault; the changed text in {path} counts.")
+    return read_space(name, path)
+
+
+def _is_broken(store: MetricsStore, space: str) -> bool:
+    results = [record.result for record in store.trials() if record.plan.get("space") == space]
+    kinds = {(result.get("failure") or {}).get("kind") for result in results}
+    return kinds == {FailureKind.SPACE_ERROR}

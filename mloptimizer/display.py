@@ -10,9 +10,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mloptimizer.records import EpochRecord, FailureKind, Outcome, Phase, TrialPlan, TrialResult
-from mloptimizer.search import Progress, SearchSummary
+from mloptimizer.observer import Progress
+from mloptimizer.records import EpochRecord, Outcome, Phase, TrialPlan, TrialResult
+from mloptimizer.search import SearchSummary
 from mloptimizer.study.storage import hide_secrets
+from mloptimizer.study.warm_start import TakenOver
 
 PHASE_TITLES = {Phase.EXPLORATION: "Exploration", Phase.HALL_OF_FAME: "Hall of fame", Phase.VERDICT: "Verdict"}
 
@@ -33,6 +35,8 @@ class Display(Protocol):
     def attempt_ended(self, plan: TrialPlan, reason: str) -> None: ...
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None: ...
+
+    def notice(self, line: str) -> None: ...
 
 
 def make_display(console: Console, objective: str) -> Display:
@@ -81,6 +85,10 @@ class LineDisplay:
             self._print(self._ended)
         self._ended = describe_result(plan, result, self._objective)
 
+    def notice(self, line: str) -> None:
+        """Print the line."""
+        self._print(line)
+
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -125,6 +133,10 @@ class LiveDisplay:
         style = {Outcome.COMPLETED: "", Outcome.PRUNED: "dim", Outcome.FAILED: "red"}[result.outcome]
         self._console.print(Text(describe_result(plan, result, self._objective), style=style))
 
+    def notice(self, line: str) -> None:
+        """Print the line above the live part."""
+        self._console.print(Text(line, style="yellow"))
+
     def _render(self) -> RenderableType:
         progress = self._progress
         if progress is None:
@@ -144,8 +156,6 @@ def describe_result(plan: TrialPlan, result: TrialResult, objective: str) -> str
     """Return one line about an ended trial."""
     phase = "" if plan.phase is Phase.EXPLORATION else f", {PHASE_TITLES[plan.phase].lower()}"
     what = f"trial {plan.number} ({plan.space}){phase}"
-    if result.failure and result.failure.kind is FailureKind.INTERRUPTED:
-        return f"{what}: interrupted; it is trained again when the study is continued"
     if result.failure:
         return f"{what}: failed, {result.failure.kind}: {result.failure.message}"
     if result.outcome is Outcome.PRUNED:
@@ -194,6 +204,8 @@ def describe_summary(summary: SearchSummary) -> list[str]:
             lines.append(f"{title}: {count_trials(sum(counts.values()))}: {parts}")
     lines.append(f"This run took {format_duration(summary.seconds)}.")
     lines += summary.notes
+    if summary.stopped:
+        lines.append(f"It stopped early: {summary.stopped}. What was running goes on when the study is continued.")
     if summary.winner is None or summary.value is None:
         return lines
     title = PHASE_TITLES[summary.winner_phase or Phase.EXPLORATION].lower()
@@ -216,6 +228,18 @@ def _against_chance(summary: SearchSummary) -> str:
     error = (chance * (1 - chance) / summary.dataset.validation_size) ** 0.5
     verdict = "guessing gives" if summary.value > chance + 3 * error else "NOT clearly better than guessing:"
     return f" on {summary.dataset.validation_size} images ({verdict} {chance:.2f})"
+
+
+def describe_warm_start(name: str, brought: TakenOver) -> str:
+    """Return one line about what an earlier study brought."""
+    parts = [f"{count_trials(brought.enqueued)} of it {'is' if brought.enqueued == 1 else 'are'} tried first"]
+    if brought.taught:
+        parts.insert(0, f"{count_trials(brought.taught)} for the sampler to learn from")
+    if brought.different:
+        parts.append(f"its values cannot be compared (another {', '.join(brought.different)})")
+    if brought.unfit:
+        parts.append(f"{brought.unfit} do not fit the search spaces")
+    return f"Warm start from '{name}': {'; '.join(parts)}."
 
 
 def command_to_continue(study: str, workspace: Path, storage: str | None, explore_only: bool) -> str:

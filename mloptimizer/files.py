@@ -1,7 +1,8 @@
 """Writes and reads the small files of a workspace so that a kill at any moment leaves each of them whole.
 
 Whole files appear by renaming a finished temporary file; growing files are made of lines, with one writer, and a torn
-last line is left out when they are read.
+last line is left out when they are read. Where `waiting_for_room` says so, a full disk makes the writer wait instead of
+fail.
 """
 
 import contextlib
@@ -9,10 +10,14 @@ import errno
 import json
 import math
 import os
+import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 try:
     import fcntl
@@ -20,6 +25,36 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from mloptimizer.errors import RunError, UsageError
+
+_READERS_SECONDS = 0.5  # whoever only asks whether a lock is held holds it for a moment
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+Wait = Callable[[str], None]
+"""Takes a line that says what is wrong, and returns when it may be better; raises to give up."""
+
+_wait: ContextVar[Wait | None] = ContextVar("wait", default=None)
+
+
+@contextlib.contextmanager
+def waiting_for_room(wait: Wait) -> Iterator[None]:
+    """Let the writers of this thread wait while a disk is full: `wait` is called before every further try."""
+    token = _wait.set(wait)
+    try:
+        yield
+    finally:
+        _wait.reset(token)
+
+
+def _write_when_there_is_room(path: Path, write: Callable[[], None]) -> None:
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            wait = _wait.get()
+            if wait is None or error.errno not in DISK_FULL:
+                raise file_error(path, error) from error
+            wait(f"{path}: {error.strerror}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -34,20 +69,21 @@ def write_bytes(path: Path, data: bytes) -> None:
         UsageError: the folder cannot be written.
         RunError: the disk is full or failed.
     """
+    _write_when_there_is_room(path, lambda: _replace(path, data))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise file_error(path, error) from error
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -83,13 +119,21 @@ def append_line(path: Path, line: str) -> None:
 
     A torn line that an earlier kill left is closed first, so that it never swallows the new one.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file:
-            start = b"\n" if _ends_torn(file.tell(), path) else b""
-            file.write(start + line.encode() + b"\n")
-    except OSError as error:
-        raise file_error(path, error) from error
+    _write_when_there_is_room(path, lambda: _append(path, line))
+
+
+def _append(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b", buffering=0) as file:
+        size = file.tell()
+        data = (b"\n" if _ends_torn(size, path) else b"") + line.encode() + b"\n"
+        try:
+            written = file.write(data) or 0
+            if written < len(data):
+                file.write(data[written:])  # says why
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def _ends_torn(size: int, path: Path) -> bool:
@@ -130,7 +174,8 @@ def hold_lock(path: Path, busy: str = "") -> Iterator[None]:
 
     Args:
         path: the lock's file; it stays, and names the last holder.
-        busy: the error's text when another process holds it; ``{pid}`` in it becomes that process. Empty: wait for it.
+        busy: the error's text when another process holds it; ``{holder}`` in it becomes that process, its machine and
+            since when it holds it. Empty: wait for it.
 
     Raises:
         UsageError: another process holds it, or the file cannot be written.
@@ -141,13 +186,27 @@ def hold_lock(path: Path, busy: str = "") -> Iterator[None]:
     except OSError as error:
         raise file_error(path, error) from error
     with file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-            except BlockingIOError as error:
-                file.seek(0)
-                raise UsageError(busy.format(pid=file.read().strip() or "?")) from error
+        if fcntl is not None and not _lock(file, wait=not busy):
+            file.seek(0)
+            raise UsageError(busy.format(holder=file.read().strip() or "?"))
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
+        since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
         file.flush()
         yield
+
+
+def _lock(file: IO[str], wait: bool) -> bool:
+    """Lock the file; False: another process has held it all the time, for longer than readers look at it."""
+    if wait:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return True
+    deadline = time.monotonic() + _READERS_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)

@@ -4,119 +4,46 @@ import concurrent.futures
 import concurrent.futures.process
 import importlib.metadata
 import multiprocessing
-import random
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mloptimizer.augmented_spaces import with_augmentation
-from mloptimizer.continuation import continue_study
-from mloptimizer.datasets.library import list_datasets, prepare_dataset
+from mloptimizer.budgets import RUN_SETTINGS, Budgets, folder_mb
+from mloptimizer.control import Control, Interruptible, SearchRun
+from mloptimizer.datasets.library import prepare_dataset
+from mloptimizer.disk_watch import DiskWatch
+from mloptimizer.display import describe_warm_start
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.process import ProcessEngine, start_fork_server
-from mloptimizer.errors import RunError, UsageError, unknown_name
-from mloptimizer.files import file_error, hold_lock, write_json, write_text
+from mloptimizer.errors import RunError, UsageError
+from mloptimizer.files import Wait, file_error, hold_lock, waiting_for_room, write_json, write_text
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.nvml import list_gpus
+from mloptimizer.job import Goal, Job
+from mloptimizer.loop import WAIT_SECONDS
 from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.phases import Job
+from mloptimizer.observer import Observer
+from mloptimizer.orders import take_orders
+from mloptimizer.preparation import PreparedSearch, SearchRequest, largest_slot
 from mloptimizer.recorder import Recorder
-from mloptimizer.records import DatasetInfo, Objective, Slot, to_json
+from mloptimizer.records import DatasetInfo, Objective, to_json
 from mloptimizer.reports.standings import find_study, find_winner
-from mloptimizer.requirements import check_images, check_machine
-from mloptimizer.search import Interruptible, Observer, SearchRun, SearchSummary, run_search
+from mloptimizer.requirements import check_images
+from mloptimizer.search import SearchSummary, run_search
 from mloptimizer.setting_values import make_settings
-from mloptimizer.settings import Settings
 from mloptimizer.settings_file import read_settings_file, render_settings_file
 from mloptimizer.slots import plan_slots
-from mloptimizer.spaces import SearchSpace, builtin_folder, read_spaces
+from mloptimizer.spaces import builtin_folder
 from mloptimizer.study.storage import hide_secrets, open_storage
-from mloptimizer.study.study import list_study_names, open_study
+from mloptimizer.study.study import open_study
 from mloptimizer.tuning import apply_tuning
 from mloptimizer.tuning_plans import find_tuned
 from mloptimizer.worker import PRELOAD, export_trained, run_plan
-from mloptimizer.workspace import Workspace, check_study_name
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """What a person asks a search for; what is missing comes from the study that is continued, or the workspace."""
-
-    workspace: Workspace
-    dataset: str | None = None
-    study: str | None = None
-    assignments: Mapping[str, object] = field(default_factory=dict)  # settings stated for this search
-    explore_only: bool = False
-    profile_trial: int | None = None  # number of the exploration trial of which TensorBoard shows a profile
-
-
-@dataclass(frozen=True)
-class PreparedSearch:
-    """A search whose settings, names and spaces have been checked."""
-
-    name: str
-    dataset: str
-    settings: Settings
-    seed: int
-    spaces: Sequence[SearchSpace]
-    continued: bool
-    fingerprint: str = ""  # of the data that a continued study has been searching
-    tuned: Mapping[str, object] | None = None  # by setting, what a continued study was tuned to; None: not yet
-
-
-def prepare_search(request: SearchRequest) -> PreparedSearch:
-    """Check all that can be checked before anything is created.
-
-    Raises:
-        UsageError: a name or value is not possible, here or on this machine.
-    """
-    stated = read_settings_file(request.workspace.settings_file)
-    if request.study and request.workspace.study_file(request.study).is_file():
-        name = check_study_name(request.study)
-        old = continue_study(request.workspace, name, request.dataset, request.assignments, stated)
-        prepared = PreparedSearch(
-            name, old.dataset, old.settings, old.seed, old.spaces, True, old.fingerprint, old.tuned
-        )
-    else:
-        prepared = _begin(request, stated)
-    check_machine(prepared.settings, list_gpus())
-    _most_gpus(prepared.settings)
-    return prepared
-
-
-def _begin(request: SearchRequest, stated: Settings) -> PreparedSearch:
-    settings = make_settings(request.assignments, "settings", stated)
-    if not request.dataset:
-        names = ", ".join(summary.name for summary in list_datasets())
-        raise UsageError(f"--dataset: a new study needs a data set. Known: {names}.")
-    known = [summary.name for summary in list_datasets()]
-    if request.dataset not in known:
-        raise unknown_name("--dataset", "data set", request.dataset, known)
-    taken = list_study_names(settings.storage, request.workspace.journal)
-    if request.study in taken:
-        raise UsageError(
-            f"--study {request.study}: the storage has such a study, but this workspace has no records of it. "
-            "Continue it in its own workspace, or choose another name."
-        )
-    name = check_study_name(request.study or _free_name(request, taken))
-    seed = random.SystemRandom().randrange(2**31) if settings.seed == "auto" else settings.seed
-    spaces = read_spaces(settings.spaces, request.workspace.search_spaces)
-    return PreparedSearch(name, request.dataset, settings, seed, spaces, continued=False)
-
-
-def _free_name(request: SearchRequest, taken: Collection[str]) -> str:
-    """Return the data set's name, with a number if a study of this workspace or storage has it already."""
-    name, number = str(request.dataset), 1
-    while name in taken or request.workspace.study_file(name).exists():
-        number += 1
-        name = f"{request.dataset}-{number}"
-    return name
-
-
-def _most_gpus(settings: Settings) -> Slot:
-    """Return a slot with as many GPUs as a trial may get: all, when it is the last one."""
-    return plan_slots(list_gpus(), list_cpus(), available_memory_mb(), 1, settings)[0][0]
+from mloptimizer.workspace import Workspace
 
 
 def launch_search(
@@ -129,45 +56,104 @@ def launch_search(
         KeyboardInterrupt: the person stopped it; everything is recorded.
     """
     workspace, name, settings = request.workspace, prepared.name, prepared.settings
-    busy = f"study '{name}': process {{pid}} searches it already. Wait for it, or stop it with Ctrl-C there."
+    busy = f"study '{name}': {{holder}}, searches it already. Wait for it, or: mloptimizer stop {name}"
     dataset = prepare_dataset(prepared.dataset, settings.validation_fraction, prepared.seed, settings.train_limit)
     if prepared.fingerprint not in ("", dataset.fingerprint):
         raise UsageError(
             f"study '{name}': the images of {prepared.dataset} have changed since it began, so its values could not be "
             "compared with new ones. Put the old images back, or start a new study."
         )
-    check_images(settings, _most_gpus(settings), dataset.train_size)
-    if settings.start_method != "spawn":
-        start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
+    check_images(settings, largest_slot(settings), dataset.train_size)
     with hold_lock(workspace.driver_lock(name), busy):
-        study = open_study(
-            settings.storage, workspace.journal, name, settings, prepared.seed, Objective(settings.objective)
-        )
+        take_orders(workspace.orders(name))  # what was told to an earlier search is not for this one
         store = MetricsStore(workspace, name)
-        store.write_study(_facts(prepared, dataset), {space.name: space.source for space in prepared.spaces})
-        recorder = Recorder(workspace, name, store)
-        settings, choices = apply_tuning(workspace, dataset, settings, kept=prepared.tuned)
-        tuned = find_tuned(prepared.settings, settings)
-        if prepared.tuned is None:
-            store.write_study(_facts(replace(prepared, tuned=tuned), dataset), {})
-        for choice in choices:
-            recorder.note(choice)
-        searched = map(with_augmentation, prepared.spaces) if settings.augmentation == "search" else prepared.spaces
-        spaces = {space.name: space for space in searched}
-        job = Job(
-            name, study, spaces, dataset, settings, prepared.seed, workspace, store, request.profile_trial, tuple(tuned)
-        )
-
-        def make_engine(trials: int) -> Engine:
-            slots, decision = plan_slots(list_gpus(), list_cpus(), available_memory_mb(), trials, settings)
-            recorder.note(decision)
-            return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
-
-        run = SearchRun(job, make_engine, recorder, observer, interruptible)
-        summary = run_search(run, request.explore_only)
-    if summary.winner is None:
+        budgets = Budgets(settings, time.monotonic, lambda: folder_mb(*workspace.folders(name)))
+        wait = _make_wait(budgets, observer, interruptible)
+        with waiting_for_room(wait):
+            if settings.start_method != "spawn":
+                start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
+            job = _open_job(request, prepared, dataset, store, observer, wait)
+            run = _make_run(job, budgets, observer, interruptible)
+            summary = run_search(run, request.explore_only)
+    if summary.winner is None and not summary.stopped:
         raise RunError(_why_no_winner(store, name))
     return summary
+
+
+def _open_job(
+    request: SearchRequest,
+    prepared: PreparedSearch,
+    dataset: DatasetInfo,
+    store: MetricsStore,
+    observer: Observer,
+    wait: Wait,
+) -> Job:
+    """Open the study, and write down what is searched and how."""
+    workspace, name, settings = request.workspace, prepared.name, prepared.settings
+    objective = Objective(settings.objective)
+    study = open_study(settings.storage, workspace.journal, name, settings, prepared.seed, objective)
+    store.write_study(_facts(prepared, dataset), {space.name: space.source for space in prepared.spaces})
+    settings, choices = apply_tuning(workspace, dataset, settings, kept=prepared.tuned)
+    tuned = find_tuned(prepared.settings, settings)
+    if prepared.tuned is None:
+        store.write_study(_facts(replace(prepared, tuned=tuned), dataset), {})
+    recorder = Recorder(workspace, name, store)
+    for choice in choices:
+        recorder.note(choice)
+    searched = map(with_augmentation, prepared.spaces) if settings.augmentation == "search" else prepared.spaces
+    spaces = {space.name: space for space in searched}
+    if prepared.configurations:
+        study.enqueue(prepared.configurations, list(spaces.values()), dataset)
+    if prepared.earlier:
+        brought = study.warm_start(prepared.earlier, list(spaces.values()), dataset, settings.hall_of_fame_size)
+        observer.notice(describe_warm_start(prepared.earlier.name, brought))
+    goal = Goal(settings.trials)
+    return Job(
+        name,
+        study,
+        spaces,
+        dataset,
+        settings,
+        prepared.seed,
+        workspace,
+        store,
+        goal,
+        request.profile_trial,
+        tuple(tuned),
+    )
+
+
+def _make_run(job: Job, budgets: Budgets, observer: Observer, interruptible: Interruptible) -> SearchRun:
+    workspace, settings = job.workspace, job.settings
+    recorder = Recorder(workspace, job.name, job.store)
+
+    def free_mb() -> float:
+        return shutil.disk_usage(workspace.metrics).free / 2**20
+
+    def make_engine(trials: int) -> Engine:
+        slots, decision = plan_slots(list_gpus(), list_cpus(), available_memory_mb(), trials, settings)
+        recorder.note(decision)
+        return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
+
+    disk = DiskWatch(workspace.metrics, free_mb, settings.min_free_disk_mb)
+    control = Control(job, budgets, disk, job.store.remember_trials)
+    return SearchRun(job, make_engine, recorder, observer, control, interruptible)
+
+
+def _make_wait(budgets: Budgets, observer: Observer, interruptible: Interruptible) -> Wait:
+    """Return what waits while a disk is full or a server is away; the person is told once of each."""
+    told: set[str] = set()
+
+    def wait(problem: str) -> None:
+        if problem not in told:
+            told.add(problem)
+            observer.notice(f"{problem}. The search waits, and goes on as soon as it can. Ctrl-C ends it.")
+        if stop := budgets.find_stop():
+            raise RunError(f"{problem}, and {stop.reason}. Everything recorded so far is kept.")
+        with interruptible():
+            time.sleep(WAIT_SECONDS)
+
+    return wait
 
 
 def _why_no_winner(store: MetricsStore, name: str) -> str:
@@ -192,7 +178,7 @@ def open_workspace_storage(workspace: Workspace, assignments: Mapping[str, objec
 
 
 def _facts(prepared: PreparedSearch, dataset: DatasetInfo) -> Mapping[str, object]:
-    settings = prepared.settings.model_dump(mode="json")
+    settings = prepared.settings.model_dump(mode="json", exclude=set(RUN_SETTINGS))
     tuned = {} if prepared.tuned is None else {"tuned": prepared.tuned}
     return {
         "study": prepared.name,

@@ -44,9 +44,7 @@ class MemoryWatch:
         """Whether a trial may start beside so many running ones."""
         return not self._tight or running == 0
 
-    def gave_way(self, number: int) -> bool:
-        """Take the end of a trial; True: it is the one that was stopped."""
-        if number != self._stopping:
-            return False
-        self._stopping = None
-        return True
+    def end(self, number: int) -> None:
+        """Take the end of a trial: once the one that was stopped has ended, another may be."""
+        if number == self._stopping:
+            self._stopping = None

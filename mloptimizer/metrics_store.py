@@ -4,26 +4,35 @@
     STUDY/search_spaces/NAME.py          the text of each search space as it was used
     STUDY/trial_00007/plan.json          what was trained
     STUDY/trial_00007/epochs.jsonl       one line per epoch
+    STUDY/trial_00007/attempts.jsonl     one line per attempt that was not the last; missing where the first was
+    STUDY/trial_00007/checkpoints/       from where it goes on after a kill, while it runs; written by the worker
     STUDY/trial_00007/result.json        how it ended; missing while it runs
     STUDY/trial_00007/model.weights.h5   weights of the best epoch, of trials worth keeping
     STUDY/hall_of_fame_00007/            the same for the long training of trial 7
+    STUDY/orders/                        what other terminals tell the search that runs; not written here
     STUDY/verdict.json                   every reading of the test set
     STUDY/cache/                         what the trials share and could make again; not written here
 
 The driver is the only writer. Whole files appear at once; a torn last line of a growing one is left out by the reader.
 """
 
+import contextlib
+import dataclasses
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from mloptimizer.files import append_line, file_error, line_of_json, read_json, read_json_lines, write_json, write_text
-from mloptimizer.records import EpochRecord, Outcome, Phase, TrialPlan, TrialResult, to_json
+from mloptimizer.records import EndedAttempt, EpochRecord, Outcome, Phase, TrialPlan, TrialResult, to_json
 from mloptimizer.workspace import Workspace
 
 PLAN, EPOCHS, RESULT, WEIGHTS = "plan.json", "epochs.jsonl", "result.json", "model.weights.h5"
+ATTEMPTS = "attempts.jsonl"
 CHECKPOINTS = "checkpoints"  # folder of a training that is under way; the worker writes it, the driver removes it
 
 EPOCH_COLUMNS = {
@@ -65,6 +74,7 @@ class MetricsStore:
     def __init__(self, workspace: Workspace, study: str) -> None:
         self._workspace = workspace
         self._study = study
+        self._epochs: dict[tuple[int, Phase], int] = {}  # the last that was recorded
 
     def write_study(self, facts: Mapping[str, Any], spaces: Mapping[str, str]) -> None:
         """Write the study's facts and the text of each of its search spaces, and the folder's README."""
@@ -79,6 +89,17 @@ class MetricsStore:
         """Return the study's facts. Raises UsageError where they are missing or damaged."""
         return read_json(self._workspace.study_file(self._study))
 
+    def remember_trials(self, trials: int) -> None:
+        """Keep how many models the study is to explore.
+
+        Raises:
+            UsageError: the study's facts are missing or damaged.
+        """
+        facts = self.read_study()
+        write_json(
+            self._workspace.study_file(self._study), {**facts, "settings": {**facts["settings"], "trials": trials}}
+        )
+
     def read_space(self, name: str) -> str:
         """Return the text of the search space as the study used it.
 
@@ -91,23 +112,53 @@ class MetricsStore:
         except OSError as error:
             raise file_error(path, error) from error
 
-    def start(self, plan: TrialPlan) -> None:
-        """Write the plan; what an earlier attempt of the same number and phase had left is replaced."""
+    def start(self, plan: TrialPlan) -> int:
+        """Write the plan; return how many epochs the training has made before.
+
+        What was there is removed, unless the plan goes on from it.
+        """
         folder = self._folder(plan.number, plan.phase)
-        for name in (EPOCHS, RESULT, WEIGHTS):
+        kept = (EPOCHS, ATTEMPTS) if plan.resumes else ()
+        for name in {EPOCHS, RESULT, WEIGHTS, ATTEMPTS}.difference(kept):
             (folder / name).unlink(missing_ok=True)
+        if not plan.resumes:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         record = to_json(plan)
         del record["space_source"]  # it stands once, in STUDY/search_spaces
         write_json(folder / PLAN, {**record, "started_utc": _now()})
+        epochs = [line["epoch"] for line in read_json_lines(folder / EPOCHS) if isinstance(line.get("epoch"), int)]
+        self._epochs[plan.number, plan.phase] = max(epochs, default=0)
+        return max(epochs, default=0)
 
     def record(self, phase: Phase, epoch: EpochRecord) -> None:
-        """Append the epoch."""
+        """Append the epoch; one that is trained again, after a kill, takes the place of its first record."""
+        path = self._folder(epoch.number, phase) / EPOCHS
+        if epoch.epoch <= self._epochs.get((epoch.number, phase), 0):
+            earlier = [line for line in read_json_lines(path) if line["epoch"] < epoch.epoch]
+            write_text(path, "".join(line_of_json(line) + "\n" for line in earlier))
+        self._epochs[epoch.number, phase] = epoch.epoch
         line = {"epoch": epoch.epoch, "seconds": epoch.seconds, **epoch.metrics}
-        append_line(self._folder(epoch.number, phase) / EPOCHS, line_of_json(line))
+        append_line(path, line_of_json(line))
+
+    def add_attempt(self, plan: TrialPlan, attempt: EndedAttempt) -> None:
+        """Append how an attempt ended that is not the training's end."""
+        path = self._folder(plan.number, plan.phase) / ATTEMPTS
+        append_line(path, line_of_json({**to_json(attempt), "ended_utc": _now()}))
+
+    def read_attempts(self, number: int, phase: Phase) -> list[EndedAttempt]:
+        """Return the training's attempts that another followed, or that were cut off; damaged lines are left out."""
+        names = [field.name for field in dataclasses.fields(EndedAttempt)]
+        lines = read_json_lines(self._folder(number, phase) / ATTEMPTS)
+        adapter, found = TypeAdapter(EndedAttempt), []
+        for line in lines:
+            with contextlib.suppress(ValidationError):
+                found.append(adapter.validate_python({name: line.get(name) for name in names}))
+        return found
 
     def finish(self, phase: Phase, result: TrialResult) -> None:
-        """Write how the trial ended."""
+        """Write how the trial ended; its checkpoints have served."""
         write_json(self._folder(result.number, phase) / RESULT, {**to_json(result), "ended_utc": _now()})
+        shutil.rmtree(self._folder(result.number, phase) / CHECKPOINTS, ignore_errors=True)
 
     def keep_weights(self, phase: Phase, numbers: Collection[int]) -> None:
         """Remove the weights of every ended training of the phase but the given ones."""
@@ -174,6 +225,7 @@ def render_metrics_readme() -> str:
 | `STUDY/search_spaces/NAME.py` | the text of each search space as it was used |
 | `STUDY/trial_00007/plan.json` | what was trained: space, parameters, epochs, seed, data set, settings |
 | `STUDY/trial_00007/epochs.jsonl` | one line per epoch, see below |
+| `STUDY/trial_00007/attempts.jsonl` | why each attempt ended that was not the last; only where there were several |
 | `STUDY/trial_00007/result.json` | outcome, value, best epoch's figures, seconds spent (build, fit, …), failure |
 | `STUDY/trial_00007/model.weights.h5` | weights of the best epoch; only of trials that are worth keeping |
 | `STUDY/hall_of_fame_00007/` | the same four files for the long training of trial 7 |

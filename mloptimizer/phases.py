@@ -1,115 +1,19 @@
 """What each phase of a search trains next, and what it does with the results."""
 
 import dataclasses
-import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
 
-from mloptimizer.metrics_store import MetricsStore, TrialRecord
+from mloptimizer.job import Job, Untrained
+from mloptimizer.metrics_store import TrialRecord
 from mloptimizer.records import (
-    DatasetInfo,
     EpochRecord,
-    Objective,
     Outcome,
     Params,
     Phase,
     TrialPlan,
     TrialResult,
+    result_from_json,
 )
-from mloptimizer.settings import Settings
-from mloptimizer.spaces import SearchSpace
-from mloptimizer.study.study import Study
-from mloptimizer.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all phases of one search share."""
-
-    name: str  # of the study
-    study: Study
-    spaces: Mapping[str, SearchSpace]  # those to propose from; earlier runs may have used others
-    dataset: DatasetInfo
-    settings: Settings
-    seed: int
-    workspace: Workspace
-    store: MetricsStore
-    profile_trial: int | None = None  # number of the exploration trial to profile
-    tuned: tuple[str, ...] = ()  # names of the settings whose values tuning chose
-
-    @property
-    def objective(self) -> Objective:
-        return Objective(self.settings.objective)
-
-    def plan(
-        self,
-        number: int,
-        phase: Phase,
-        space: str,
-        params: Params,
-        *,
-        epochs: int = 0,
-        patience: int = 0,
-        weights: str = "",
-    ) -> TrialPlan:
-        """Return the plan; its seed depends on the study's seed and the trial's number alone."""
-        return TrialPlan(
-            study=self.name,
-            number=number,
-            phase=phase,
-            space=space,
-            space_source=self.spaces[space].source if space in self.spaces else self.store.read_space(space),
-            params=params,
-            dataset=self.dataset,
-            epochs=epochs,
-            patience=patience,
-            seed=random.Random(f"{self.seed}:{number}").randrange(2**31),
-            directory=str(self.workspace.trial(self.name, number, phase).resolve()),
-            initial_weights=weights,
-            cache_directory=str(self.workspace.cache(self.name).resolve()),
-            profiled=phase is Phase.EXPLORATION and number == self.profile_trial,
-            settings=self.settings.model_copy(update={"storage": ""}),  # workers need no database, and no password
-            tuned=self.tuned,
-        )
-
-
-@dataclass(frozen=True)
-class Untrained:
-    """A trial that ended when it was proposed: its space could not be sampled, or its configuration was known."""
-
-    plan: TrialPlan
-    result: TrialResult
-
-
-class PhaseRun(Protocol):
-    """One phase of a search: the loop asks it for plans and brings it epochs and results."""
-
-    phase: Phase
-
-    def next_plan(self) -> TrialPlan | Untrained | None:
-        """Return what to train next, or a trial that has ended already; None: nothing at the moment."""
-        ...
-
-    def report(self, record: EpochRecord) -> bool:
-        """Take an epoch's figures; True: the trial is to be pruned."""
-        ...
-
-    def finish(self, result: TrialResult) -> None:
-        """Take a trial's result."""
-        ...
-
-    def total(self) -> int:
-        """Return how many trials the phase has in all."""
-        ...
-
-    def ended(self) -> Sequence[Outcome]:
-        """Return the outcomes of its ended trials, of earlier runs too."""
-        ...
-
-    def best(self) -> tuple[int, float] | None:
-        """Return number and value of its best trial."""
-        ...
 
 
 class Exploration:
@@ -124,15 +28,19 @@ class Exploration:
 
     def next_plan(self) -> TrialPlan | Untrained | None:
         """Return the study's next proposal; None when all trials are ended or running, or none can be proposed now."""
-        job, settings = self._job, self._job.settings
-        if len(self.ended()) + len(self._running) >= self.total():
+        job = self._job
+        if self._is_full():
+            return None
+        if plan := _take_up(job, self):
+            self._running.add(plan.number)
+            return plan
+        if self._is_full():  # by results that had been recorded, but not told
             return None
         suggestion = job.study.ask(list(job.spaces.values()), job.dataset)
         if suggestion is None:
             return None
-        number, space, params = suggestion.number, suggestion.space, suggestion.params
-        epochs, patience = settings.exploration_epochs, settings.exploration_patience
-        plan = job.plan(number, self.phase, space, params, epochs=epochs, patience=patience)
+        number = suggestion.number
+        plan = self.plan(number, suggestion.space, suggestion.params)
         if suggestion.failure:
             return Untrained(plan, TrialResult(number, Outcome.FAILED, None, 0.0, failure=suggestion.failure))
         if suggestion.reused_from is not None:
@@ -140,6 +48,14 @@ class Exploration:
         self._running.add(number)
         self.profiled |= plan.profiled
         return plan
+
+    def _is_full(self) -> bool:
+        return len(self.ended()) + len(self._running) >= self.total()
+
+    def plan(self, number: int, space: str, params: Params) -> TrialPlan:
+        """Return the short training of the configuration."""
+        epochs, patience = self._job.settings.exploration_epochs, self._job.settings.exploration_patience
+        return self._job.plan(number, self.phase, space, params, epochs=epochs, patience=patience)
 
     def _take_over(self, number: int, twin: int) -> TrialResult:
         """Return the result of an equal trial under the new number."""
@@ -154,6 +70,11 @@ class Exploration:
         prune = self._job.study.report(record.number, record.epoch, value)
         return prune and record.epoch < self._job.settings.exploration_epochs
 
+    def suspend(self, number: int) -> None:
+        """Let the trial wait in the study."""
+        self._running.discard(number)
+        self._job.study.suspend(number, self.phase)
+
     def finish(self, result: TrialResult) -> None:
         """Tell the study, and remove the weights of every trial that is not among the best."""
         self._running.discard(result.number)
@@ -162,7 +83,7 @@ class Exploration:
         self._job.store.keep_weights(self.phase, keep)
 
     def total(self) -> int:
-        return self._job.settings.trials
+        return self._job.goal.trials
 
     def ended(self) -> Sequence[Outcome]:
         return self._job.study.outcomes(self.phase)
@@ -182,31 +103,39 @@ class HallOfFame:
         self._members = job.study.best(size, Phase.EXPLORATION)
         trained = {trial.number for trial in job.study.trials(self.phase) if trial.outcome is not None}
         self._waiting = [member for member in self._members if member.number not in trained]
+        for trial in job.study.unfinished(self.phase):
+            if trial.number not in {member.number for member in self._members}:
+                job.study.give_up(trial.number, self.phase, "better models have taken its place in the hall of fame")
         job.store.keep_weights(Phase.EXPLORATION, {member.number for member in self._waiting})
 
     def next_plan(self) -> TrialPlan | None:
-        """Return the best member that is still to be trained."""
+        """Return the member that was cut off, or else the best that is still to be trained."""
+        if plan := _take_up(self._job, self):
+            self._waiting = [member for member in self._waiting if member.number != plan.number]
+            return plan
         if not self._waiting:
             return None
-        member, settings = self._waiting.pop(0), self._job.settings
+        member = self._waiting.pop(0)
         self._job.study.start_hall_of_fame(member.number)
-        kept = self._job.store.trial(member.number)
+        return self.plan(member.number, member.space, member.params)
+
+    def plan(self, number: int, space: str, params: Params) -> TrialPlan:
+        """Return the long training of the configuration, from its exploration weights where these are to be used."""
+        settings, kept = self._job.settings, self._job.store.trial(number)
         warm = kept.weights if settings.warm_start_hall_of_fame and kept else None
-        plan = self._job.plan(
-            member.number,
-            self.phase,
-            member.space,
-            member.params,
-            epochs=settings.hall_of_fame_epochs,
-            patience=settings.hall_of_fame_patience,
-            weights=str(warm.resolve()) if warm else "",
-        )
+        epochs, patience = settings.hall_of_fame_epochs, settings.hall_of_fame_patience
+        weights = str(warm.resolve()) if warm else ""
+        plan = self._job.plan(number, self.phase, space, params, epochs=epochs, patience=patience, weights=weights)
         return _as_fitted(plan, kept)
 
     def report(self, record: EpochRecord) -> bool:
         """Report to the study; never pruned."""
         self._job.study.report(record.number, record.epoch, record.metrics[self._job.settings.objective], self.phase)
         return False
+
+    def suspend(self, number: int) -> None:
+        """Let the training wait in the study."""
+        self._job.study.suspend(number, self.phase)
 
     def finish(self, result: TrialResult) -> None:
         """Tell the study; only the best keep their weights, and those of a member's exploration have served."""
@@ -254,6 +183,10 @@ class Verdict:
     def report(self, record: EpochRecord) -> bool:
         return False
 
+    def suspend(self, number: int) -> None:
+        """Let the next run read the test set, which this one did not."""
+        self._started = False
+
     def finish(self, result: TrialResult) -> None:
         """Keep the reading with the study's records."""
         self._result = result
@@ -268,6 +201,25 @@ class Verdict:
 
     def best(self) -> tuple[int, float] | None:
         return None
+
+
+def _take_up(job: Job, phase: "Exploration | HallOfFame") -> TrialPlan | None:
+    """Return a trial of the phase that was cut off, to go on from its checkpoint; None: there is none.
+
+    One whose result had been recorded, but not told to the study, is told now.
+    """
+    for trial in job.study.unfinished(phase.phase):
+        job.study.resume(trial.number, phase.phase)
+        record = job.store.trial(trial.number, phase.phase)
+        if record and record.result:
+            phase.finish(result_from_json(record.result))
+            continue
+        plan = phase.plan(trial.number, trial.space, trial.params)
+        if record is None:
+            return plan
+        attempt = record.plan.get("attempt", 1) + 1
+        return dataclasses.replace(_as_fitted(plan, record), attempt=attempt, resumes=True)
+    return None
 
 
 def _as_fitted(plan: TrialPlan, earlier: TrialRecord | None) -> TrialPlan:

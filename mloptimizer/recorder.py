@@ -1,13 +1,24 @@
 """Writes every event of a search to its file: epochs and results, hardware rows, automatic choices."""
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from mloptimizer.errors import MloptimizerError
 from mloptimizer.files import append_line, write_text
 from mloptimizer.hardware.log import HardwareLog, columns, render_log_readme
 from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.records import Decision, EpochRecord, Event, HardwareSample, Phase, Slot, TrialPlan, TrialResult
+from mloptimizer.records import (
+    Decision,
+    EndedAttempt,
+    EpochRecord,
+    Event,
+    HardwareSample,
+    Phase,
+    Slot,
+    TrialPlan,
+    TrialResult,
+)
 from mloptimizer.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -23,18 +34,30 @@ class Recorder:
         self._plans: dict[int, TrialPlan] = {}
         self._logs: dict[int, HardwareLog] = {}
 
-    def start(self, plan: TrialPlan, slot: Slot) -> None:
-        """Write the plan and open the trial's hardware log; what an earlier attempt left is replaced."""
+    def start(self, plan: TrialPlan, slot: Slot) -> int:
+        """Write the plan and open the trial's hardware log; return how many epochs the trial has made before.
+
+        What was there is replaced, unless the plan goes on from it.
+        """
         self._plans[plan.number] = plan
-        if log := self._logs.pop(plan.number, None):
-            log.close()
-        self._store.start(plan)
+        epochs = self._store.start(plan)
         readme = self._workspace.hardware_logs / "README.md"
         if not readme.exists():
             write_text(readme, render_log_readme())
         path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
-        path.unlink(missing_ok=True)
+        if not plan.resumes:
+            path.unlink(missing_ok=True)
         self._logs[plan.number] = HardwareLog(path, columns(len(slot.gpu_ids)))
+        return epochs
+
+    def read_attempts(self, plan: TrialPlan) -> Sequence[EndedAttempt]:
+        """Return the attempts of the plan's trial that have ended, in earlier runs of the search too."""
+        return self._store.read_attempts(plan.number, plan.phase)
+
+    def end_attempt(self, plan: TrialPlan, attempt: EndedAttempt) -> None:
+        """Write how an attempt ended that is not the trial's end."""
+        self._store.add_attempt(plan, attempt)
+        self._forget(plan.number)
 
     def record_untrained(self, plan: TrialPlan, result: TrialResult) -> None:
         """Write a trial that ended when it was proposed; there is no hardware log of it."""
@@ -61,8 +84,12 @@ class Recorder:
 
     def _finish(self, phase: Phase, result: TrialResult) -> None:
         self._store.finish(phase, result)
-        self._logs.pop(result.number).close()
-        del self._plans[result.number]
+        self._forget(result.number)
+
+    def _forget(self, number: int) -> None:
+        del self._plans[number]
+        if log := self._logs.pop(number, None):
+            log.close()
 
     def note(self, decision: Decision) -> None:
         """Append the automatic choice and its reason to `debug_strategy.log`."""

@@ -186,6 +186,17 @@ class SignOfLife:
     step: int  # made so far
 
 
+@dataclass(frozen=True)
+class EndedAttempt:
+    """An attempt of a trial that another followed, or that was cut off."""
+
+    attempt: int
+    kind: str  # of its failure; or "suspended", "memory"
+    message: str
+    epochs: int  # that the trial had made when it ended
+    seconds: float
+
+
 Event = EpochRecord | Decision | HardwareSample | Division | SignOfLife | TrialResult
 
 
@@ -219,6 +230,14 @@ def to_json(record: Any) -> dict[str, Any]:
 def dataset_from_json(value: Mapping[str, Any]) -> DatasetInfo:
     """Return the data set whose `to_json` is the value."""
     return TypeAdapter(DatasetInfo).validate_python(value)
+
+
+def result_from_json(value: Mapping[str, Any]) -> TrialResult:
+    """Return the result whose `to_json` is the value; what else stands there is left out."""
+    names = {field.name for field in dataclasses.fields(TrialResult)}
+    known = {name: item for name, item in value.items() if name in names}
+    metrics = {name: item for name, item in known["metrics"].items() if item is not None}  # they were not finite
+    return TypeAdapter(TrialResult).validate_python({**known, "metrics": metrics})
 
 
 def _plain(value: Any) -> Any:

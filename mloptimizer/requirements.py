@@ -21,6 +21,11 @@ def check_machine(settings: Settings, gpus: Sequence[Gpu]) -> None:
         raise UsageError(
             f"gpu_memory_limit_mb = {settings.gpu_memory_limit_mb}: this machine has no GPU. Possible: auto."
         )
+    if settings.max_kwh and not gpus:
+        raise UsageError(
+            f"max_kwh = {settings.max_kwh:g}: this machine has no GPU whose power could be measured. "
+            "Possible: max_hours."
+        )
     limit_mb, smallest = settings.gpu_memory_limit_mb, min(gpus, key=lambda gpu: gpu.memory_mb, default=None)
     if limit_mb != "auto" and smallest and 0 < smallest.memory_mb < limit_mb:
         name, most = smallest.name or "a GPU", smallest.memory_mb

@@ -211,7 +211,7 @@ class Settings(BaseModel):
         0.0, description="energy after which the search stops, kWh, as measured from the power of its GPUs"
     )
     max_disk_mb: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="space that the study's records and weights may take, MB; the search stops before it is passed"
+        0.0, description="space that the study's records and weights may take, MB; the search stops when it is reached"
     )
     target: float | Literal["none"] = Field("none", description="value of the objective at which the search stops")
     stop_when_stagnant: Annotated[int, Field(ge=0)] = Field(

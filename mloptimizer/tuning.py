@@ -85,7 +85,7 @@ def tune(
     known = None if again else find_plan(workspace, identity, model)
     if known:
         return known, False
-    busy = "tuning: process {pid} is measuring already. Wait for it, or turn tuning off with --set autotune=off."
+    busy = "tuning: {holder}, is measuring already. Wait for it, or turn tuning off with --set autotune=off."
     with hold_lock(workspace.tuning_file.with_suffix(".lock"), busy):
         cap = STEPS_ON_GPU if machine.gpus else STEPS_ON_CPU
         steps = min(cap, max(1, dataset.train_size // REFERENCE_BATCH))

@@ -65,6 +65,10 @@ class Workspace:
     def study(self, study: str) -> Path:
         return self.metrics / check_study_name(study)
 
+    def folders(self, study: str) -> tuple[Path, Path]:
+        """Everything that the study takes of the disk, but the journal, which studies share."""
+        return self.study(study), self.hardware_logs / check_study_name(study)
+
     def study_file(self, study: str) -> Path:
         return self.study(study) / "study.json"
 
@@ -73,6 +77,10 @@ class Workspace:
 
     def driver_lock(self, study: str) -> Path:
         return self.study(study) / "driver.lock"
+
+    def orders(self, study: str) -> Path:
+        """What other terminals tell the search that runs."""
+        return self.study(study) / "orders"
 
     def cache(self, study: str) -> Path:
         """What the trials of the study share and could make again: compiled programs, measured batches."""

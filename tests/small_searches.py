@@ -1,14 +1,19 @@
 """Runs searches of lines: real study, files and loop; training is a stand-in of a few lines in a thread."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mloptimizer.budgets import Budgets, folder_mb
+from mloptimizer.control import Control, SearchRun
+from mloptimizer.disk_watch import DiskWatch
 from mloptimizer.engines.base import Emit, RunTrial, ShouldStop
 from mloptimizer.engines.thread import ThreadEngine
+from mloptimizer.job import Goal, Job
 from mloptimizer.metrics_store import WEIGHTS, MetricsStore
-from mloptimizer.phases import Job
+from mloptimizer.observer import Progress
 from mloptimizer.recorder import Recorder
 from mloptimizer.records import (
     DatasetInfo,
@@ -22,7 +27,7 @@ from mloptimizer.records import (
     TrialPlan,
     TrialResult,
 )
-from mloptimizer.search import Progress, SearchRun, SearchSummary, run_search
+from mloptimizer.search import SearchSummary, run_search
 from mloptimizer.settings import Settings
 from mloptimizer.spaces import load_space
 from mloptimizer.study.study import open_study
@@ -66,6 +71,7 @@ class Watcher:
         self.started: list[TrialPlan] = []
         self.again: list[str] = []
         self.ended: list[tuple[Phase, TrialResult]] = []
+        self.notices: list[str] = []
 
     def progress(self, progress: Progress) -> None:
         self.shown.append(progress)
@@ -80,6 +86,9 @@ class Watcher:
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
         self.ended.append((plan.phase, result))
+
+    def notice(self, line: str) -> None:
+        self.notices.append(line)
 
 
 class Interrupt:
@@ -106,21 +115,28 @@ def run_small_search(
     source: str = LINE,
     slots: int = 1,
     memory_percent: Callable[[], float] = lambda: 50.0,
+    free_disk_mb: Callable[[], float] = lambda: 1e6,
+    clock: Callable[[], float] = time.monotonic,
     watcher: Watcher | None = None,
     profile_trial: int | None = None,
     **changes: Any,
-) -> tuple[SearchSummary, Watcher]:
+) -> tuple[SearchSummary, "Watcher"]:
     """Run a search named "s" on so many slots; run again, it continues."""
     settings = Settings(**{"trials": 6, "pruner": "none", "exploration_epochs": 3, "hall_of_fame_epochs": 5, **changes})
     study = open_study("", workspace.journal, "s", settings, 1, Objective(settings.objective))
     store, watcher = MetricsStore(workspace, "s"), watcher or Watcher()
+    store.write_study({"settings": {"objective": settings.objective, "trials": settings.trials}}, {"line": source})
     spaces = {"line": load_space("line", source, "line.py")}
-    job = Job("s", study, spaces, dataset, settings, 1, workspace, store, profile_trial)
+    goal = Goal(settings.trials)
+    job = Job("s", study, spaces, dataset, settings, 1, workspace, store, goal, profile_trial)
     places = [Slot(str(index)) for index in range(slots)]
 
     def make_engine(trials: int) -> ThreadEngine:
         return ThreadEngine(places, run_trial)
 
-    run = SearchRun(job, make_engine, Recorder(workspace, "s", store), watcher, interruptible)
-    run.memory_percent = memory_percent
+    budgets = Budgets(settings, clock, lambda: folder_mb(*workspace.folders("s")))
+    disk = DiskWatch(workspace.metrics, free_disk_mb, settings.min_free_disk_mb)
+    control = Control(job, budgets, disk, store.remember_trials)
+    run = SearchRun(job, make_engine, Recorder(workspace, "s", store), watcher, control, interruptible)
+    run.memory_percent, run.clock = memory_percent, clock
     return run_search(run, explore_only), watcher

@@ -22,25 +22,30 @@ LAYERS = [
     "settings_file records",
     "batches workspace interrupts terminal hardware.nvml hardware.machine hardware.memory hardware.log datasets.catalog"
     " datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",
-    "spaces metrics_store engines.base engines.cores engines.deaths slots requirements",
-    "augmented_spaces attempts memory_watch"
-    " study.storage study.samplers study.trials study.suggestions study.phase_study study.study"
+    "observer disk_watch orders spaces metrics_store engines.base engines.cores engines.deaths slots requirements",
+    "augmented_spaces attempts memory_watch deadlines"
+    " study.storage study.samplers study.trials study.suggestions study.phase_study study.earlier"
+    " study.warm_start study.study"
     " engines.thread engines.process"
     " training.devices training.precision training.compilation training.schedule training.optimizers training.network"
     " training.pipeline training.augmentation training.randaugment training.clipping training.remat training.memory"
     " training.activations training.batch_size training.setup training.stability training.model"
     " training.failures training.callbacks training.probe",
-    "recorder phases search training.trial training.export training.preload",
+    "job budgets recorder",
+    "control phases",
+    "loop",
+    "search training.trial training.export training.preload",
     "worker reports.figures reports.standings reports.trials reports.trial reports.hardware reports.study"
     " reports.listings dashboard probe_checks doctor display",
     "continuation measurement",
     "tuning_plans",
-    "tuning",
+    "tuning preparation",
     "bench",
     "reports.bench",
     "launch",
     "commands.options",
-    "commands.search commands.results commands.workspace commands.measurements",
+    "commands.search",
+    "commands.control commands.results commands.workspace commands.measurements",
     "cli",
     "__main__",
 ]

@@ -11,13 +11,14 @@ from typing import Any
 import optuna
 import pytest
 
-from mloptimizer.attempts import NextAttempt, find_next_attempt
+from mloptimizer.attempts import RETRIES, NextAttempt, find_next_attempt
 from mloptimizer.batches import plan_batch
 from mloptimizer.engines.base import Emit, RunTrial, ShouldStop
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.records import (
     DatasetInfo,
     Division,
+    EndedAttempt,
     EpochRecord,
     FailureKind,
     HardwareSample,
@@ -45,7 +46,7 @@ def out_of_memory(number: int = 0, micro_batch: int = 0, accumulation_steps: int
 
 def next_steps(plan: TrialPlan, result: TrialResult, slot: Slot = CPU) -> int:
     """Return the accumulation steps of the attempt that follows."""
-    following = find_next_attempt(plan, slot, result, gave_way=False)
+    following = find_next_attempt(plan, slot, result, [])
     assert isinstance(following, NextAttempt)
     assert following.plan.attempt == plan.attempt + 1
     return following.plan.accumulation_steps
@@ -54,7 +55,7 @@ def next_steps(plan: TrialPlan, result: TrialResult, slot: Slot = CPU) -> int:
 @pytest.mark.parametrize("micro_batch", [0, 64], ids=["died before it told", "told"])
 def test_after_an_exhausted_memory_half_the_images_are_taken_at_a_time(make_plan: MakePlan, micro_batch: int) -> None:
     plan = make_plan(3, params={"x": 1})
-    following = find_next_attempt(plan, CPU, out_of_memory(3, micro_batch), gave_way=False)
+    following = find_next_attempt(plan, CPU, out_of_memory(3, micro_batch), [])
     assert isinstance(following, NextAttempt)
     assert following.words == "out of memory with micro-batches of 64; again with 32"
     assert (following.plan.number, following.plan.params, following.plan.seed) == (3, {"x": 1}, plan.seed)
@@ -80,27 +81,40 @@ def test_a_measured_batch_is_halved_as_the_trial_told_it(make_plan: MakePlan) ->
 
 @pytest.mark.parametrize("told", [0, 8])
 def test_below_the_smallest_micro_batch_a_trial_has_failed_with_its_size(make_plan: MakePlan, told: int) -> None:
-    result = find_next_attempt(make_plan(accumulation_steps=8, attempt=4), CPU, out_of_memory(0, told), gave_way=False)
+    result = find_next_attempt(make_plan(accumulation_steps=8, attempt=4), CPU, out_of_memory(0, told), [])
     assert isinstance(result, TrialResult) and result.failure
     assert result.failure.kind is FailureKind.OUT_OF_MEMORY
     assert result.failure.message == "no room (with micro-batches of 8; min_micro_batch = 8)"
     assert result.micro_batch == 8
 
 
-def test_other_failures_and_verdicts_are_not_tried_again(make_plan: MakePlan) -> None:
+def ended(kind: FailureKind, *epochs: int) -> list[EndedAttempt]:
+    return [EndedAttempt(number, kind, "gone", count, 1.0) for number, count in enumerate(epochs, start=1)]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FailureKind if kind is not FailureKind.OUT_OF_MEMORY])
+def test_a_failure_is_tried_again_as_often_as_the_table_says(make_plan: MakePlan, kind: FailureKind) -> None:
+    failure, times = failed(0, kind, "gone"), RETRIES[kind].times or 0
+    for count in range(1, times + 1):
+        following = find_next_attempt(make_plan(), CPU, failure, ended(kind, *[2] * count))
+        assert isinstance(following, NextAttempt)
+        assert (following.plan.attempt, following.plan.resumes) == (2, True)
+        assert following.words == f"{kind}: gone; again, from epoch 3"
+    last = find_next_attempt(make_plan(), CPU, failure, ended(kind, *[2] * (times + 1)))
+    assert isinstance(last, TrialResult) and last.failure
+    assert last.failure.kind is kind
+    assert ("attempts in a row" in last.failure.message) == (times > 0)
+
+
+def test_a_new_epoch_makes_the_count_begin_anew(make_plan: MakePlan) -> None:
     crash = failed(0, FailureKind.CRASH, "gone")
-    assert find_next_attempt(make_plan(), CPU, crash, gave_way=False) is crash
+    before = ended(FailureKind.CRASH, 1, 1, 2, 2, 3, 4)
+    assert isinstance(find_next_attempt(make_plan(), CPU, crash, before), NextAttempt)
+
+
+def test_a_verdict_that_runs_out_of_memory_is_not_tried_again(make_plan: MakePlan) -> None:
     short = out_of_memory()
-    assert find_next_attempt(make_plan(phase=Phase.VERDICT), CPU, short, gave_way=False) is short
-
-
-def test_a_trial_that_was_done_before_it_heard_the_order_keeps_its_result(make_plan: MakePlan) -> None:
-    done = TrialResult(0, Outcome.COMPLETED, 0.5, 1.0)
-    assert find_next_attempt(make_plan(), CPU, done, gave_way=True) is done
-    stopped = TrialResult(0, Outcome.PRUNED, None, 1.0)
-    following = find_next_attempt(make_plan(), CPU, stopped, gave_way=True)
-    assert isinstance(following, NextAttempt)
-    assert (following.plan.attempt, following.plan.accumulation_steps) == (2, 1)
+    assert find_next_attempt(make_plan(phase=Phase.VERDICT), CPU, short, ended(FailureKind.OUT_OF_MEMORY, 0)) is short
 
 
 @pytest.fixture
@@ -135,13 +149,21 @@ def test_a_trial_that_needs_less_memory_is_one_trial_of_the_search(search: Searc
     assert "trial 1  micro-batch: 16  (attempt 2 ran out of memory with 32: no room)" in log
 
 
-def test_the_records_are_those_of_the_last_attempt(search: Search, workspace: Workspace) -> None:
+def test_the_records_are_those_of_all_attempts_and_every_epoch_stands_once(
+    search: Search, workspace: Workspace
+) -> None:
     search(fitting(16), explore_only=True)
-    record = MetricsStore(workspace, "s").trial(1)
+    store = MetricsStore(workspace, "s")
+    record = store.trial(1)
     assert record is not None
     assert (record.plan["attempt"], record.plan["accumulation_steps"]) == (3, 4)
     assert [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3]
-    assert "attempt" not in workspace.hardware_log("s", 1).read_text()
+    assert [(a.attempt, a.kind, a.epochs) for a in store.read_attempts(1, Phase.EXPLORATION)] == [
+        (1, "out_of_memory", 1),
+        (2, "out_of_memory", 1),
+    ]
+    log = workspace.hardware_log("s", 1).read_text()
+    assert log.index("attempt 1") < log.index("attempt 2")
 
 
 def test_the_study_counts_an_epoch_that_is_trained_again_once(search: Search, workspace: Workspace) -> None:

@@ -14,6 +14,7 @@ from mloptimizer.display import (
     format_duration,
     make_display,
 )
+from mloptimizer.observer import Progress
 from mloptimizer.records import (
     DatasetInfo,
     EpochRecord,
@@ -24,7 +25,7 @@ from mloptimizer.records import (
     TrialResult,
     failed,
 )
-from mloptimizer.search import Progress, SearchSummary
+from mloptimizer.search import SearchSummary
 
 MakePlan = Callable[..., TrialPlan]
 DONE = TrialResult(7, Outcome.COMPLETED, 0.91234, 12.3)
@@ -105,7 +106,6 @@ def test_a_trial_that_starts_again_is_told_at_once(make_plan: MakePlan, terminal
     ("result", "words"),
     [
         (failed(1, FailureKind.OUT_OF_MEMORY, "too large"), "failed, out_of_memory: too large"),
-        (failed(1, FailureKind.INTERRUPTED, "stopped"), "interrupted; it is trained again"),
         (TrialResult(1, Outcome.PRUNED, None, 3.0), "pruned after 3 s"),
     ],
 )

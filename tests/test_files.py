@@ -97,11 +97,14 @@ def test_a_lock_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) ->
     assert holder.stdin is not None
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(UsageError, match=f"process {holder.pid} has it"), hold_lock(lock, "process {pid} has it"):
+    with (
+        pytest.raises(UsageError, match=f"process {holder.pid} on .*, since .* has it"),
+        hold_lock(lock, "{holder} has it"),
+    ):
         pass
     holder.kill()
     holder.wait()
     holder.stdin.close()
     holder.stdout.close()
     with hold_lock(lock, "busy"):
-        assert lock.read_text() == f"{os.getpid()}\n"
+        assert lock.read_text().startswith(f"process {os.getpid()} on ")

@@ -7,9 +7,10 @@ import pytest
 from mloptimizer.datasets.library import prepare_dataset
 from mloptimizer.errors import UsageError
 from mloptimizer.hardware.nvml import list_gpus
-from mloptimizer.launch import PreparedSearch, SearchRequest, launch_init, launch_search, prepare_search
+from mloptimizer.launch import launch_init, launch_search
 from mloptimizer.measurement import this_machine
 from mloptimizer.metrics_store import MetricsStore
+from mloptimizer.preparation import PreparedSearch, SearchRequest, prepare_search
 from mloptimizer.records import DatasetInfo, to_json
 from mloptimizer.setting_values import make_settings
 from mloptimizer.settings import Settings

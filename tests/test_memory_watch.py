@@ -37,8 +37,9 @@ def test_one_trial_is_stopped_at_a_time() -> None:
     gauge = Gauge()
     assert gauge.stop_at(95.0, 1, 2, 3) == 3
     assert gauge.stop_at(95.0, 1, 2, 3) is None
-    assert not gauge.watch.gave_way(2)
-    assert gauge.watch.gave_way(3)
+    gauge.watch.end(2)
+    assert gauge.stop_at(95.0, 1, 3) is None
+    gauge.watch.end(3)
     assert gauge.stop_at(95.0, 1, 2) == 2
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from mloptimizer.engines.base import Emit, ShouldStop
+from mloptimizer.loop import check_result
 from mloptimizer.metrics_store import WEIGHTS, MetricsStore
 from mloptimizer.records import (
     DatasetInfo,
@@ -22,7 +23,6 @@ from mloptimizer.records import (
     failed,
 )
 from mloptimizer.reports.standings import find_winner
-from mloptimizer.search import check_result
 from mloptimizer.workspace import Workspace
 from tests.small_searches import LINE, Interrupt, Search, run_small_search, train
 
@@ -211,15 +211,28 @@ def test_a_search_interrupted_anywhere_loses_nothing_when_continued(search: Sear
     assert len(summary.verdicts) == 1
 
 
-def test_an_interrupted_configuration_is_trained_by_the_next_run(search: Search, workspace: Workspace) -> None:
+def test_a_trial_that_was_cut_off_goes_on_under_its_number(search: Search, workspace: Workspace) -> None:
+    store = MetricsStore(workspace, "s")
     with pytest.raises(KeyboardInterrupt):
         search(interruptible=Interrupt(3))
-    before = MetricsStore(workspace, "s").trials()[0]
-    assert before.result["failure"]["kind"] == FailureKind.INTERRUPTED
+    (before,) = store.trials()
+    assert (before.result, [a.kind for a in store.read_attempts(0, Phase.EXPLORATION)]) == ({}, ["suspended"])
     _, watcher = search(trials=1, explore_only=True)
-    again = MetricsStore(workspace, "s").trial(watcher.ended[0][1].number)
-    assert again is not None
-    assert again.plan["params"] == before.plan["params"]
+    assert [(plan.number, plan.attempt, plan.resumes) for plan in watcher.started] == [(0, 2, True)]
+    assert watcher.started[0].params == before.plan["params"]
+
+
+def test_a_result_that_was_recorded_but_not_told_is_told_and_not_trained_again(
+    search: Search, workspace: Workspace
+) -> None:
+    search(trials=2, explore_only=True)
+    with workspace.journal.open("r+b") as journal:  # the driver dies before the study knows of trial 1's end
+        lines = journal.read().splitlines(keepends=True)
+        end = next(i for i, line in enumerate(lines) if b'"outcome"' in line and b'"trial_id":1' in line)
+        journal.truncate(sum(map(len, lines[:end])))
+    summary, watcher = search(trials=2, explore_only=True)
+    assert watcher.started == []
+    assert summary.exploration[Outcome.COMPLETED] == 2
 
 
 def test_progress_estimates_the_time_left(search: Search) -> None:

@@ -10,6 +10,18 @@ if TYPE_CHECKING:
     from mloptimizer.settings import Settings
     from mloptimizer.workspace import Workspace
 
+_OPTIONS = {  # by setting
+    "trials": "--trials",
+    "seed": "--seed",
+    "workers": "--workers",
+    "storage": "--storage",
+    "profile": "--profile",
+    "max_hours": "--max-hours",
+    "max_kwh": "--max-kwh",
+    "max_disk_mb": "--max-disk",
+    "target": "--target",
+    "stop_when_stagnant": "--stop-when-stagnant",
+}
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -51,9 +63,9 @@ def stated_settings(workspace: "Workspace", options: Mapping[str, Any]) -> dict[
     make_settings(values, "--set", read_settings_file(workspace.settings_file))
     if options.get("profile") is not None:
         check_profile(options["profile"])
-    for name in ("trials", "seed", "workers", "storage", "profile"):
+    for name, option in _OPTIONS.items():
         if options.get(name) is not None:
-            make_settings({name: options[name]}, f"--{name}")
+            make_settings({name: options[name]}, option)
             values[name] = options[name]
     if options.get("spaces"):
         values["spaces"] = ",".join(options["spaces"])

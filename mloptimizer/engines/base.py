@@ -34,6 +34,14 @@ class Engine(Protocol):
         """Ask the trial to end at its next step; its result still comes. Unknown and ended trials are ignored."""
         ...
 
+    def kill_trial(self, number: int) -> None:
+        """End the trial's worker at once, with all processes that it started; its result still comes."""
+        ...
+
+    def releasing(self) -> bool:
+        """Whether a slot is not idle yet, though no trial runs on it."""
+        ...
+
     def close(self) -> None:
         """End every worker at once."""
         ...

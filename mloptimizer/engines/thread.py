@@ -62,6 +62,14 @@ class ThreadEngine:
         if number in self._running:
             self._running[number].stop.set()
 
+    def kill_trial(self, number: int) -> None:
+        """Ask the trial to end at its next step: a thread cannot be killed."""
+        self.stop_trial(number)
+
+    def releasing(self) -> bool:
+        """Nothing of a slot is left behind by a trial that has ended."""
+        return False
+
     def close(self) -> None:
         """Ask every trial to end, and wait for it: a thread cannot be killed."""
         for running in self._running.values():

@@ -1,16 +1,16 @@
 """Is one phase of a study in Optuna: writes down what its trials are and how they end, and reads them back.
 
 Guarantees: what is known of a trial is written before its end is told; a value that is not finite is never a result;
-an epoch counts once, also of a trial that was started again.
+an epoch counts once, also of a trial that was started again. A trial that was cut off waits under its number, with its
+parameters and epochs, until `resume` takes it up.
 
-Optuna's samplers ignore trials that failed. So that they learn which configurations need too much memory, such a trial
-is told to Optuna as pruned, with a constraint that it violates: TPE counts it among the bad ones, and pruners and the
-best trial, which look at completed ones, are not touched. To everybody else it stays failed.
+Optuna's samplers ignore trials that failed. So that they learn which configurations need too much memory or time, such
+a trial is told to Optuna as pruned (the former with a constraint that it violates): TPE counts it among the bad ones,
+and pruners and the best trial, which look at completed ones, are not touched. To everybody else it stays failed.
 """
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,10 +27,12 @@ from mloptimizer.records import Failure, FailureKind, Outcome, Phase, TrialResul
 from mloptimizer.study.suggestions import ParameterNames, categorical_kind, configuration_key, number_kind
 from mloptimizer.study.trials import TrialStatus, TrialSummary, summarize
 
-_MOST_INTERRUPTIONS = 3  # of a configuration: one that takes the driver down every time is given up
+_MOST_INTERRUPTIONS = 5  # without a new epoch between them: a trial that takes the driver down every time is given up
 _LONGEST_MESSAGE = 2000
 _MEMORY_CONSTRAINT = "memory_mb"  # above zero: the memory that a trial needed, and did not get
 _UNKNOWN_MEMORY_MB = 1.0
+_TO_BE_TRIED = (TrialStatus.INTERRUPTED, TrialStatus.TAUGHT)  # their configurations may still be trained
+_TEACHING = (FailureKind.OUT_OF_MEMORY, FailureKind.TIME_LIMIT)  # failures that a sampler should steer clear of
 
 
 @dataclass
@@ -45,6 +47,7 @@ class PhaseStudy:
     def __init__(self, storage: BaseStorage, name: str, phase: Phase) -> None:
         """Raise KeyError where the storage has no such study."""
         self.phase = phase
+        self._storage = storage
         self._optuna = optuna.load_study(study_name=name, storage=storage)
         self._running: dict[int, _Running] = {}
 
@@ -83,6 +86,10 @@ class PhaseStudy:
     def enqueue(self, values: Mapping[str, Any], **facts: Any) -> None:
         self._optuna.enqueue_trial(dict(values), user_attrs=facts)
 
+    def add(self, trial: FrozenTrial) -> None:
+        """Add a trial that has ended, of another study."""
+        self._optuna.add_trial(trial)
+
     def start(self, number: int, trial: optuna.Trial) -> None:
         """From now on, the trial is known by this number and runs."""
         self._running[number] = _Running(trial)
@@ -99,8 +106,8 @@ class PhaseStudy:
         running.trial.report(float(value), epoch)
         return bool(running.trial.should_prune())  # some pruners return NumPy's
 
-    def finish(self, result: TrialResult) -> Outcome | None:
-        """Take a running trial's result and return its outcome; None where it was interrupted.
+    def finish(self, result: TrialResult) -> None:
+        """Take a running trial's result.
 
         Raises:
             ValueError: the trial is not running.
@@ -121,13 +128,17 @@ class PhaseStudy:
             trial.set_constraint(_MEMORY_CONSTRAINT, result.memory_mb or _UNKNOWN_MEMORY_MB)
         self.tell(trial, outcome, result.value, **facts)
         del self._running[result.number]
-        interrupted = failure is not None and failure.kind is FailureKind.INTERRUPTED
-        return None if interrupted else outcome
+
+    def suspend(self, number: int) -> None:
+        """Let a running trial wait until it is taken up again; others are ignored."""
+        running = self._running.pop(number, None)
+        if running is not None:
+            self._set_state(running.trial._trial_id, TrialState.WAITING)
 
     def tell(self, trial: optuna.Trial, outcome: Outcome, value: float | None = None, **facts: Any) -> None:
         """Write down the facts, then end the trial; only a completed one has the value."""
         status: str = outcome
-        if facts.get("failure") is FailureKind.INTERRUPTED:
+        if facts.pop("interrupted", False):
             status = TrialStatus.INTERRUPTED
         elif "duplicate_of" in facts:
             status = TrialStatus.DUPLICATE
@@ -136,7 +147,7 @@ class PhaseStudy:
         if outcome is Outcome.COMPLETED:
             self._optuna.tell(trial, value, TrialState.COMPLETE)
             return
-        teaches = facts.get("failure") is FailureKind.OUT_OF_MEMORY and bool(trial.constraints)
+        teaches = facts.get("failure") in _TEACHING
         state = TrialState.PRUNED if outcome is Outcome.PRUNED or teaches else TrialState.FAIL
         with warnings.catch_warnings():  # CMA-ES says of every constraint that it makes no use of it
             warnings.filterwarnings("ignore", "Constraints have been set")
@@ -144,35 +155,63 @@ class PhaseStudy:
 
     # Continuing
 
-    def end_leftovers(self) -> None:
-        """End as interrupted what a dead driver left running; in the hall of fame also what it left waiting."""
-        trials = self.frozen_trials()
-        waiting = [trial for trial in trials if trial.state is TrialState.WAITING]
-        leftovers = [optuna.Trial(self._optuna, t._trial_id) for t in trials if t.state is TrialState.RUNNING]
-        if self.phase is not Phase.EXPLORATION:
-            leftovers += [self._optuna.ask() for _ in waiting]
-        failure = Failure(FailureKind.INTERRUPTED, "the search ended while this trial ran")
-        for trial in leftovers:
-            self.tell(trial, Outcome.FAILED, **describe_failure(failure))
+    def queue_leftovers(self) -> None:
+        """Let the trials that a dead driver left running wait for `resume`; end those that had not begun.
+
+        One that was found so five times without a new epoch is given up: it may be what takes the driver down.
+        """
+        for frozen in self.frozen_trials():
+            if frozen.state is not TrialState.RUNNING:
+                continue
+            trial, epochs = optuna.Trial(self._optuna, frozen._trial_id), len(frozen.intermediate_values)
+            if "params" not in frozen.user_attrs:
+                failure = Failure(FailureKind.INTERRUPTED, "the search ended while this trial was proposed")
+                self.tell(trial, Outcome.FAILED, interrupted=True, **describe_failure(failure))
+                continue
+            before = frozen.user_attrs.get("interruptions", {})
+            count = 1 + (before.get("count", 0) if before.get("epochs") == epochs else 0)
+            if count >= _MOST_INTERRUPTIONS:
+                failure = Failure(FailureKind.CRASH, f"the search died {count} times while this trial ran")
+                self.tell(trial, Outcome.FAILED, **describe_failure(failure))
+                continue
+            trial.set_user_attr("interruptions", {"count": count, "epochs": epochs})
+            self._set_state(frozen._trial_id, TrialState.WAITING)
+
+    def unfinished(self) -> list[TrialSummary]:
+        """Return the trials that were cut off and wait to be taken up."""
+        return [
+            summarize(trial, self.phase)
+            for trial in self.frozen_trials()
+            if trial.state is TrialState.WAITING and "params" in trial.user_attrs
+        ]
+
+    def resume(self, number: int) -> bool:
+        """Take up a trial that was cut off: from now on it runs; False: none of this number waits."""
+        for trial in self.frozen_trials():
+            waits = trial.state is TrialState.WAITING and "params" in trial.user_attrs
+            if waits and summarize(trial, self.phase).number == number:
+                self._set_state(trial._trial_id, TrialState.RUNNING)
+                epochs = set(trial.intermediate_values)
+                self._running[number] = _Running(optuna.Trial(self._optuna, trial._trial_id), epochs)
+                return True
+        return False
+
+    def give_up(self, number: int, message: str) -> None:
+        """End a trial that waits as interrupted: nobody is going to take it up."""
+        if self.resume(number):
+            failure = Failure(FailureKind.INTERRUPTED, message)
+            self.tell(self._running.pop(number).trial, Outcome.FAILED, interrupted=True, **describe_failure(failure))
+
+    def _set_state(self, trial_id: int, state: TrialState) -> None:
+        self._storage.set_trial_state_values(trial_id, state=state)
 
     def tried(self) -> dict[str, int]:
-        """Return the first number of every configuration that is running or done, by its key."""
+        """Return the first number of every configuration that is running, waits to go on, or is done, by its key."""
         known: dict[str, int] = {}
         for trial, summary in zip(self.frozen_trials(), self.trials(), strict=True):
-            if "params" in trial.user_attrs and (summary.outcome or summary.status is TrialStatus.RUNNING):
+            if "params" in trial.user_attrs and summary.status not in _TO_BE_TRIED:
                 known.setdefault(configuration_key(summary.space, summary.params), trial.number)
         return known
-
-    def unfinished(self) -> list[int]:
-        """Return the last trials of the configurations that were interrupted, and neither done nor given up since."""
-        tried, interrupted = self.tried(), Counter[str]()
-        last: dict[str, int] = {}
-        for trial, summary in zip(self.frozen_trials(), self.trials(), strict=True):
-            key = configuration_key(summary.space, summary.params)
-            if summary.status is TrialStatus.INTERRUPTED and "params" in trial.user_attrs and key not in tried:
-                interrupted[key] += 1
-                last[key] = trial.number
-        return sorted(number for key, number in last.items() if interrupted[key] < _MOST_INTERRUPTIONS)
 
 
 def describe_failure(failure: Failure) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from mloptimizer.errors import UsageError
 from mloptimizer.records import DatasetInfo, Failure, FailureKind, Objective, Outcome, Phase, TrialResult
 from mloptimizer.settings import Settings
 from mloptimizer.spaces import SearchSpace
+from mloptimizer.study.earlier import EarlierStudy
 from mloptimizer.study.phase_study import (
     PhaseStudy,
     create_study,
@@ -33,8 +34,9 @@ from mloptimizer.study.phase_study import (
 )
 from mloptimizer.study.samplers import make_pruner, make_sampler
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
-from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, configuration_key, draw, draw_unseen
+from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw, draw_unseen
 from mloptimizer.study.trials import Counts, TrialStatus, TrialSummary, count, summarize
+from mloptimizer.study.warm_start import TakenOver, enqueue_configurations, take_over
 from mloptimizer.workspace import HALL_OF_FAME_SUFFIX, check_study_name
 
 _TRIES = 4  # proposals of the sampler before a configuration is drawn at random
@@ -43,7 +45,8 @@ _TRIES = 4  # proposals of the sampler before a configuration is drawn at random
 def open_study(url: str, journal: Path, name: str, settings: Settings, seed: int, objective: Objective) -> "Study":
     """Return the study, created where it is new, ready to continue where it is not.
 
-    Trials that a dead driver left running are ended as interrupted; `ask` proposes their configurations first.
+    Trials that a dead driver left running wait, as those do that were cut off in an orderly way: `resume` takes them
+    up.
 
     Args:
         url: storage URL or path of a journal; empty: the workspace's `journal`.
@@ -56,23 +59,12 @@ def open_study(url: str, journal: Path, name: str, settings: Settings, seed: int
     storage = open_storage(url, journal)
     with storage_errors(url, journal):
         facts = {"objective": objective.metric, "seed": seed, "mloptimizer": mloptimizer.__version__}
+        facts["exploration_epochs"] = settings.exploration_epochs
         create_study(storage, check_study_name(name), objective.maximize, facts)
         study = Study(url, journal, storage, name)
         _check_objective(study, objective, storage_place(url, journal))
         study.prepare(settings, seed)
         return study
-
-
-def list_study_names(url: str, journal: Path) -> list[str]:
-    """Return the names of all studies in the storage, also of those that mloptimizer did not make.
-
-    Raises:
-        UsageError: the storage cannot be opened.
-        RunError: the storage failed.
-    """
-    storage = open_storage(url, journal, read_only=True)
-    with storage_errors(url, journal):
-        return sorted(study.study_name for study in storage.get_all_studies())
 
 
 def _check_objective(study: "Study", objective: Objective, place: str) -> None:
@@ -97,19 +89,17 @@ class Study:
         self._hall = self._load_hall() if has_study(storage, name + HALL_OF_FAME_SUFFIX) else None
         self._names = ParameterNames()
         self._seen: dict[str, int] = {}  # number by key of the configurations that are running or done
-        self._unfinished: list[int] = []
         self._exhausted: frozenset[str] = frozenset()  # the spaces of which every configuration is known
         self._random = random.Random(0)
 
     def prepare(self, settings: Settings, seed: int) -> None:
         """Take up what an earlier driver left, and be ready to propose."""
         for study in filter(None, (self._exploration, self._hall)):
-            study.end_leftovers()
+            study.queue_leftovers()
         trials = self._exploration.frozen_trials()
         for trial in trials:
             learn_names(self._names, trial.distributions)
         self._seen = self._exploration.tried()
-        self._unfinished = self._exploration.unfinished()
         # A sampler that starts again with the same seed would propose its first trials again.
         drawn = random.Random(f"{seed}:{len(trials)}").randrange(2**31) if trials else seed
         self._random = random.Random(drawn)
@@ -122,7 +112,7 @@ class Study:
             return self._exploration.attributes
 
     def ask(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> Suggestion | None:
-        """Return the next configuration: one that an earlier run left unfinished, or else a new one.
+        """Return the next configuration, a new one; trials that were cut off are taken up by `resume`, before this.
 
         Once all configurations are known, the trial ends at once with the result of its equal. None: all are known
         and some of them still run, so that there is nothing to start now.
@@ -132,7 +122,6 @@ class Study:
             return None
         with self._guard():
             self._record_dataset(dataset)
-            self._enqueue_unfinished(spaces)
             for _ in range(_TRIES if names != self._exhausted else 0):
                 trial, drawn = self._propose(spaces, dataset)
                 if (twin := self._find_twin(drawn)) is None:
@@ -189,17 +178,29 @@ class Study:
             self._exploration.enqueue(params)
         return params is not None
 
-    def _enqueue_unfinished(self, spaces: Sequence[SearchSpace]) -> None:
-        while self._unfinished:
-            trial = self._exploration.frozen_trials()[self._unfinished.pop(0)]
-            summary = summarize(trial, Phase.EXPLORATION)
-            known = configuration_key(summary.space, summary.params) in self._seen
-            if known or summary.space not in {space.name for space in spaces}:
-                continue
-            params = {name: value for name, value in trial.params.items() if not self._names.is_family(name)}
-            params[self._names.resolve_family(spaces)] = summary.space
-            self._exploration.enqueue(params, repeats=trial.number)
-            return
+    def unfinished(self, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
+        """Return the trials of the phase that were cut off and wait to be taken up."""
+        with self._guard():
+            study = self._study(phase)
+            return study.unfinished() if study else []
+
+    def resume(self, number: int, phase: Phase = Phase.EXPLORATION) -> bool:
+        """Take up a trial that was cut off, under its number; False: none of this number waits."""
+        with self._guard():
+            study = self._study(phase)
+            return study is not None and study.resume(number)
+
+    def suspend(self, number: int, phase: Phase = Phase.EXPLORATION) -> None:
+        """Let a running trial wait until it is taken up again, by this driver or another."""
+        with self._guard():
+            if study := self._study(phase):
+                study.suspend(number)
+
+    def give_up(self, number: int, phase: Phase, message: str) -> None:
+        """End a trial that waits as interrupted: nobody is going to take it up."""
+        with self._guard():
+            if study := self._study(phase):
+                study.give_up(number, message)
 
     def start_hall_of_fame(self, number: int) -> None:
         """Note that the long training of an explored trial starts."""
@@ -232,9 +233,7 @@ class Study:
         if study is None:
             raise ValueError(f"study '{self.name}' has no phase {phase} yet")
         with self._guard():
-            outcome = study.finish(result)
-        if phase is Phase.EXPLORATION and outcome is None:
-            self._seen = {key: number for key, number in self._seen.items() if number != result.number}
+            study.finish(result)
 
     def trials(self, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
         """Return all trials of the phase in the order in which they were proposed."""
@@ -267,9 +266,33 @@ class Study:
     def _guard(self) -> AbstractContextManager[None]:
         return storage_errors(self._url, self._journal)
 
+    def warm_start(
+        self, earlier: EarlierStudy, spaces: Sequence[SearchSpace], dataset: DatasetInfo, best: int
+    ) -> TakenOver:
+        """Take over an earlier study's trials that fit, once, and try the best configurations first."""
+        with self._guard():
+            self._record_dataset(dataset)
+            done = list(self._exploration.attributes.get("warm_starts", []))
+            if earlier.name in done:
+                return TakenOver(0, 0, 0)
+            self._exploration.set_attribute("warm_starts", [*done, earlier.name])
+            return take_over(self._exploration, earlier, spaces, dataset, best)
+
+    def enqueue(
+        self, configurations: Sequence[Mapping[str, Any]], spaces: Sequence[SearchSpace], dataset: DatasetInfo
+    ) -> None:
+        """Try these configurations first: `space`, and its parameters by name; what is left open is drawn.
+
+        Raises:
+            UsageError: one of them does not fit its space; nothing is enqueued then.
+        """
+        with self._guard():
+            enqueue_configurations(self._exploration, configurations, spaces, dataset)
+
     def _record_dataset(self, dataset: DatasetInfo) -> None:
         stored = self._exploration.attributes.get("dataset")
         if stored is None:
             self._exploration.set_attribute("dataset", dataset.name)
+            self._exploration.set_attribute("fingerprint", dataset.fingerprint)
         elif stored != dataset.name:
             raise UsageError(f"study '{self.name}': searches {stored}, not {dataset.name}. Choose another study name.")

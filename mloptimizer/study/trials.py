@@ -17,9 +17,10 @@ class TrialStatus(StrEnum):
     COMPLETED = "completed"
     PRUNED = "pruned"
     FAILED = "failed"
-    WAITING = "waiting"
+    WAITING = "waiting"  # to be tried, or to go on after it was cut off
     RUNNING = "running"
-    INTERRUPTED = "interrupted"  # by the person or by the end of the driver; its configuration is asked again
+    INTERRUPTED = "interrupted"  # cut off before it began, or given up when it had been
+    TAUGHT = "taught"  # taken over from an earlier study, for the sampler to learn from
     DUPLICATE = "duplicate"  # its configuration had been tried; another was asked instead
 
 
@@ -84,8 +85,10 @@ def summarize(trial: FrozenTrial, phase: Phase) -> TrialSummary:
 
 
 def _read_status(state: TrialState, attributes: Mapping[str, Any]) -> TrialStatus:
+    if attributes.get("outcome") == TrialStatus.TAUGHT:
+        return TrialStatus.TAUGHT
     if state is TrialState.PRUNED and attributes.get("outcome") == TrialStatus.FAILED:
-        return TrialStatus.FAILED  # out of memory, told to Optuna in a way that its samplers learn from
+        return TrialStatus.FAILED  # out of memory or time, told to Optuna in a way that its samplers learn from
     if state is TrialState.FAIL:
         if attributes.get("outcome") == TrialStatus.INTERRUPTED:
             return TrialStatus.INTERRUPTED

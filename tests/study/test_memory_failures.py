@@ -59,13 +59,13 @@ def test_other_trials_carry_no_constraint_and_may_be_the_best(study: Study, jour
     assert optuna.load_study(study_name="s", storage=open_storage("", journal)).best_trial.number == 1
 
 
-def test_a_trial_whose_end_was_half_written_is_interrupted(study: Study, journal: Path) -> None:
+def test_a_trial_whose_end_was_half_written_goes_on(study: Study, journal: Path) -> None:
     ask(study, WIDE)
     writer = optuna.load_study(study_name="s", storage=open_storage("", journal))
     trial = optuna.Trial(writer, writer.trials[0]._trial_id)
     trial.set_constraint("memory_mb", 7.0)
     trial.set_user_attr("outcome", "failed")
-    assert open_(journal).trials()[0].status is TrialStatus.INTERRUPTED
+    assert open_(journal).trials()[0].status is TrialStatus.WAITING
 
 
 def test_a_study_whose_memory_failures_were_told_as_failed_goes_on(journal: Path) -> None:

@@ -18,8 +18,9 @@ from mloptimizer.records import (
     TrialResult,
 )
 from mloptimizer.spaces import Suggest
+from mloptimizer.study.earlier import list_study_names
 from mloptimizer.study.storage import open_storage
-from mloptimizer.study.study import Study, list_study_names
+from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus
 from mloptimizer.workspace import HALL_OF_FAME_SUFFIX
 from tests.study.small_studies import DATASET, WIDE, ask, complete, explore_and_enter, open_, sample_few, space
@@ -103,12 +104,14 @@ def test_the_hall_of_fame_never_prunes(study: Study) -> None:
     assert not any(study.report(number, epoch, 0.0, Phase.HALL_OF_FAME) for epoch in range(1, 20))
 
 
-def test_an_interrupted_hall_of_fame_trial_can_start_anew(journal: Path) -> None:
-    suggestion = explore_and_enter(open_(journal))
+def test_a_hall_of_fame_trial_that_was_cut_off_goes_on(journal: Path) -> None:
+    first = open_(journal)
+    suggestion = explore_and_enter(first)
+    first.report(suggestion.number, 1, 0.25, Phase.HALL_OF_FAME)
     study = open_(journal)
-    (trial,) = study.trials(Phase.HALL_OF_FAME)
-    assert (trial.status, trial.outcome) == (TrialStatus.INTERRUPTED, None)
-    study.start_hall_of_fame(suggestion.number)
+    (trial,) = study.unfinished(Phase.HALL_OF_FAME)
+    assert (trial.status, trial.outcome, trial.number) == (TrialStatus.WAITING, None, suggestion.number)
+    assert study.resume(suggestion.number, Phase.HALL_OF_FAME)
     complete(study, suggestion, 0.9, Phase.HALL_OF_FAME)
     assert study.outcomes(Phase.HALL_OF_FAME) == [Outcome.COMPLETED]
     assert study.best(2, Phase.HALL_OF_FAME)[0].params == suggestion.params
@@ -156,6 +159,7 @@ def test_a_database_holds_a_study_as_well(tmp_path: Path) -> None:
     suggestion = explore_and_enter(study)
     running = ask(study, WIDE)
     continued = open_(tmp_path, url)
-    assert continued.trials(Phase.HALL_OF_FAME)[0].status is TrialStatus.INTERRUPTED
-    assert ask(continued, WIDE).params == running.params
+    assert [trial.number for trial in continued.unfinished(Phase.HALL_OF_FAME)] == [suggestion.number]
+    assert [trial.params for trial in continued.unfinished()] == [running.params]
+    assert continued.resume(running.number) and not continued.resume(running.number)
     assert continued.best(9)[-1].params == suggestion.params

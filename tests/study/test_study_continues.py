@@ -10,10 +10,6 @@ import optuna
 import pytest
 
 from mloptimizer.errors import UsageError
-from mloptimizer.records import (
-    FailureKind,
-    failed,
-)
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus
@@ -24,8 +20,6 @@ from tests.study.small_studies import (
     ask,
     complete,
     open_,
-    sample_few,
-    space,
 )
 
 KILLED = """
@@ -47,36 +41,61 @@ def test_a_killed_driver_leaves_a_study_that_continues_with_its_running_trials(j
         running = eval(driver.stdout.readline(), {})
         driver.send_signal(signal.SIGKILL)
     study = open_(journal)
-    assert [trial.status for trial in study.trials()[-2:]] == [TrialStatus.INTERRUPTED] * 2
+    assert [trial.status for trial in study.trials()[-2:]] == [TrialStatus.WAITING] * 2
     assert study.counts().done == 1
-    asked = [ask(study, WIDE) for _ in range(3)]
-    assert [suggestion.params for suggestion in asked[:2]] == running
-    assert [suggestion.number for suggestion in asked] == [3, 4, 5]
-    assert asked[2].params not in running
+    assert [trial.params for trial in study.unfinished()] == running
+    for trial in study.unfinished():
+        assert study.resume(trial.number)
+        complete(study, trial, 0.25)
+    assert [trial.number for trial in study.trials()] == [0, 1, 2]
+    assert ask(study, WIDE).number == 3
 
 
-def test_a_trial_that_the_person_interrupted_is_proposed_again(journal: Path) -> None:
+def test_a_trial_that_was_suspended_keeps_number_parameters_and_epochs(journal: Path) -> None:
     study = open_(journal)
     suggestion = ask(study, WIDE)
-    study.finish(failed(suggestion.number, FailureKind.INTERRUPTED, "stopped"))
-    assert study.outcomes() == [] and study.counts().done == 0
+    study.report(suggestion.number, 1, 0.25)
+    study.suspend(suggestion.number)
+    assert study.outcomes() == [] and study.counts().running == 0
     study = open_(journal)
-    again = ask(study, WIDE)
-    assert again.params == suggestion.params and again.number == 1
-    complete(study, again, 0.5)
+    (trial,) = study.unfinished()
+    assert (trial.number, trial.params, trial.epochs) == (0, suggestion.params, 1)
+    assert study.resume(0)
+    study.report(0, 1, 0.9)  # trained again: it counts as it was
+    study.report(0, 2, 0.5)
+    complete(study, suggestion, 0.5)
+    stored = optuna.load_study(study_name="s", storage=open_storage("", journal)).trials
+    assert [trial.intermediate_values for trial in stored] == [{1: 0.25, 2: 0.5}]
     assert ask(open_(journal), WIDE).params != suggestion.params
 
 
-def test_a_configuration_that_takes_every_driver_down_is_given_up(journal: Path) -> None:
-    first = ask(open_(journal), WIDE).params
-    assert ask(open_(journal), WIDE).params == first
-    assert ask(open_(journal), WIDE).params == first
-    assert ask(open_(journal), WIDE).params != first
+def kill_while_it_runs(journal: Path, report: int | None = None) -> TrialStatus:
+    """Take up trial 0, and die; return how it stands for the next driver."""
+    study = open_(journal)
+    assert study.resume(0)
+    if report:
+        study.report(0, report, 0.5)
+    return open_(journal).trials()[0].status
 
 
-def test_an_interrupted_trial_of_a_space_that_is_left_out_is_not_repeated(journal: Path) -> None:
+def test_a_trial_that_takes_every_driver_down_is_given_up(journal: Path) -> None:
     ask(open_(journal), WIDE)
-    assert ask(open_(journal), [space(sample_few, "few")]).space == "few"
+    stands = [kill_while_it_runs(journal) for _ in range(4)]
+    assert stands == [TrialStatus.WAITING] * 3 + [TrialStatus.FAILED]
+    assert open_(journal).trials()[0].failure.message == "the search died 5 times while this trial ran"
+
+
+def test_a_trial_that_makes_progress_is_never_given_up(journal: Path) -> None:
+    ask(open_(journal), WIDE)
+    assert {kill_while_it_runs(journal, epoch) for epoch in range(1, 12)} == {TrialStatus.WAITING}
+
+
+def test_a_trial_that_was_cut_off_before_it_had_parameters_is_not_done(journal: Path) -> None:
+    open_(journal)
+    optuna.load_study(study_name="s", storage=open_storage("", journal)).ask()
+    study = open_(journal)
+    assert [trial.status for trial in study.trials()] == [TrialStatus.INTERRUPTED]
+    assert (study.unfinished(), study.outcomes()) == ([], [])
 
 
 def test_a_continued_study_draws_other_configurations_than_the_first_run(journal: Path) -> None:

@@ -1,0 +1,109 @@
+"""The commands that steer a search from another terminal, and that continue one."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mloptimizer.commands.options import workspace_option
+from mloptimizer.commands.search import run_search, search_options
+from mloptimizer.terminal import open_console, say
+
+if TYPE_CHECKING:
+    from mloptimizer.orders import Order
+    from mloptimizer.workspace import Workspace
+
+_TAKEN_SECONDS = 60.0  # a search looks for orders about twice a second, but not while its disk is full
+_POLL_SECONDS = 0.1
+
+
+@click.command()
+@click.argument("study")
+@workspace_option
+def stop(workspace: Path, study: str) -> None:
+    """End a running search in an orderly way; `resume` continues it."""
+    from mloptimizer.orders import Order, OrderName
+    from mloptimizer.reports.standings import is_search_running
+    from mloptimizer.workspace import Workspace
+
+    place = Workspace(workspace)
+    _tell(place, study, Order(OrderName.STOP))
+    while is_search_running(place, study):
+        time.sleep(_POLL_SECONDS)
+    say(open_console(), f"The search of '{study}' has ended. Continue it with: mloptimizer resume {study}")
+
+
+@click.command()
+@click.argument("study")
+@workspace_option
+def pause(workspace: Path, study: str) -> None:
+    """Let a running search give its GPUs and cores free, until `resume`."""
+    from mloptimizer.orders import Order, OrderName
+    from mloptimizer.workspace import Workspace
+
+    _tell(Workspace(workspace), study, Order(OrderName.PAUSE))
+    say(open_console(), f"The search of '{study}' pauses. Let it go on with: mloptimizer resume {study}")
+
+
+@click.command("add-trials")
+@click.argument("study")
+@click.argument("count", type=click.IntRange(min=1))
+@workspace_option
+def add_trials(workspace: Path, study: str, count: int) -> None:
+    """Let a study explore COUNT more models, also while it is searched."""
+    from mloptimizer.metrics_store import MetricsStore
+    from mloptimizer.orders import Order, OrderName
+    from mloptimizer.reports.standings import find_study, is_search_running
+    from mloptimizer.workspace import Workspace
+
+    place, console = Workspace(workspace), open_console()
+    find_study(place, study)
+    if is_search_running(place, study):
+        _tell(place, study, Order(OrderName.ADD_TRIALS, count))
+        say(console, f"The search of '{study}' explores {count} more.")
+        return
+    store = MetricsStore(place, study)
+    total = int(store.read_study()["settings"]["trials"]) + count
+    store.remember_trials(total)
+    say(console, f"Study '{study}' is to explore {total} models. Continue it with: mloptimizer resume {study}")
+
+
+@click.command()
+@click.argument("study")
+@search_options
+def resume(study: str, **options: Any) -> None:
+    """Continue a study that was cut off, stopped or paused."""
+    from mloptimizer.orders import Order, OrderName
+    from mloptimizer.reports.standings import find_study, is_search_running
+    from mloptimizer.workspace import Workspace
+
+    place = Workspace(options["workspace"])
+    find_study(place, study)
+    if not is_search_running(place, study):
+        run_search(None, study, options | {"spaces": (), "seed": None})
+        return
+    _tell(place, study, Order(OrderName.GO_ON))
+    say(open_console(), f"The search of '{study}' goes on.")
+
+
+def _tell(place: "Workspace", study: str, order: "Order") -> None:
+    """Give the order to the search that runs, and wait until it was taken.
+
+    Raises:
+        UsageError: there is no such study, or nobody searches it.
+        RunError: the search does not take it.
+    """
+    from mloptimizer.errors import RunError, UsageError
+    from mloptimizer.orders import send_order
+    from mloptimizer.reports.standings import find_study, is_search_running
+
+    find_study(place, study)
+    if not is_search_running(place, study):
+        raise UsageError(f"study '{study}': nobody searches it now. Continue it with: mloptimizer resume {study}")
+    path, deadline = send_order(place.orders(study), order), time.monotonic() + _TAKEN_SECONDS
+    while path.exists():
+        if not is_search_running(place, study) or time.monotonic() > deadline:
+            path.unlink(missing_ok=True)
+            raise RunError(f"study '{study}': its search did not take the order. Is its disk full? See its terminal.")
+        time.sleep(_POLL_SECONDS)

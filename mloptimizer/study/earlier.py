@@ -1,0 +1,65 @@
+"""Reads which studies a storage has already, and what one of them has learned."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from mloptimizer.errors import UsageError, unknown_name
+from mloptimizer.records import Objective, Phase
+from mloptimizer.study.storage import open_storage, storage_errors, storage_place
+from mloptimizer.study.trials import TrialStatus, summarize
+
+
+@dataclass(frozen=True)
+class EarlierStudy:
+    """The exploration of a study, as its storage has it."""
+
+    name: str
+    attributes: Mapping[str, Any]
+    trials: Sequence[FrozenTrial]  # completed or pruned, with space and parameters
+
+    def best(self, count: int) -> list[FrozenTrial]:
+        """Return the best completed trials, the best first."""
+        completed = [t for t in self.trials if t.state is TrialState.COMPLETE and t.value is not None]
+        sign = -1 if Objective(str(self.attributes.get("objective"))).maximize else 1
+        return sorted(completed, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:count]
+
+
+def list_study_names(url: str, journal: Path) -> list[str]:
+    """Return the names of all studies in the storage, also of those that mloptimizer did not make.
+
+    Raises:
+        UsageError: the storage cannot be opened.
+        RunError: the storage failed.
+    """
+    storage = open_storage(url, journal, read_only=True)
+    with storage_errors(url, journal):
+        return sorted(study.study_name for study in storage.get_all_studies())
+
+
+def read_earlier_study(url: str, journal: Path, name: str) -> EarlierStudy:
+    """Return the study of the storage.
+
+    Raises:
+        UsageError: there is no such study, or mloptimizer did not make it.
+        RunError: the storage failed.
+    """
+    place = storage_place(url, journal)
+    storage = open_storage(url, journal, read_only=True)
+    with storage_errors(url, journal):
+        names = [study.study_name for study in storage.get_all_studies()]
+        if name not in names:
+            raise unknown_name(f"--warm-start: {place}", "study", name, names)
+        study = optuna.load_study(study_name=name, storage=storage)
+        attributes = study.user_attrs
+        if "objective" not in attributes:
+            raise UsageError(f"--warm-start: the study '{name}' in {place} was not made by mloptimizer.")
+        ended = (TrialState.COMPLETE, TrialState.PRUNED)
+        trials = [t for t in study.get_trials(deepcopy=False, states=ended) if "params" in t.user_attrs]
+        statuses = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.TAUGHT)
+        kept = [t for t in trials if summarize(t, Phase.EXPLORATION).status in statuses]
+        return EarlierStudy(name, attributes, [t for t in kept if "reused_from" not in t.user_attrs])
