@@ -28,14 +28,15 @@ class Exploration:
 
     def next_plan(self) -> TrialPlan | Untrained | None:
         """Return the study's next proposal; None when all trials are ended or running, or none can be proposed now."""
-        job = self._job
         if self._is_full():
             return None
-        if plan := _take_up(job, self):
+        if plan := _take_up(self._job, self):
             self._running.add(plan.number)
             return plan
-        if self._is_full():  # by results that had been recorded, but not told
-            return None
+        return None if self._is_full() else self._propose()  # by results that had been recorded, but not told
+
+    def _propose(self) -> TrialPlan | Untrained | None:
+        job = self._job
         suggestion = job.study.ask(list(job.spaces.values()), job.dataset)
         if suggestion is None:
             return None
