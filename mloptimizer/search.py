@@ -72,8 +72,11 @@ def _run_phases(run: SearchRun, explore_only: bool) -> tuple[Exploration, HallOf
     winner, phase = find_winner(job)
     if explore_only or winner is None or phase is None or _was_read(job, winner, phase):
         return exploration, hall
-    if run.control.stop is None or run.control.stop.reached:
+    stop = run.control.stop
+    if stop is None or stop.reached:
+        run.control.stop = None  # for this phase
         _run_phase(run, Verdict(job, winner, phase))
+        run.control.stop = run.control.stop or stop
     return exploration, hall
 
 
