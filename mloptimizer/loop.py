@@ -5,7 +5,7 @@ running in the records. To the study all attempts of a trial are one trial.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from mloptimizer.attempts import NextAttempt, complete, find_next_attempt, go_on, make_way
@@ -236,6 +236,7 @@ class Loop:
 
     def _end(self, plan: TrialPlan, result: TrialResult, pruned: bool = False) -> None:
         result = check_result(result, self._run.job.objective.metric, pruned)
+        result = replace(result, attempts=plan.attempt)
         self._run.recorder.record(result)
         self._phase.finish(result)
         self._run.observer.trial_ended(plan, result)

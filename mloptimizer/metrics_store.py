@@ -60,6 +60,7 @@ class TrialRecord:
     epochs: tuple[Mapping[str, Any], ...]
     result: Mapping[str, Any]
     directory: Path
+    attempts: tuple[EndedAttempt, ...] = ()  # those that another followed, or that were cut off
 
     @property
     def weights(self) -> Path | None:
@@ -186,7 +187,8 @@ class MetricsStore:
         if not (folder / PLAN).is_file():
             return None
         result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
-        return TrialRecord(read_json(folder / PLAN), tuple(read_json_lines(folder / EPOCHS)), result, folder)
+        attempts = tuple(self.read_attempts(number, phase))
+        return TrialRecord(read_json(folder / PLAN), tuple(read_json_lines(folder / EPOCHS)), result, folder, attempts)
 
     def trials(self, phase: Phase = Phase.EXPLORATION) -> list[TrialRecord]:
         """Return the records of every training of the phase, by number."""

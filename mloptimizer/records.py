@@ -176,6 +176,7 @@ class TrialResult:
     micro_batch: int = 0  # images per replica and pass; 0: it ended before that was known
     accumulation_steps: int = 0  # passes of a step
     memory_mb: float = 0.0  # estimated peak memory of a replica; 0: unknown
+    attempts: int = 1  # how often the trial was started
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mloptimizer.errors import UsageError
 from mloptimizer.metrics_store import TrialRecord
-from mloptimizer.records import Phase
+from mloptimizer.records import EndedAttempt, Phase
 from mloptimizer.reports.figures import duration, fixed, is_figure, pairs, short, sparkline
 from mloptimizer.reports.standings import (
     Standing,
@@ -100,10 +100,17 @@ def _batch_rows(training: TrialRecord) -> list[tuple[str, str]]:
     """Return how often the training was started, and with how many images at a time, as far as that is worth a line."""
     rows, attempts, size = [], attempts_made(training), micro_batch(training)
     if attempts > 1:
-        rows.append(("attempts", f"{attempts}; the figures are those of the last"))
+        ends = [f"{attempt.attempt}: {_end_words(attempt)}" for attempt in training.attempts]
+        rows.append(("attempts", "\n".join([f"{attempts}; time and state are those of the last", *ends])))
     if size is not None:
         rows.append(("micro-batch", f"{size} images per GPU and pass"))
     return rows
+
+
+def _end_words(attempt: EndedAttempt) -> str:
+    kind, epochs = attempt.kind.replace("_", " "), f"{attempt.epochs} epoch{'' if attempt.epochs == 1 else 's'}"
+    message = f": {attempt.message}" if attempt.message else ""
+    return f"{kind} after {duration(attempt.seconds)}, with {epochs} made{message}"
 
 
 def _curve_line(training: TrialRecord, metric: str) -> str:

@@ -120,6 +120,7 @@ class PhaseStudy:
         facts: dict[str, Any] = {
             "metrics": {name: float(value) for name, value in result.metrics.items() if math.isfinite(value)},
             "seconds": round(result.seconds, 3),
+            "attempts": result.attempts,
         }
         if outcome is Outcome.FAILED:
             facts |= describe_failure(failure or Failure(FailureKind.ERROR, "the trial failed"))

@@ -31,6 +31,10 @@ class StudyWriter:
             metrics = {"loss": 0.5, "accuracy": 0.75, "val_loss": 1 - value, "val_accuracy": value}
             self.store.record(phase, EpochRecord(number, epoch, metrics, 1.5))
 
+    def plan(self, number: int) -> TrialPlan:
+        """Return the plan of an exploration trial."""
+        return self._make_plan(number)
+
     def complete(self, number: int, value: float, phase: Phase = Phase.EXPLORATION, **plan: object) -> None:
         """Write a completed training whose best epoch had the value."""
         self.train(number, [value / 2, value], phase, **plan)

@@ -1,7 +1,7 @@
 import pytest
 
 from mloptimizer.errors import UsageError
-from mloptimizer.records import FailureKind, Outcome, Phase, TrialResult, failed
+from mloptimizer.records import EndedAttempt, FailureKind, Outcome, Phase, TrialResult, failed
 from mloptimizer.reports.trial import trial_report
 from mloptimizer.workspace import Workspace
 from tests.reports.study_files import MakePlan, StudyWriter, text_of
@@ -40,9 +40,14 @@ def test_several_starts_and_the_images_at_a_time_are_shown(workspace: Workspace,
     report = text_of(trial_report(workspace, "test", 0))
     assert "attempts  " not in report and "micro-batch  " not in report
     study.train(0, [0.5], attempt=3)
+    study.store.add_attempt(study.plan(0), EndedAttempt(1, "out_of_memory", "no room", 2, 35.0))
+    study.store.add_attempt(study.plan(0), EndedAttempt(2, "suspended", "", 1, 5.0))
     study.end(TrialResult(0, Outcome.COMPLETED, 0.5, 1.0, micro_batch=16))
     report = " ".join(text_of(trial_report(workspace, "test", 0)).split())
-    assert "attempts 3; the figures are those of the last micro-batch 16 images per GPU and pass" in report
+    assert (
+        "attempts 3; time and state are those of the last 1: out of memory after 35.0 s, with 2 epochs made" in report
+    )
+    assert "no room 2: suspended after 5.0 s, with 1 epoch made micro-batch 16 images per GPU and pass" in report
 
 
 def test_the_best_epoch_of_the_curve_is_marked(workspace: Workspace, study: StudyWriter) -> None:
