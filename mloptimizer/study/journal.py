@@ -2,7 +2,8 @@
 
 Guarantees: a record that was acknowledged is never lost; an unfinished one is cut off, or blanked out where another
 program wrote on behind it, before the next reading that it would break and before the next writing of ours; a mended
-line keeps its length, so programs that have the file open read on; nobody waits for the lock of a dead process.
+line keeps its length, so programs that have the file open read on; nobody waits for the lock of a dead process; what a
+full disk stopped is written once, when there is space again.
 """
 
 import json
@@ -17,6 +18,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 
 from mloptimizer.errors import UsageError
+from mloptimizer.study.patience import Describe, Wait, persist
 
 try:
     import fcntl
@@ -28,27 +30,30 @@ _START = b'{"op_code":'  # of every record; never inside a text of one, where qu
 _STALE_SECONDS = 30  # Optuna's own limit for a lock that is not released
 
 
-def open_journal(path: Path, *, read_only: bool = False) -> BaseStorage:
+def open_journal(path: Path, *, read_only: bool = False, wait: Wait | None = None) -> BaseStorage:
     """Return the storage in the journal file, created where it is missing.
 
     Args:
         path: the journal file.
         read_only: create nothing, and mend nothing but an unfinished record that another program wrote on behind,
             which cannot be read over; a file that is missing is an empty storage.
+        wait: called before every further try while the disk is full; None: a full disk is an error.
 
     Raises:
         UsageError: the file holds something else, or a line of it is damaged beyond mending.
         OSError: the file or its folder cannot be read or written.
     """
+    return persist(lambda: _open(path, read_only, wait), wait, _describe_trouble(path))
+
+
+def _open(path: Path, read_only: bool, wait: Wait | None) -> BaseStorage:
     if not path.exists():
         if read_only:
             return InMemoryStorage()
         path.parent.mkdir(parents=True, exist_ok=True)
     else:
         _check_is_journal(path)
-    # Elsewhere than on POSIX: the lock that the dashboard takes there.
-    lock = cast(Any, FlockLock(path) if fcntl else JournalFileOpenLock(str(path)))
-    backend = HealingBackend(path, lock)
+    backend = HealingBackend(path, wait)
     if not read_only:
         if fcntl:
             _release_stale_lock(path)
@@ -56,16 +61,23 @@ def open_journal(path: Path, *, read_only: bool = False) -> BaseStorage:
         os.close(os.open(path, os.O_WRONLY))
     try:
         return JournalStorage(cast(Any, backend))
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
+    except (KeyError, TypeError, AttributeError, AssertionError):
         raise UsageError(_describe_damage(path)) from None
 
 
-class HealingBackend:
-    """Optuna's journal backend, which mends the file when an unfinished record in it keeps it from being read."""
+def _describe_trouble(path: Path) -> Describe:
+    return lambda error: f"{path}: {getattr(error, 'strerror', None) or error}"
 
-    def __init__(self, journal: Path, lock: Any) -> None:
-        self._file = JournalFileBackend(str(journal), lock_obj=lock)
-        self._lock = lock
+
+class HealingBackend:
+    """Optuna's journal backend, which outlasts a full disk and mends what keeps the file from being read."""
+
+    def __init__(self, journal: Path, wait: Wait | None) -> None:
+        self._path = journal
+        self._wait = wait
+        # Elsewhere than on POSIX: the lock that the dashboard takes there.
+        self._lock = cast(Any, FlockLock(journal) if fcntl else JournalFileOpenLock(str(journal)))
+        self._file = JournalFileBackend(str(journal), lock_obj=self._lock)
 
     def heal(self) -> None:
         """Mend the file: what every taking of the lock does."""
@@ -73,22 +85,42 @@ class HealingBackend:
         self._lock.release()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the records from this number on."""
+        """Yield the records from this number on.
+
+        Raises:
+            UsageError: a line is damaged beyond mending, or may not be mended.
+        """
         number = log_number_from
         try:
             for log in self._file.read_logs(number):
                 number += 1
                 yield log
-        except ValueError as error:
+        except ValueError:
             try:
-                self.heal()
-            except OSError:  # may not be written
-                raise error from None
-            yield from self._file.read_logs(number)
+                persist(self.heal, self._wait, _describe_trouble(self._path))
+                yield from self._file.read_logs(number)
+            except (ValueError, OSError):
+                raise UsageError(_describe_damage(self._path)) from None
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write the records behind the others; they are on the disk on return."""
-        self._file.append_logs(logs)
+        start = getattr(self._lock, "whole_bytes", 0)
+
+        def write_once() -> None:
+            if not self._has_written(logs, start):
+                self._file.append_logs(logs)
+
+        persist(lambda: self._file.append_logs(logs), self._wait, _describe_trouble(self._path), write_once)
+
+    def _has_written(self, logs: list[dict[str, Any]], start: int) -> bool:
+        """Return whether the records stand in the file behind this offset: their writing may have failed at its end."""
+        records = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
+        with self._path.open("rb") as file:
+            file.seek(start)
+            found = set(records) <= set(file)
+            if found:
+                os.fsync(file.fileno())
+        return found
 
 
 class FlockLock:
@@ -103,7 +135,7 @@ class FlockLock:
         self._journal = journal
         self._side = journal.with_name(journal.name + ".flock")
         self._descriptor = -1
-        self._whole_bytes = 0  # up to here no line needs mending
+        self.whole_bytes = 0  # up to here no line needs mending
 
     def acquire(self) -> bool:
         descriptor = os.open(self._side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -111,7 +143,7 @@ class FlockLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if _is_torn(self._journal):
                 _cut_torn_line(self._journal)
-            self._whole_bytes = _mend_joined_lines(self._journal, self._whole_bytes)
+            self.whole_bytes = _mend_joined_lines(self._journal, self.whole_bytes)
         except BaseException:
             os.close(descriptor)
             raise

@@ -10,6 +10,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,14 +22,16 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from mloptimizer.errors import MloptimizerError, RunError, UsageError
 from mloptimizer.files import file_error
 from mloptimizer.study.journal import open_journal
+from mloptimizer.study.patience import Wait, find_cause, make_patient, persist
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+]*)://")
 _PASSWORD = re.compile(r"(?<=://)([^:/]*):(.*)(?=@)", re.DOTALL)  # to the last @: what follows an @ may still be secret
 _SECRET_FIELD = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)([^&]*)")
+_LOCK_SECONDS = 60  # how long SQLite itself waits for another program's lock
 _POSSIBLE = "Possible: a path of a journal file, sqlite:///FILE, postgresql://USER@HOST/DATABASE, mysql://…"
 
 
-def open_storage(url: str, journal: Path, *, read_only: bool = False) -> BaseStorage:
+def open_storage(url: str, journal: Path, *, read_only: bool = False, wait: Wait | None = None) -> BaseStorage:
     """Return the storage that the URL names, created where it is missing.
 
     Args:
@@ -36,6 +39,9 @@ def open_storage(url: str, journal: Path, *, read_only: bool = False) -> BaseSto
         journal: the workspace's journal file.
         read_only: create nothing, and mend nothing that can be read otherwise; a file that is missing is an empty
             storage.
+        wait: called with one line before every further try of this opening, and of any operation of the storage, while
+            the disk is full, the database locked or the server away; it sleeps, or raises to give up. None: these are
+            errors. `patience.make_patient` tells what a lost answer of a server leaves.
 
     Raises:
         UsageError: an unknown kind of URL, a missing driver, a refused log-in, a file that holds something else.
@@ -44,10 +50,13 @@ def open_storage(url: str, journal: Path, *, read_only: bool = False) -> BaseSto
     _quieten_optuna()
     with storage_errors(url, journal):
         if not _SCHEME.match(url):
-            return open_journal(Path(url) if url else journal, read_only=read_only)
-        if url.startswith("sqlite"):
-            return _open_sqlite(url, read_only)
-        return _open_server(url)
+            return open_journal(Path(url) if url else journal, read_only=read_only, wait=wait)
+        open_ = partial(_open_sqlite, url, read_only) if url.startswith("sqlite") else partial(_open_server, url)
+        describe = partial(_describe_trouble, url)
+        storage = persist(open_, wait, describe)
+        if wait and isinstance(storage, RDBStorage):
+            make_patient(storage, wait, describe)
+        return storage
 
 
 def hide_secrets(url: str) -> str:
@@ -94,15 +103,24 @@ def _is_of_the_storage(error: BaseException) -> bool:
 
 
 def _translate(url: str, place: str, error: BaseException) -> UsageError | RunError:
-    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-    reason = _one_line(getattr(cause, "orig", None) or cause, url)
+    wrapper, cause = find_cause(error)
+    reason = _one_line(cause, url)
     if re.search(r"unable to open database|not a database|readonly database|malformed", reason):
         return UsageError(f"{place}: {reason}. Choose a file that you may write and that SQLite made, or a new one.")
     if re.search(r"(?i)authentication|access denied|password|does not exist|unknown database", reason):
         return UsageError(f"{place}: {reason}. Check user, password and database of the URL.")
-    if type(cause).__name__ in {"ArgumentError", "NoSuchModuleError"}:
+    if type(wrapper).__name__ in {"ArgumentError", "NoSuchModuleError"}:
         return UsageError(f"{place}: is not a storage that can be opened. {_POSSIBLE}.")
-    return RunError(f"{place}: {reason}. Check that the server runs and can be reached, then run the command again.")
+    if isinstance(cause, sqlite3.Error):
+        remedy = "Free some space, or end the program that has locked the file"
+    else:
+        remedy = "Check that the server runs and can be reached"
+    return RunError(f"{place}: {reason}. {remedy}, then run the command again.")
+
+
+def _describe_trouble(url: str, error: BaseException) -> str:
+    reason = getattr(error, "strerror", None) or _one_line(find_cause(error)[1], url)
+    return f"{hide_secrets(url)}: {reason}"
 
 
 def _one_line(error: BaseException, url: str) -> str:
@@ -131,7 +149,7 @@ def _open_sqlite(url: str, read_only: bool) -> BaseStorage:
     if not read_only and Path(path).exists():
         os.close(os.open(path, os.O_RDWR))  # SQLite would find out at the first writing only
     # isolation_level None: the sqlite3 module leaves BEGIN to us.
-    storage = _open_database(url, {"connect_args": {"timeout": 60, "isolation_level": None}})
+    storage = _open_database(url, {"connect_args": {"timeout": _LOCK_SECONDS, "isolation_level": None}})
     if not read_only:
         event.listen(storage.engine, "connect", _use_write_ahead_log)
         event.listen(storage.engine, "begin", _begin_immediately)
@@ -161,7 +179,9 @@ def _open_server(url: str) -> BaseStorage:
                 f"{hide_secrets(url)}: needs the extra 'postgresql'. Install it: pip install 'mloptimizer[postgresql]'."
             )
         url = f"postgresql+psycopg://{rest}"
-        options["connect_args"] = {"connect_timeout": 10}
+        # A host that vanishes without a word is noticed within a minute, in the middle of a transaction too.
+        alive = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 4, "tcp_user_timeout": 60_000}
+        options["connect_args"] = {"connect_timeout": 10, **alive}
     return _open_database(url, options)
 
 
