@@ -91,7 +91,7 @@ def _open_job(
     """Open the study, and write down what is searched and how."""
     workspace, name, settings = request.workspace, prepared.name, prepared.settings
     objective = Objective(settings.objective)
-    study = open_study(settings.storage, workspace.journal, name, settings, prepared.seed, objective)
+    study = open_study(settings.storage, workspace.journal, name, settings, prepared.seed, objective, wait=wait)
     store.write_study(_facts(prepared, dataset), {space.name: space.source for space in prepared.spaces})
     settings, choices = apply_tuning(workspace, dataset, settings, kept=prepared.tuned)
     tuned = find_tuned(prepared.settings, settings)

@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage
 
 import mloptimizer
 from mloptimizer.errors import UsageError
+from mloptimizer.files import Wait
 from mloptimizer.records import DatasetInfo, Failure, FailureKind, Objective, Outcome, Phase, TrialResult
 from mloptimizer.settings import Settings
 from mloptimizer.spaces import SearchSpace
@@ -42,7 +43,9 @@ from mloptimizer.workspace import HALL_OF_FAME_SUFFIX, check_study_name
 _TRIES = 4  # proposals of the sampler before a configuration is drawn at random
 
 
-def open_study(url: str, journal: Path, name: str, settings: Settings, seed: int, objective: Objective) -> "Study":
+def open_study(
+    url: str, journal: Path, name: str, settings: Settings, seed: int, objective: Objective, *, wait: Wait | None = None
+) -> "Study":
     """Return the study, created where it is new, ready to continue where it is not.
 
     Trials that a dead driver left running wait, as those do that were cut off in an orderly way: `resume` takes them
@@ -50,13 +53,14 @@ def open_study(url: str, journal: Path, name: str, settings: Settings, seed: int
 
     Args:
         url: storage URL or path of a journal; empty: the workspace's `journal`.
+        wait: called before an operation is tried again, while the disk is full or the server away.
 
     Raises:
         UsageError: the storage cannot be opened, the sampler is not installed, or the study ranks by another objective.
         RunError: the storage failed.
     """
     make_sampler(settings, seed)  # one that is not installed is refused before anything is created
-    storage = open_storage(url, journal)
+    storage = open_storage(url, journal, wait=wait)
     with storage_errors(url, journal):
         facts = {"objective": objective.metric, "seed": seed, "mloptimizer": mloptimizer.__version__}
         facts["exploration_epochs"] = settings.exploration_epochs
@@ -107,7 +111,7 @@ class Study:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """What is recorded about the study: objective, seed, mloptimizer (its version), dataset (its name)."""
+        """What is recorded about the study: objective, seed, mloptimizer (its version), dataset, fingerprint."""
         with self._guard():
             return self._exploration.attributes
 
@@ -181,14 +185,12 @@ class Study:
     def unfinished(self, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
         """Return the trials of the phase that were cut off and wait to be taken up."""
         with self._guard():
-            study = self._study(phase)
-            return study.unfinished() if study else []
+            return study.unfinished() if (study := self._study(phase)) else []
 
     def resume(self, number: int, phase: Phase = Phase.EXPLORATION) -> bool:
         """Take up a trial that was cut off, under its number; False: none of this number waits."""
         with self._guard():
-            study = self._study(phase)
-            return study is not None and study.resume(number)
+            return (study := self._study(phase)) is not None and study.resume(number)
 
     def suspend(self, number: int, phase: Phase = Phase.EXPLORATION) -> None:
         """Let a running trial wait until it is taken up again, by this driver or another."""
@@ -238,8 +240,7 @@ class Study:
     def trials(self, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
         """Return all trials of the phase in the order in which they were proposed."""
         with self._guard():
-            study = self._study(phase)
-            return study.trials() if study else []
+            return study.trials() if (study := self._study(phase)) else []
 
     def best(self, n: int, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
         """Return at most n completed trials, the best first; of equals the lower number; reused ones are left out."""
