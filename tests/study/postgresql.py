@@ -86,8 +86,9 @@ class Server:
     def _initialise(self) -> None:
         password_file = self._folder / "password"
         password_file.write_text(self._password)
-        for path in (self._folder, password_file):
-            shutil.chown(path, self._user)
+        if self._user is not None:
+            for path in (self._folder, password_file):
+                shutil.chown(path, self._user)
         options = ["-U", OWNER, "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync"]
         subprocess.run(
             [self._programs / "initdb", "-D", self._data, "--pwfile", password_file, *options],
