@@ -98,7 +98,8 @@ class HealingBackend:
                 yield log
         except ValueError:
             try:
-                persist(self.heal, self._wait, _describe_trouble(self._path))
+                if _has_joined_line(self._path):
+                    persist(self.heal, self._wait, _describe_trouble(self._path))
                 yield from self._file.read_logs(number)
             except (ValueError, OSError):
                 raise UsageError(_describe_damage(self._path)) from None
@@ -210,6 +211,11 @@ def _mend_joined_lines(journal: Path, start: int) -> int:
                 _logger.warning("%s: an unfinished record in front of another one was blanked out", journal)
             start += len(line)
     return start
+
+
+def _has_joined_line(journal: Path) -> bool:
+    with journal.open("rb") as file:
+        return any(_measure_torn_prefix(line) for line in file)
 
 
 def _measure_torn_prefix(line: bytes) -> int:

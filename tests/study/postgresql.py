@@ -1,5 +1,6 @@
 """Starts a real PostgreSQL server that can be stopped and started again, and a proxy that cuts off its answers."""
 
+import contextlib
 import os
 import pwd
 import secrets
@@ -86,8 +87,9 @@ class Server:
     def _initialise(self) -> None:
         password_file = self._folder / "password"
         password_file.write_text(self._password)
-        for path in (self._folder, password_file):
-            shutil.chown(path, self._user)
+        if self._user is not None:
+            for path in (self._folder, password_file):
+                shutil.chown(path, self._user)
         options = ["-U", OWNER, "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync"]
         subprocess.run(
             [self._programs / "initdb", "-D", self._data, "--pwfile", password_file, *options],
@@ -148,7 +150,8 @@ class AnswerCutter:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self._target)) as server:
+        # Either side may be gone at any time, which ends the other's connection too.
+        with client, socket.create_connection(("127.0.0.1", self._target)) as server, contextlib.suppress(OSError):
             back = threading.Thread(target=self._hand_on, args=(server, client), daemon=True)
             back.start()
             while asked := client.recv(65536):
@@ -164,11 +167,10 @@ class AnswerCutter:
 
     @staticmethod
     def _hand_on(source: socket.socket, target: socket.socket) -> None:
-        while answer := source.recv(65536):
-            try:
-                target.sendall(answer)
-            except OSError:  # cut
-                continue
+        with contextlib.suppress(OSError):
+            while answer := source.recv(65536):
+                with contextlib.suppress(BrokenPipeError):  # cut off
+                    target.sendall(answer)
 
 
 def _find_programs() -> Path | None:

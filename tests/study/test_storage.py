@@ -38,6 +38,9 @@ def test_the_lock_file_is_not_the_one_of_optunas_locks(journal: Path) -> None:
 def test_a_damaged_line_is_named(journal: Path) -> None:
     create("", journal)
     journal.write_bytes(b'{"op_code":0,"wor\n' + journal.read_bytes())
+    journal.with_name("studies.journal.flock").unlink()
+    assert f"{journal}, line 1: is damaged." in str(open_error("", journal, read_only=True))
+    assert list(journal.parent.iterdir()) == [journal]
     assert f"{journal}, line 1: is damaged." in str(open_error("", journal))
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sqlite3
+import sys
 from pathlib import Path
 
 import optuna
@@ -16,7 +17,10 @@ from mloptimizer.study.storage import open_storage, storage_errors
 from tests.study.small_disk import fill, run_on_small_disk
 from tests.study.storages import give_up, wait_and
 
+needs_small_disk = pytest.mark.skipif(sys.platform != "linux", reason="mounts a disk of its own, as Linux does")
 
+
+@needs_small_disk
 @pytest.mark.parametrize("leave_bytes", [0, 4096])
 def test_a_journal_on_a_full_disk_waits_and_is_whole_afterwards(tmp_path: Path, leave_bytes: int) -> None:
     def on_disk(disk: Path) -> None:
@@ -39,6 +43,7 @@ def test_a_journal_on_a_full_disk_waits_and_is_whole_afterwards(tmp_path: Path, 
     run_on_small_disk(tmp_path / "disk", 64, on_disk)
 
 
+@needs_small_disk
 def test_a_journal_is_opened_when_there_is_space(tmp_path: Path) -> None:
     def on_disk(disk: Path) -> None:
         troubles: list[str] = []
@@ -56,6 +61,7 @@ def test_a_journal_is_opened_when_there_is_space(tmp_path: Path) -> None:
     run_on_small_disk(tmp_path / "disk", 64, on_disk)
 
 
+@needs_small_disk
 def test_without_a_wait_a_full_disk_is_an_error_and_giving_up_leaves_a_whole_journal(tmp_path: Path) -> None:
     def on_disk(disk: Path) -> None:
         journal = disk / "studies.journal"
@@ -86,6 +92,7 @@ def test_a_record_whose_writing_failed_at_its_very_end_is_written_once(
     assert len(journal.read_bytes().splitlines()) == 1
 
 
+@needs_small_disk
 def test_sqlite_on_a_full_disk_waits_and_loses_nothing(tmp_path: Path) -> None:
     def on_disk(disk: Path) -> None:
         troubles: list[str] = []

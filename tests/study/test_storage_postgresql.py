@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -14,6 +15,7 @@ from optuna.distributions import FloatDistribution
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb import storage as rdb_storage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -30,6 +32,12 @@ UNUSED = Path("unused.journal")
 @pytest.fixture
 def url(postgresql: Server) -> str:
     return postgresql.create_database("hun/ter2")
+
+
+@pytest.fixture(autouse=True)
+def no_pauses_of_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna pauses up to 2 s when the creation of a trial is cut off."""
+    monkeypatch.setattr(rdb_storage, "random", SimpleNamespace(random=lambda: 0.0))
 
 
 @pytest.fixture
