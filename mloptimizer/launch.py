@@ -14,7 +14,8 @@ from mloptimizer.augmented_spaces import with_augmentation
 from mloptimizer.continuation import continue_study
 from mloptimizer.datasets.library import list_datasets, prepare_dataset
 from mloptimizer.engines.base import Engine
-from mloptimizer.engines.process import ProcessEngine, start_fork_server
+from mloptimizer.engines.fork_server import start_fork_server
+from mloptimizer.engines.process import ProcessEngine
 from mloptimizer.errors import RunError, UsageError, unknown_name
 from mloptimizer.files import file_error, hold_lock, write_json, write_text
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
