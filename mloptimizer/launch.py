@@ -18,7 +18,8 @@ from mloptimizer.datasets.library import prepare_dataset
 from mloptimizer.disk_watch import DiskWatch
 from mloptimizer.display import describe_warm_start
 from mloptimizer.engines.base import Engine
-from mloptimizer.engines.process import ProcessEngine, start_fork_server
+from mloptimizer.engines.fork_server import start_fork_server
+from mloptimizer.engines.process import ProcessEngine
 from mloptimizer.errors import RunError, UsageError
 from mloptimizer.files import Wait, file_error, hold_lock, waiting_for_room, write_json, write_text
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus

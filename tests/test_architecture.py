@@ -22,11 +22,12 @@ LAYERS = [
     "settings_file records",
     "batches workspace interrupts terminal hardware.nvml hardware.machine hardware.memory hardware.log datasets.catalog"
     " datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",
-    "observer disk_watch orders spaces metrics_store engines.base engines.cores engines.deaths slots requirements",
+    "observer disk_watch orders spaces metrics_store engines.base engines.cores engines.deaths engines.trees"
+    " engines.lifeline engines.gpu_memory slots requirements",
     "augmented_spaces attempts memory_watch deadlines"
     " study.patience study.journal study.storage study.samplers study.trials study.suggestions study.phase_study"
     " study.earlier study.warm_start study.study"
-    " engines.thread engines.process"
+    " engines.thread engines.process engines.preload engines.fork_server engines.child"
     " training.devices training.precision training.compilation training.schedule training.optimizers training.network"
     " training.pipeline training.augmentation training.randaugment training.clipping training.remat training.memory"
     " training.activations training.batch_size training.setup training.stability training.model"

@@ -19,7 +19,11 @@ class Engine(Protocol):
     """
 
     def idle_slots(self) -> Sequence[Slot]:
-        """Return the slots on which no trial runs."""
+        """Return the slots on which a trial can start: none runs there, and what the last one used is free again."""
+        ...
+
+    def releasing(self) -> bool:
+        """Return whether the last `idle_slots` left a slot out on which no trial runs: `wait` until it is free."""
         ...
 
     def start(self, plan: TrialPlan, slot: Slot) -> None:
@@ -35,13 +39,12 @@ class Engine(Protocol):
         ...
 
     def kill_trial(self, number: int) -> None:
-        """End the trial's worker at once, with all processes that it started; its result still comes."""
-        ...
+        """End the trial's processes at once, whatever they do; its result still comes, a crash unless it was done.
 
-    def releasing(self) -> bool:
-        """Whether a slot is not idle yet, though no trial runs on it."""
+        Unknown and ended trials are ignored. Where a trial has no process of its own it is only asked to end.
+        """
         ...
 
     def close(self) -> None:
-        """End every worker at once."""
+        """End every worker, and all processes that it has started, at once."""
         ...

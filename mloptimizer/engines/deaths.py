@@ -15,11 +15,11 @@ def explain_death(plan: TrialPlan, exit_code: int | None, oom_kills: int) -> Fai
     """Return why the trial's worker died, with the end of its log.
 
     Args:
-        exit_code: of its process; negative: the signal that killed it.
+        exit_code: of its process; negative: the signal that killed it; None: unknown.
         oom_kills: how many processes the kernel killed for want of memory while it lived.
     """
     tail = _log_tail(plan)
-    if exit_code == -signal.SIGKILL and oom_kills > 0:
+    if exit_code in (-signal.SIGKILL, None) and oom_kills > 0:
         reason = "was killed by the system, whose memory was used up"
         return Failure(FailureKind.OUT_OF_MEMORY, f"the worker {reason}", tail)
     if exit_code == -signal.SIGABRT and any(words in tail.lower() for words in _WORDS_OF_SHORTAGE):
@@ -31,7 +31,9 @@ def explain_death(plan: TrialPlan, exit_code: int | None, oom_kills: int) -> Fai
 
 def describe_exit(code: int | None) -> str:
     """Return in words how a process ended."""
-    if code is None or code >= 0:
+    if code is None:
+        return "ended, and its exit code is unknown"
+    if code >= 0:
         return f"ended with exit code {code}"
     try:
         name = signal.Signals(-code).name

@@ -7,29 +7,29 @@ server makes it cheap: a trial starts in about a second instead of the ten that 
 import contextlib
 import multiprocessing
 import multiprocessing.connection
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
-import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Literal
 
 from mloptimizer.engines.base import RunTrial
+from mloptimizer.engines.child import serve
 from mloptimizer.engines.cores import lend_cores, pin
-from mloptimizer.engines.deaths import WORKER_LOG, describe_exit, explain_death
+from mloptimizer.engines.deaths import describe_exit, explain_death
+from mloptimizer.engines.fork_server import interrupts_ignored, start_fork_server
+from mloptimizer.engines.gpu_memory import GpuClaim, GpuMemory
+from mloptimizer.engines.trees import ProcessTree
 from mloptimizer.errors import RunError
 from mloptimizer.hardware.memory import count_oom_kills
 from mloptimizer.records import Decision, Event, FailureKind, Outcome, Slot, TrialPlan, TrialResult
 
 _EXIT_SECONDS = 10.0  # a worker that has sent its result and lives on is killed after so long
+_CODE_SECONDS = 1.0  # how long the exit code of a process that is gone may take
+_UNKNOWN_CODE = 255  # what multiprocessing says of a forked process whose fork server is gone
+_RELEASE_PAUSE_SECONDS = 0.05  # between two looks at GPU memory that is waited for
 _SERVER_SECONDS, _SERVER_PAUSE_SECONDS = 10.0, 0.05  # how long, and how often, a dead fork server is replaced
 
 StartMethod = Literal["auto", "forkserver", "spawn"]
@@ -40,13 +40,31 @@ class _Worker:
     plan: TrialPlan
     slot: Slot
     process: BaseProcess
+    tree: ProcessTree
     connection: Connection
+    lifeline: Connection  # the writing end: the worker ends when it is closed
+    claim: GpuClaim
     forked: bool
     oom_kills: int  # the kernel's count when it was started
+    is_killed: bool = False  # because it was asked for
+
+    def exit_code(self) -> int | None:
+        code = self.process.exitcode
+        return None if self.forked and code == _UNKNOWN_CODE else code
+
+
+@dataclass
+class _Start:
+    """A process that is ready to start, and both ends of its two pipes."""
+
+    process: BaseProcess
+    connection: Connection
+    lifeline: Connection
+    theirs: tuple[Connection, Connection]
 
 
 class ProcessEngine:
-    """An `Engine` of processes; a worker ends by itself as soon as this process is gone.
+    """An `Engine` of processes; a worker ends, with all that it started, as soon as this process is gone.
 
     Args:
         slots: where trials run; one process at a time on each.
@@ -55,6 +73,7 @@ class ProcessEngine:
             before it has said anything (CUDA and some libraries do not survive a fork).
         preload: modules that the fork server imports once.
         count_oom_kills: returns how many processes the kernel has killed for want of memory.
+        gpu_memory: tells when a slot's GPUs are free again after a worker; default: NVML does.
     """
 
     def __init__(
@@ -64,79 +83,124 @@ class ProcessEngine:
         start_method: StartMethod = "auto",
         preload: Sequence[str] = (),
         count_oom_kills: Callable[[], int] = count_oom_kills,
+        gpu_memory: GpuMemory | None = None,
     ) -> None:
         self._slots = tuple(slots)
         self._run_trial = run_trial
         self._preload = preload
         self._count_oom_kills = count_oom_kills
+        self._gpu_memory = gpu_memory or GpuMemory()
         self._may_fall_back = start_method == "auto"
         self._fork_server = start_method != "spawn" and "forkserver" in multiprocessing.get_all_start_methods()
         self._fork_proven = False  # whether a forked worker has ever said anything
         self._workers: dict[int, _Worker] = {}
+        self._claims: dict[str, GpuClaim] = {}  # by slot: those of workers that are gone, while memory is not free
         self._notes: list[Event] = []
         self._lent = False  # whether workers run on the cores of idle slots
         if self._fork_server:
             start_fork_server(preload)
 
     def idle_slots(self) -> Sequence[Slot]:
-        """Return the slots on which no worker lives."""
+        """Return the slots on which no worker lives and whose GPU memory is free again, or overdue."""
+        self._release_slots()
+        return [slot for slot in self._vacant_slots() if slot.name not in self._claims]
+
+    def releasing(self) -> bool:
+        """Return whether GPU memory of a worker that is gone is still waited for."""
+        return bool(self._claims)
+
+    def _vacant_slots(self) -> list[Slot]:
         busy = {worker.slot.name for worker in self._workers.values()}
         return [slot for slot in self._slots if slot.name not in busy]
+
+    def _release_slots(self) -> bool:
+        """Give slots back whose GPU memory is free, or has been waited for too long; return whether there is one."""
+        claims = list(self._claims.values())
+        for claim in claims:
+            if claim.is_free():
+                del self._claims[claim.slot.name]
+            elif claim.is_overdue():
+                self._notes.append(claim.explain())
+                del self._claims[claim.slot.name]
+        return len(self._claims) < len(claims)
 
     def start(self, plan: TrialPlan, slot: Slot) -> None:
         """Start a worker; the very first one waits for the fork server's imports."""
         self._take_cores_back()
-        oom_kills = self._count_oom_kills()
-        process, connection = self._fork(plan, slot) if self._fork_server else self._spawn(plan, slot)
+        self._claims.pop(slot.name, None)
+        claim, oom_kills = self._gpu_memory.claim(slot), self._count_oom_kills()
+        begun = self._fork(plan, slot) if self._fork_server else self._spawn(plan, slot)
+        process, tree = begun.process, ProcessTree(begun.process.pid or 0)
         self._pin(process, slot.cpu_ids)
-        self._workers[plan.number] = _Worker(plan, slot, process, connection, self._fork_server, oom_kills)
+        self._workers[plan.number] = _Worker(
+            plan, slot, process, tree, begun.connection, begun.lifeline, claim, self._fork_server, oom_kills
+        )
 
-    def _fork(self, plan: TrialPlan, slot: Slot) -> tuple[BaseProcess, Connection]:
+    def _fork(self, plan: TrialPlan, slot: Slot) -> _Start:
         """Fork a worker; a server that was killed is replaced, as soon as the system says that it is gone."""
         context, deadline = multiprocessing.get_context("forkserver"), time.monotonic() + _SERVER_SECONDS
         while True:
             start_fork_server(self._preload)
-            process, connection, theirs = self._prepare(context, plan, slot)
+            begun = self._prepare(context, plan, slot)
             try:
-                process.start()
-                return process, connection
+                begun.process.start()
+                return begun
             except (EOFError, OSError) as error:
-                connection.close()
+                _close(begun.connection, begun.lifeline)
                 if time.monotonic() > deadline:
                     raise RunError(
                         f"start_method: the fork server does not start ({error}). Possible: --set start_method=spawn."
                     ) from error
                 time.sleep(_SERVER_PAUSE_SECONDS)
             finally:
-                theirs.close()
+                _close(*begun.theirs)
 
-    def _spawn(self, plan: TrialPlan, slot: Slot) -> tuple[BaseProcess, Connection]:
-        process, connection, theirs = self._prepare(multiprocessing.get_context("spawn"), plan, slot)
-        with _interrupts_ignored():
-            process.start()
-        theirs.close()
-        return process, connection
+    def _spawn(self, plan: TrialPlan, slot: Slot) -> _Start:
+        begun = self._prepare(multiprocessing.get_context("spawn"), plan, slot)
+        with interrupts_ignored():
+            begun.process.start()
+        _close(*begun.theirs)
+        return begun
 
-    def _prepare(
-        self, context: ForkServerContext | SpawnContext, plan: TrialPlan, slot: Slot
-    ) -> tuple[BaseProcess, Connection, Connection]:
+    def _prepare(self, context: ForkServerContext | SpawnContext, plan: TrialPlan, slot: Slot) -> _Start:
         ours, theirs = context.Pipe()
-        arguments = (theirs, self._run_trial, plan, slot)
-        return context.Process(target=_serve, args=arguments, name=f"trial {plan.number}", daemon=True), ours, theirs
+        end_of_life, lifeline = context.Pipe(duplex=False)
+        arguments = (theirs, end_of_life, self._run_trial, plan, slot)
+        process = context.Process(target=serve, args=arguments, name=f"trial {plan.number}", daemon=True)
+        return _Start(process, ours, lifeline, (theirs, end_of_life))
 
     def wait(self, timeout: float) -> list[Event]:
-        """Return what happened since the last call, waiting at most `timeout` seconds."""
+        """Return what happened since the last call, waiting at most `timeout` seconds.
+
+        A slot whose GPU memory has become free ends the waiting too.
+        """
         self._lend_idle_cores()
-        events, self._notes = self._notes, []
-        by_connection = {worker.connection: worker for worker in self._workers.values()}
-        ready = multiprocessing.connection.wait(list(by_connection), 0 if events else timeout)
-        for connection in ready:
-            events += self._receive(by_connection[connection])  # type: ignore[index]
-        return events + self._take_notes()
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            events = self._receive_all(min(left, _RELEASE_PAUSE_SECONDS) if self._claims else left)
+            is_released = self._release_slots()
+            notes, self._notes = self._notes, []
+            if events or notes or is_released or not left:
+                return notes + events
+
+    def _receive_all(self, timeout: float) -> list[Event]:
+        workers = list(self._workers.values())
+        # A process that a worker has forked may hold its pipe open, so that the end of the pipe does not tell.
+        ended = [worker for worker in workers if worker.tree.has_ended()]
+        may_wait = not ended and not self._notes
+        ready = multiprocessing.connection.wait([w.connection for w in workers], timeout if may_wait else 0)
+        events: list[Event] = []
+        for worker in workers:
+            if worker not in ended:
+                worker.claim.watch(worker.tree.pids())
+            if worker in ended or worker.connection in ready:
+                events += self._receive(worker, worker in ended)
+        return events
 
     def _lend_idle_cores(self) -> None:
         """Give the cores of idle slots to the running trials: whoever waits has no trial for those slots."""
-        idle, workers = self.idle_slots(), list(self._workers.values())
+        idle, workers = self._vacant_slots(), list(self._workers.values())
         if idle and workers and not self._lent:
             for worker, cpus in zip(workers, lend_cores([w.slot for w in workers], idle), strict=True):
                 self._pin(worker.process, cpus)
@@ -152,11 +216,7 @@ class ProcessEngine:
         if process.pid and cpus:  # a slot without cores of its own may use all
             pin(process.pid, cpus)
 
-    def _take_notes(self) -> list[Event]:
-        notes, self._notes = self._notes, []
-        return notes
-
-    def _receive(self, worker: _Worker) -> list[Event]:
+    def _receive(self, worker: _Worker, has_ended: bool) -> list[Event]:
         events: list[Event] = []
         try:
             while worker.connection.poll():
@@ -165,25 +225,34 @@ class ProcessEngine:
                 events.append(event)
                 if isinstance(event, TrialResult):
                     self._dismiss(worker)
-                    break
+                    return events
+            if not has_ended:
+                return events
         except (EOFError, OSError):
-            events += self._bury(worker)
-        return events
+            pass
+        return events + self._bury(worker)
 
     def _dismiss(self, worker: _Worker) -> None:
-        worker.process.join(_EXIT_SECONDS)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
-        worker.connection.close()
+        """Wait for the worker to be gone, and end what it has left behind."""
+        deadline = time.monotonic() + _EXIT_SECONDS
+        worker.process.join(_EXIT_SECONDS)  # returns early when the fork server is gone
+        worker.tree.wait(deadline - time.monotonic())
+        worker.tree.kill()
+        worker.tree.wait(_EXIT_SECONDS)
+        worker.process.join(_CODE_SECONDS)
+        _close(worker.connection, worker.lifeline)
         del self._workers[worker.plan.number]
         self._lent = False  # its cores may be lent too
+        worker.claim.release(worker.tree.pids())
+        if not worker.claim.is_free():
+            self._claims[worker.slot.name] = worker.claim
 
     def _bury(self, worker: _Worker) -> list[Event]:
         self._dismiss(worker)
-        number, code = worker.plan.number, worker.process.exitcode
-        failure = explain_death(worker.plan, code, self._count_oom_kills() - worker.oom_kills)
-        may_be_the_fork = worker.forked and self._may_fall_back and not self._fork_proven
+        number, code = worker.plan.number, worker.exit_code()
+        oom_kills = 0 if worker.is_killed else self._count_oom_kills() - worker.oom_kills
+        failure = explain_death(worker.plan, code, oom_kills)
+        may_be_the_fork = worker.forked and self._may_fall_back and not self._fork_proven and not worker.is_killed
         if may_be_the_fork and failure.kind is not FailureKind.OUT_OF_MEMORY:
             self._fork_server = False
             reason = f"the first forked worker {describe_exit(code)} before it said anything"
@@ -198,86 +267,26 @@ class ProcessEngine:
             with contextlib.suppress(OSError):  # it has just died: `wait` will say so
                 self._workers[number].connection.send("stop")
 
+    def kill_trial(self, number: int) -> None:
+        """Kill the trial's worker and all that it started; works on what hangs, is stopped, or ignores signals."""
+        if number in self._workers:
+            self._workers[number].is_killed = True
+            self._workers[number].tree.kill()
+
     def close(self) -> None:
-        """Kill every worker."""
+        """Kill every worker and all that they started."""
         for worker in self._workers.values():
-            worker.process.kill()
+            worker.tree.kill()
         for worker in self._workers.values():
-            worker.process.join()
-            worker.connection.close()
+            worker.tree.wait(_EXIT_SECONDS)
+            worker.process.join(_CODE_SECONDS)
+            _close(worker.connection, worker.lifeline)
         self._workers.clear()
+        self._claims.clear()
         self._notes.clear()
+        self._gpu_memory.close()
 
 
-def start_fork_server(preload: Sequence[str]) -> None:
-    """Let the fork server begin its imports, if it is not there yet; returns at once."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
-        with _interrupts_ignored(), _errors_muted():
-            multiprocessing.forkserver.ensure_running()
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Let processes that are started here never hear Ctrl-C: the driver alone decides when they end.
-
-    They inherit that it is blocked. Here it waits meanwhile; to ignore it would lose it.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    multiprocessing.resource_tracker.ensure_running()  # when it starts, it unblocks what is blocked
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _errors_muted() -> Iterator[None]:
-    """Let a process that is started here write its errors nowhere: importing TensorFlow prints lines that nothing
-    turns off. Trial processes write to their own log, and an import that fails there fails again, and is told."""
-    sys.stderr.flush()
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
-
-
-def _serve(connection: Connection, run_trial: RunTrial, plan: TrialPlan, slot: Slot) -> None:
-    """Run one trial in this process, and end it."""
-    _redirect_output(Path(plan.directory) / WORKER_LOG)
-    stop, sending = threading.Event(), threading.Lock()
-    threading.Thread(target=_obey, args=(connection, stop), daemon=True).start()
-
-    def emit(event: Event) -> None:
-        with sending:
-            connection.send(event)
-
-    emit(run_trial(plan, slot, emit, stop.is_set))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # TensorFlow's threads would take up to a second to end
-
-
-def _obey(connection: Connection, stop: threading.Event) -> None:
-    """Set `stop` when told to; end this process when the driver is gone."""
-    try:
-        while True:
-            connection.recv()
-            stop.set()
-    except (EOFError, OSError):
-        os._exit(1)
-
-
-def _redirect_output(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+def _close(*connections: Connection) -> None:
+    for connection in connections:
+        connection.close()

@@ -30,6 +30,10 @@ class ThreadEngine:
         busy = {running.slot.name for running in self._running.values()}
         return [slot for slot in self._slots if slot.name not in busy]
 
+    def releasing(self) -> bool:
+        """Return False: what a trial used is free when it ends."""
+        return False
+
     def start(self, plan: TrialPlan, slot: Slot) -> None:
         """Start the trial in a thread of its own."""
         running = self._running[plan.number] = _Running(slot)
@@ -65,10 +69,6 @@ class ThreadEngine:
     def kill_trial(self, number: int) -> None:
         """Ask the trial to end at its next step: a thread cannot be killed."""
         self.stop_trial(number)
-
-    def releasing(self) -> bool:
-        """Nothing of a slot is left behind by a trial that has ended."""
-        return False
 
     def close(self) -> None:
         """Ask every trial to end, and wait for it: a thread cannot be killed."""

@@ -167,6 +167,42 @@ class GpuReader:
         return (millijoules - self._first_energy) / 1000
 
 
+@dataclass(frozen=True)
+class GpuUse:
+    """What is in use of some GPUs together."""
+
+    pids: frozenset[int]  # of the processes that compute on them, as far as NVML lists them
+    used_mb: float
+
+
+class GpuUseReader:
+    """Reads what is in use of GPUs; the library is open from the first reading until `close`."""
+
+    def __init__(self) -> None:
+        self._is_open = False
+
+    def read(self, uuids: Sequence[str]) -> GpuUse | None:
+        """Return what is in use of these GPUs, None where NVML does not tell."""
+        self._is_open = self._is_open or open_nvml()
+        pids: set[int] = set()
+        used_mb = 0.0
+        for uuid in uuids:
+            handle = _ask(pynvml.nvmlDeviceGetHandleByUUID, uuid) if self._is_open else None
+            memory = _ask(_memory, handle) if handle else None
+            if memory is None:
+                return None
+            used_mb += memory[0]
+            processes = _ask(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, handle) or ()
+            pids.update(process.pid for process in processes)
+        return GpuUse(frozenset(pids), used_mb)
+
+    def close(self) -> None:
+        """Close the library, if it is open."""
+        if self._is_open:
+            close_nvml()
+        self._is_open = False
+
+
 def _first_offered(calls: Iterable[Callable[[], Any]]) -> Any:
     """Return what the first call gives that this driver offers: old ones lack new functions, new ones drop old ones."""
     for call in calls:

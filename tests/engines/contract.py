@@ -9,11 +9,23 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from mloptimizer.engines.base import Emit, Engine, ShouldStop
-from mloptimizer.records import EpochRecord, Event, FailureKind, Outcome, Slot, TrialPlan, TrialResult
+from mloptimizer.records import (
+    DatasetInfo,
+    EpochRecord,
+    Event,
+    FailureKind,
+    Outcome,
+    Params,
+    Phase,
+    Slot,
+    TrialPlan,
+    TrialResult,
+)
 
 SLOTS = (Slot("one", cpu_ids=(0,)), Slot("two", cpu_ids=(0,)))
 PATIENCE_SECONDS = 120  # a stuck engine fails the test; nothing waits this long otherwise
@@ -34,6 +46,13 @@ def act(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> Tri
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     return TrialResult(plan.number, Outcome.COMPLETED, 0.5, 0.1)
+
+
+def bare_plan(number: int, params: Params, directory: str) -> TrialPlan:
+    """Return a plan of which nothing else matters; for a driver in another process."""
+    dataset = DatasetInfo("s", "classification", (8, 8, 1), 2, ("a", "b"), 1, 1, 1, (0.0,), (1.0,), "", "", 0, 0.2, 0)
+    folder = str(Path(directory) / f"trial_{number:05d}")
+    return TrialPlan("s", number, Phase.EXPLORATION, "line", "", params, dataset, 1, 1, 0, folder)
 
 
 def collect(engine: Engine, results: int) -> list[Event]:
@@ -117,6 +136,35 @@ class EngineContract:
     def test_stopping_an_unknown_trial_changes_nothing(self, engine: Engine) -> None:
         engine.stop_trial(77)
         assert engine.wait(0.01) == []
+
+    def test_a_killed_trial_yields_exactly_one_result_and_its_slot_serves_again(
+        self, engine: Engine, make_plan: Callable[..., TrialPlan]
+    ) -> None:
+        engine.start(make_plan(0, params={"act": "wait"}), SLOTS[0])
+        engine.start(make_plan(1, params={"act": "wait"}), SLOTS[1])
+        engine.kill_trial(0)
+        (result,) = results_of(collect(engine, 1))
+        assert (result.number, result.value) == (0, None)
+        assert engine.wait(0.01) == []
+        engine.start(make_plan(2), SLOTS[0])
+        assert [result.number for result in results_of(collect(engine, 1))] == [2]
+
+    def test_killing_unknown_and_ended_trials_changes_nothing(
+        self, engine: Engine, make_plan: Callable[..., TrialPlan]
+    ) -> None:
+        engine.kill_trial(77)
+        engine.start(make_plan(), SLOTS[0])
+        assert results_of(collect(engine, 1))[0].outcome is Outcome.COMPLETED
+        engine.kill_trial(0)
+        assert engine.wait(0.01) == []
+
+    def test_slots_without_gpus_are_free_as_soon_as_their_trial_ended(
+        self, engine: Engine, make_plan: Callable[..., TrialPlan]
+    ) -> None:
+        engine.start(make_plan(), SLOTS[0])
+        collect(engine, 1)
+        assert list(engine.idle_slots()) == list(SLOTS)
+        assert not engine.releasing()
 
     def test_nothing_comes_after_close(self, engine: Engine, make_plan: Callable[..., TrialPlan]) -> None:
         engine.start(make_plan(params={"act": "wait"}), SLOTS[0])

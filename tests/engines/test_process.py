@@ -1,7 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -209,45 +207,3 @@ def test_close_kills_a_worker_that_does_not_listen(make_plan: MakePlan) -> None:
     os.kill(pid, signal.SIGSTOP)
     engine.close()
     assert wait_until_gone(pid)
-
-
-DRIVER = """
-import sys
-from mloptimizer.engines.process import ProcessEngine
-from tests.engines.contract import SLOTS, act
-from tests.engines.test_process import pid_of_waiting, plan_from_text
-
-if __name__ == "__main__":
-    engine = ProcessEngine(SLOTS, act, sys.argv[1])
-    engine.start(plan_from_text(sys.argv[2]), SLOTS[0])
-    print(pid_of_waiting(engine), flush=True)
-    while True:
-        engine.wait(1)
-"""
-
-
-def plan_from_text(directory: str) -> TrialPlan:
-    """Return a plan that waits; for a driver in another process."""
-    from mloptimizer.records import DatasetInfo, Phase
-
-    dataset = DatasetInfo("s", "classification", (8, 8, 1), 2, ("a", "b"), 1, 1, 1, (0.0,), (1.0,), "", "", 0, 0.2, 0)
-    return TrialPlan("s", 0, Phase.EXPLORATION, "line", "", {"act": "wait"}, dataset, 1, 1, 0, directory)
-
-
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
-def test_workers_end_when_their_driver_is_killed(tmp_path: Path, method: str) -> None:
-    script = tmp_path / "driver.py"
-    script.write_text(DRIVER)
-    root = Path(__file__).parents[2]
-    driver = subprocess.Popen(
-        [sys.executable, str(script), method, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
-    assert driver.stdout is not None
-    worker = int(driver.stdout.readline())
-    driver.kill()
-    driver.wait()
-    driver.stdout.close()
-    assert wait_until_gone(worker)

@@ -187,6 +187,44 @@ def test_without_cuda_visible_devices_all_gpus_are_listed(nvml: NvmlStandIn) -> 
     assert nvml.run(LIST_UUIDS) == uuids(*range(8))
 
 
+def test_what_is_in_use_of_gpus_is_told_of_them_together(nvml: NvmlStandIn) -> None:
+    nvml.set(gpus=3, gpu__0__processes="7:64 9:64", gpu__2__processes="8:64", gpu__2__memory_used=100 * MB)
+    code = (
+        "import json; from mloptimizer.hardware.nvml import GpuUseReader; reader = GpuUseReader()\n"
+        "def read(*gpus):\n"
+        "    use = reader.read([gpu_uuid(gpu) for gpu in gpus]); return use and [sorted(use.pids), use.used_mb]\n"
+        "both, unknown = read(0, 2), read(0, 5); reader.close(); reader.close()\n"
+        "print(json.dumps([both, unknown, read(1)]))"
+    )
+    assert nvml.run(code) == [[[7, 8, 9], 2148.0], None, [[], 2048.0]]
+    nvml.set(error__nvmlInitWithFlags=999)
+    assert nvml.run(code) == [None, None, None]
+
+
+def test_a_slot_is_idle_again_when_nvml_no_longer_lists_its_worker(nvml: NvmlStandIn, tmp_path: Path) -> None:
+    nvml.set(gpus=1)
+    code = f"""
+import json
+from mloptimizer.engines.process import ProcessEngine
+from mloptimizer.records import Slot
+from tests.engines.contract import act, bare_plan, collect
+from tests.engines.test_process import pid_of_waiting
+slot = Slot("gpu", gpu_ids=(gpu_uuid(0),))
+engine = ProcessEngine([slot], act, "forkserver")
+engine.start(bare_plan(0, {{"act": "wait"}}, {str(tmp_path)!r}), slot)
+set_figures(gpu__0__processes=f"{{pid_of_waiting(engine)}}:64", gpu__0__memory_used=9000 * 2**20)
+engine.stop_trial(0)
+collect(engine, 1)
+found = [(len(engine.idle_slots()), engine.releasing())]
+set_figures(gpu__0__processes=None)
+engine.wait(60)
+found.append((len(engine.idle_slots()), engine.releasing()))
+engine.close()
+print(json.dumps(found))
+"""
+    assert nvml.run(code, PYTHONPATH=str(README.parents[1])) == [[0, True], [1, False]]
+
+
 # Processors and memory of this machine
 
 

@@ -1,0 +1,84 @@
+"""Sees to it that a slot is used again only when the memory that its last worker had on its GPUs is free again."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from mloptimizer.hardware.nvml import GpuUse, GpuUseReader
+from mloptimizer.records import Decision, Slot
+
+_PATIENCE_SECONDS = 30.0
+_MARGIN_MB = 256.0  # for each GPU: so much may others have come to use while a trial ran
+
+ReadUse = Callable[[Sequence[str]], GpuUse | None]
+"""Returns what is in use of the GPUs with these NVML UUIDs together; None where that cannot be read."""
+
+
+class GpuClaim:
+    """What one worker has of its slot's GPUs; made before the worker starts. A slot without GPUs is always free."""
+
+    def __init__(self, slot: Slot, read: ReadUse, patience_seconds: float) -> None:
+        self.slot = slot
+        self._read = read
+        self._patience_seconds = patience_seconds
+        self._deadline = 0.0
+        self._pids: set[int] = set()
+        self._was_listed = False  # whether NVML has listed a process of the worker
+        before = self._look()
+        self._used_before_mb = before.used_mb if before else 0.0
+
+    def watch(self, pids: set[int]) -> None:
+        """Note whether NVML lists the living worker: in some containers it does not know their process numbers."""
+        if not self._was_listed and (use := self._look()):
+            self._was_listed = bool(use.pids & pids)
+
+    def release(self, pids: set[int]) -> None:
+        """Begin to wait for the memory of these processes, which have ended."""
+        self._pids = pids
+        self._deadline = time.monotonic() + self._patience_seconds
+
+    def is_free(self) -> bool:
+        """Return whether the memory is free: no more is in use than before, or the processes are listed no longer."""
+        use = self._look()
+        if use is None or use.used_mb <= self._used_before_mb + _MARGIN_MB * len(self.slot.gpu_ids):
+            return True
+        is_listed = bool(use.pids & self._pids)
+        self._was_listed |= is_listed
+        return self._was_listed and not is_listed
+
+    def is_overdue(self) -> bool:
+        """Return whether it was waited for long enough."""
+        return time.monotonic() >= self._deadline
+
+    def explain(self) -> Decision:
+        """Return why the slot is used all the same."""
+        use = self._look()
+        holders = sorted(use.pids & self._pids) if use else []
+        used = f"{use.used_mb - self._used_before_mb:.0f} MB more are in use than before" if use else "it is unreadable"
+        listed = f", and NVML still lists process {holders[0]}" if holders else ""
+        reason = f"{self._patience_seconds:g} s after its worker ended {used}{listed}"
+        return Decision(None, "GPU memory", f"slot {self.slot.name} is used again", reason)
+
+    def _look(self) -> GpuUse | None:
+        return self._read(self.slot.gpu_ids) if self.slot.gpu_ids else None
+
+
+class GpuMemory:
+    """Makes the claims of an engine's workers.
+
+    Args:
+        read: default: asks NVML, which is open from the first claim on a slot with GPUs until `close`.
+        patience_seconds: how long a slot waits for its memory at most.
+    """
+
+    def __init__(self, read: ReadUse | None = None, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        self._nvml = GpuUseReader()
+        self._read = read or self._nvml.read
+        self._patience_seconds = patience_seconds
+
+    def claim(self, slot: Slot) -> GpuClaim:
+        """Return the claim of a worker that is about to start on the slot."""
+        return GpuClaim(slot, self._read, self._patience_seconds)
+
+    def close(self) -> None:
+        """Close NVML, if it was opened."""
+        self._nvml.close()
