@@ -131,8 +131,9 @@ class Loop:
         control = self._run.control
         if control.stop:
             return False
-        waits = control.paused or control.disk_is_low or self._engine.releasing()
-        return bool(self._again) or (waits and len(self._phase.ended()) < self._phase.total())
+        if self._again or self._engine.releasing():
+            return True
+        return (control.paused or control.disk_is_low) and len(self._phase.ended()) < self._phase.total()
 
     # Starting
 
@@ -151,7 +152,7 @@ class Loop:
     def _start(self, plan: TrialPlan, slot: Slot) -> None:
         run, number = self._run, plan.number
         if number not in self._ended:
-            self._ended[number] = list(run.recorder.read_attempts(plan)) if plan.resumes else []
+            self._ended[number] = run.recorder.read_attempts(plan) if plan.resumes else []
         epochs = run.recorder.start(plan, slot)
         self._running[number] = _Running(plan, slot, epochs)
         self._deadlines.start(number, sum(attempt.seconds for attempt in self._ended[number]))

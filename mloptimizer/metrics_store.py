@@ -127,9 +127,14 @@ class MetricsStore:
         record = to_json(plan)
         del record["space_source"]  # it stands once, in STUDY/search_spaces
         write_json(folder / PLAN, {**record, "started_utc": _now()})
-        epochs = [line["epoch"] for line in read_json_lines(folder / EPOCHS) if isinstance(line.get("epoch"), int)]
-        self._epochs[plan.number, plan.phase] = max(epochs, default=0)
-        return max(epochs, default=0)
+        epochs, _ = self.measure(plan.number, plan.phase)
+        self._epochs[plan.number, plan.phase] = epochs
+        return epochs
+
+    def measure(self, number: int, phase: Phase) -> tuple[int, float]:
+        """Return how many epochs the training has made, and the seconds that they took."""
+        lines = [line for line in read_json_lines(self._folder(number, phase) / EPOCHS) if "epoch" in line]
+        return max((line["epoch"] for line in lines), default=0), sum(line.get("seconds") or 0.0 for line in lines)
 
     def record(self, phase: Phase, epoch: EpochRecord) -> None:
         """Append the epoch; one that is trained again, after a kill, takes the place of its first record."""

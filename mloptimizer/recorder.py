@@ -1,7 +1,6 @@
 """Writes every event of a search to its file: epochs and results, hardware rows, automatic choices."""
 
 import logging
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from mloptimizer.errors import MloptimizerError
@@ -50,9 +49,19 @@ class Recorder:
         self._logs[plan.number] = HardwareLog(path, columns(len(slot.gpu_ids)))
         return epochs
 
-    def read_attempts(self, plan: TrialPlan) -> Sequence[EndedAttempt]:
-        """Return the attempts of the plan's trial that have ended, in earlier runs of the search too."""
-        return self._store.read_attempts(plan.number, plan.phase)
+    def read_attempts(self, plan: TrialPlan) -> list[EndedAttempt]:
+        """Return the attempts of the plan's trial that have ended, in earlier runs of the search too.
+
+        One that ended with its driver, and was recorded by nobody, is recorded now; its time is that of its epochs.
+        """
+        ended = self._store.read_attempts(plan.number, plan.phase)
+        if plan.attempt > 1 and (not ended or ended[-1].attempt < plan.attempt - 1):
+            epochs, seconds = self._store.measure(plan.number, plan.phase)
+            seconds = max(seconds - sum(attempt.seconds for attempt in ended), 0.0)
+            lost = EndedAttempt(plan.attempt - 1, "interrupted", "the search died", epochs, round(seconds, 3))
+            self._store.add_attempt(plan, lost)
+            ended.append(lost)
+        return ended
 
     def end_attempt(self, plan: TrialPlan, attempt: EndedAttempt) -> None:
         """Write how an attempt ended that is not the trial's end."""
