@@ -1,4 +1,4 @@
-"""What a search loses when its processes are killed all the time: a real search of digits, and SIGKILL every few seconds.
+"""What a search loses when its processes are killed all the time: a real search, and SIGKILL every few seconds.
 
     python benchmarks/chaos.py [--trials 60] [--epochs 4] [--seconds 2 6] [--seed 0] [--compare]
 
@@ -8,13 +8,10 @@ missing or stands twice, a trial never went back by more than one epoch, the bes
 epoch, and no process or file is left over. `--compare` runs the same search unbroken as well, first.
 """
 
-import argparse
 import json
 import random
-import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence

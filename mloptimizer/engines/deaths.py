@@ -26,7 +26,8 @@ def explain_death(plan: TrialPlan, exit_code: int | None, oom_kills: int) -> Fai
         message = f"the worker gave up for want of memory (SIGABRT); see {WORKER_LOG} in the trial's folder"
         return Failure(FailureKind.OUT_OF_MEMORY, message, tail)
     message = f"the worker {describe_exit(exit_code)}; see {WORKER_LOG} in the trial's folder"
-    return Failure(FailureKind.CRASH, message, tail)
+    # Its fork server is gone, which would have known its exit code.
+    return Failure(FailureKind.LOST_WORKER if exit_code is None else FailureKind.CRASH, message, tail)
 
 
 def describe_exit(code: int | None) -> str:

@@ -5,13 +5,21 @@ import contextlib
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
+import multiprocessing.util
 import os
+import shutil
 import signal
+import stat
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from mloptimizer.engines.lifeline import DRIVER
+
+_LOCK = "driver.lock"
+_LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 
 
 def start_fork_server(preload: Sequence[str]) -> None:
@@ -19,8 +27,46 @@ def start_fork_server(preload: Sequence[str]) -> None:
     if "forkserver" in multiprocessing.get_all_start_methods():
         modules = ["mloptimizer.engines.preload", *preload]
         multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
+        _use_own_temporary_folder()
         with interrupts_ignored(), _errors_muted(), _driver_named():
             multiprocessing.forkserver.ensure_running()
+
+
+def _use_own_temporary_folder() -> None:
+    """Let the server's socket lie where the next driver finds it: a driver that is killed does not remove it itself."""
+    if multiprocessing.current_process()._config.get("tempdir"):  # type: ignore[attr-defined]
+        return  # made before; what is memorised there stays
+    import fcntl
+
+    base = Path(tempfile.gettempdir()) / f"mloptimizer-{os.getuid()}"
+    if len(str(base)) > _LONGEST_FOLDER:
+        return  # the name of a socket cannot be longer
+    base.mkdir(mode=0o700, exist_ok=True)
+    found = base.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        return  # somebody else's: multiprocessing makes a folder by itself
+    for folder in base.iterdir():
+        if _is_left_over(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(base)
+    try:
+        folder = Path(multiprocessing.util.get_temp_dir())
+    finally:
+        tempfile.tempdir = before
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # open until this process ends
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _is_left_over(folder: Path) -> bool:
+    """Whether the folder is of a driver that is gone: the system has freed its lock."""
+    import fcntl
+
+    try:
+        with (folder / _LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or just being made
+        return False
+    return True
 
 
 @contextlib.contextmanager

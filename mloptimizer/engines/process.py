@@ -7,6 +7,7 @@ server makes it cheap: a trial starts in about a second instead of the ten that 
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -253,7 +254,7 @@ class ProcessEngine:
         oom_kills = 0 if worker.is_killed else self._count_oom_kills() - worker.oom_kills
         failure = explain_death(worker.plan, code, oom_kills)
         may_be_the_fork = worker.forked and self._may_fall_back and not self._fork_proven and not worker.is_killed
-        if may_be_the_fork and failure.kind is not FailureKind.OUT_OF_MEMORY:
+        if may_be_the_fork and code != -signal.SIGKILL and failure.kind is FailureKind.CRASH:
             self._fork_server = False
             reason = f"the first forked worker {describe_exit(code)} before it said anything"
             self._notes.append(Decision(number, "start method", "spawn", reason))

@@ -3,9 +3,11 @@
 import ctypes
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from multiprocessing.connection import Connection
@@ -167,7 +169,7 @@ def test_running_trials_go_on_when_the_fork_server_is_killed(make_plan: MakePlan
     engine.kill_trial(1)
     (last,) = results_of(collect(engine, 1))
     assert last.failure is not None
-    assert (last.number, last.failure.kind) == (1, FailureKind.CRASH)
+    assert (last.number, last.failure.kind) == (1, FailureKind.LOST_WORKER)
     assert "its exit code is unknown" in last.failure.message
     assert living(workers) == []
     engine.close()
@@ -321,3 +323,28 @@ def test_a_stranger_that_got_the_number_of_an_ended_worker_is_spared() -> None:
     assert stranger.poll() is None
     stranger.kill()
     assert stranger.wait() == -signal.SIGKILL
+
+
+def test_the_socket_of_a_killed_driver_is_removed_by_the_next_one() -> None:
+    folder = Path(tempfile.mkdtemp())  # a short name, as that of a socket has to be
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    script = (
+        "from mloptimizer.engines.fork_server import start_fork_server; start_fork_server([]); print(1, flush=True);"
+    )
+    command = [sys.executable, "-c", script + "import sys; sys.stdin.read()"]
+
+    def start() -> "subprocess.Popen[bytes]":
+        driver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        assert driver.stdout and driver.stdout.readline() == b"1\n"
+        return driver
+
+    with start() as killed, start() as alive:
+        killed.kill()
+        killed.wait()
+        assert len(list(folder.glob("*/*"))) == 2
+        with start() as third:
+            assert len(list(folder.glob("*/*"))) == 2  # of those that live
+            third.communicate(timeout=60)
+        alive.communicate(timeout=60)
+    assert list(folder.glob("*/*")) == []
+    shutil.rmtree(folder)
