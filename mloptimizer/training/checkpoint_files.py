@@ -188,7 +188,7 @@ def _read_array(stream: Any, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndar
 
 def _bytes_of(array: np.ndarray) -> memoryview:
     """Return the memory of the contiguous array, without a copy; NumPy's own view does not know every type of TF."""
-    return cast(memoryview, array.reshape(-1).view(np.uint8).data)
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _sync_folder(folder: Path) -> None:

@@ -35,7 +35,7 @@ from mloptimizer.training.schedule import Steps
 from mloptimizer.training.stability import snapshot_variables
 
 FILES_KEPT = 2
-TIMING = "checkpoint"  # among those of a trial
+TOPIC = "checkpoint"  # of what is decided
 # The settings that change what a training learns; where it differs on other devices only in rounding, it may go on.
 SHAPING_SETTINGS = (
     *("objective", "augmentation", "flip_probability", "crop_padding", "randaugment_magnitude", "mixup_alpha"),
@@ -173,11 +173,11 @@ def resume(folder: Path, identity: Mapping[str, Any], state: TrainingState, deci
         if not reason:
             state.put_back(checkpoint)
             keep_only(folder, paths[index:])
-            decide(TIMING, f"on from epoch {checkpoint.epoch}", f"{path.name} is the newest that is whole and fits")
+            decide(TOPIC, f"on from epoch {checkpoint.epoch}", f"{path.name} is the newest that is whole and fits")
             return checkpoint.epoch
-        decide(TIMING, f"{path.name} passed over", reason)
+        decide(TOPIC, f"{path.name} passed over", reason)
     keep_only(folder, [])
-    decide(TIMING, "from the start", "none is whole and fits" if paths else "there is none")
+    decide(TOPIC, "from the start", "none is whole and fits" if paths else "there is none")
     return 0
 
 
@@ -195,7 +195,8 @@ class CheckpointWriter:
         self._folder = folder
         self._decide = decide
         self._thread: threading.Thread | None = None
-        self._error = self._told = ""
+        self._error = ""  # what went wrong with the last one
+        self._told = False
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Begin to write, when the one before is written."""
@@ -204,22 +205,24 @@ class CheckpointWriter:
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when nothing is being written any more; tell, once, why it could not be."""
+        """Return when nothing is being written any more; tell why it could not be, once for several in a row."""
         if self._thread:
             self._thread.join()
             self._thread = None
-        if self._error and self._error != self._told:
-            self._told = self._error
-            self._decide(TIMING, "skipped", self._error)
-        self._error = ""
+            self._tell()
 
     def skip(self, reason: str) -> None:
         """Tell that there is no checkpoint this time."""
-        self.wait()
         self._error = reason
-        self.wait()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._error and not self._told:
+            self._decide(TOPIC, "skipped", self._error)
+        self._told = bool(self._error)
 
     def _write(self, checkpoint: Checkpoint) -> None:
+        self._error = ""
         try:
             write_checkpoint(checkpoint_path(self._folder, checkpoint.epoch), checkpoint)
             keep_only(self._folder, list_checkpoints(self._folder)[:FILES_KEPT])

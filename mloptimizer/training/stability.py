@@ -159,7 +159,7 @@ class GoBack(keras.callbacks.Callback):
         self.model.guard.start_epoch()
 
     def kept(self) -> Kept:
-        """Return what a checkpoint keeps of it when an epoch begins: the retries left, and older values if still good."""
+        """Return what a checkpoint keeps of it when an epoch begins: the retries left, and older values."""
         return {"left": self._left}, self._older
 
     def take_back(self, kept: Kept) -> None:

@@ -204,12 +204,12 @@ def _follow(run: _Run, prepared: Prepared, model: TrainableModel) -> _Followed:
     objective = Objective(settings.objective)
 
     def wait() -> None:
-        with timed():
-            writer.wait()
+        if settings.checkpoint_epochs:
+            with timed():
+                writer.wait()
 
     def record(epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
-        if settings.checkpoint_epochs:
-            wait()  # who is told of an epoch may rely on the checkpoint of the one before
+        wait()  # who is told of an epoch may rely on the checkpoint of the one before
         run.record_epoch(epoch, metrics, seconds)
 
     def start() -> int:
