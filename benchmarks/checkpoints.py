@@ -2,10 +2,10 @@
 
     python benchmarks/checkpoints.py [--images 600] [--epochs 17]
 
-The epochs with and without take turns in one trial (`checkpoint_epochs = 2`): the copy is made when an epoch begins, and
-compressed and written while it trains. An epoch's time runs from one record to the next, waiting for a file included.
-The process's CPU time is told too: other programs disturb it less. A residual network on a few images of CIFAR-10,
-AdamW, one CPU device: the fewer images an epoch has, the more a checkpoint weighs. The goal is at most 3 % more.
+The epochs with and without take turns in one trial (`checkpoint_epochs = 2`): the copy is made when an epoch begins,
+and compressed and written while it trains. An epoch's time runs from one record to the next, waiting for a file
+included. The process's CPU time is told too: other programs disturb it less. A residual network on a few images of
+CIFAR-10, AdamW, one CPU device: the fewer images an epoch has, the more a checkpoint weighs. The goal is at most 3 %.
 """
 
 import argparse

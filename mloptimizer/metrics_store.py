@@ -6,11 +6,13 @@
     STUDY/trial_00007/epochs.jsonl       one line per epoch
     STUDY/trial_00007/result.json        how it ended; missing while it runs
     STUDY/trial_00007/model.weights.h5   weights of the best epoch, of trials worth keeping
+    STUDY/trial_00007/checkpoints/       from where it goes on if it is cut off; while it runs, by its worker
     STUDY/hall_of_fame_00007/            the same for the long training of trial 7
     STUDY/verdict.json                   every reading of the test set
     STUDY/cache/                         what the trials share and could make again; not written here
 
-The driver is the only writer. Whole files appear at once; a torn last line of a growing one is left out by the reader.
+The driver is the only writer of the rest. Whole files appear at once; a torn last line of a growing one is left out by
+the reader.
 """
 
 from collections.abc import Collection, Mapping
@@ -176,7 +178,8 @@ def render_metrics_readme() -> str:
 | `STUDY/trial_00007/epochs.jsonl` | one line per epoch, see below |
 | `STUDY/trial_00007/result.json` | outcome, value, best epoch's figures, seconds spent (build, fit, …), failure |
 | `STUDY/trial_00007/model.weights.h5` | weights of the best epoch; only of trials that are worth keeping |
-| `STUDY/hall_of_fame_00007/` | the same four files for the long training of trial 7 |
+| `STUDY/trial_00007/checkpoints/` | from where the training goes on if it is cut off; only while it runs |
+| `STUDY/hall_of_fame_00007/` | the same files for the long training of trial 7 |
 | `STUDY/verdict.json` | every reading of the test set |
 | `STUDY/cache/` | what the trials share and could make again: compiled programs, measured batches |
 

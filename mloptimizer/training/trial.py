@@ -116,7 +116,7 @@ def run_trial(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) 
     validation twins (the loss without smoothing and penalties), learning_rate, images_per_second, data_wait_percent,
     gradient_norm and skipped_steps; every automatic choice as a `Decision`. The result's timings are setup, build, fit
     (with tracing and validation), save and total, and, as parts of fit, first_step and checkpoint: what the training
-    waited for its checkpoints to be read, copied and, where they took longer than an epoch, written.
+    waited until its checkpoints were read, copied and, as far as that took longer than an epoch, written.
 
     With `plan.resumes` the training goes on from the newest whole checkpoint in the plan's directory, as if it had
     never been cut off; otherwise those that are left there are removed. When an epoch is emitted, the checkpoint of the
