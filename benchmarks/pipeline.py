@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     steps = Steps(options.batch, images.count // options.batch, 10**9, 1.0)
     acts: dict[str, Callable[[], Any]] = {}
     for name, augmentation in PIPELINES.items():
-        iterator = iter(training_batches(images, steps, 1, devices, augmentation).dataset)
+        iterator = iter(training_batches(images, steps, 1, devices, augmentation).start(0))
         acts[name] = lambda iterator=iterator: next(iterator)
     batch = acts["flip + crop"]()
     plan = plan_smallest(Settings(batch_size=options.batch, steps_per_execution=1))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 try:
     import fcntl
@@ -63,21 +63,37 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write the whole file, or leave what was there.
+    """Write the whole file, or leave what was there; raises as `whole_file`."""
+
+    def write() -> None:
+        with _replacing(path) as file:
+            file.write(data)
+
+    _write_when_there_is_room(path, write)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write into, which takes its place at the path, on the disk, when the block has ended well.
 
     Raises:
         UsageError: the folder cannot be written.
         RunError: the disk is full or failed.
     """
-    _write_when_there_is_room(path, lambda: _replace(path, data))
+    try:
+        with _replacing(path) as file:
+            yield file
+    except OSError as error:
+        raise file_error(path, error) from error
 
 
-def _replace(path: Path, data: bytes) -> None:
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

@@ -209,7 +209,9 @@ def _plan(workload: Workload, settings: Settings, folder: str) -> TrialPlan:
         seed=SEED,
         directory=folder,
         steps_per_epoch=workload.steps_per_epoch,
-        settings=settings.model_copy(update={"storage": "", "monitor_seconds": MONITOR_SECONDS}),
+        settings=settings.model_copy(
+            update={"storage": "", "monitor_seconds": MONITOR_SECONDS, "checkpoint_epochs": 0}
+        ),
     )
 
 

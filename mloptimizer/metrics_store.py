@@ -8,12 +8,14 @@
     STUDY/trial_00007/checkpoints/       from where it goes on after a kill, while it runs; written by the worker
     STUDY/trial_00007/result.json        how it ended; missing while it runs
     STUDY/trial_00007/model.weights.h5   weights of the best epoch, of trials worth keeping
+    STUDY/trial_00007/checkpoints/       from where it goes on if it is cut off; while it runs, by its worker
     STUDY/hall_of_fame_00007/            the same for the long training of trial 7
     STUDY/orders/                        what other terminals tell the search that runs; not written here
     STUDY/verdict.json                   every reading of the test set
     STUDY/cache/                         what the trials share and could make again; not written here
 
-The driver is the only writer. Whole files appear at once; a torn last line of a growing one is left out by the reader.
+The driver is the only writer of the rest. Whole files appear at once; a torn last line of a growing one is left out by
+the reader.
 """
 
 import contextlib
@@ -235,7 +237,8 @@ def render_metrics_readme() -> str:
 | `STUDY/trial_00007/attempts.jsonl` | why each attempt ended that was not the last; only where there were several |
 | `STUDY/trial_00007/result.json` | outcome, value, best epoch's figures, seconds spent (build, fit, …), failure |
 | `STUDY/trial_00007/model.weights.h5` | weights of the best epoch; only of trials that are worth keeping |
-| `STUDY/hall_of_fame_00007/` | the same four files for the long training of trial 7 |
+| `STUDY/trial_00007/checkpoints/` | from where the training goes on if it is cut off; only while it runs |
+| `STUDY/hall_of_fame_00007/` | the same files for the long training of trial 7 |
 | `STUDY/verdict.json` | every reading of the test set |
 | `STUDY/cache/` | what the trials share and could make again: compiled programs, measured batches |
 

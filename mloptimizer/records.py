@@ -162,7 +162,8 @@ class TrialResult:
     """How a trial ended; every started trial has exactly one.
 
     `value` is the best epoch's objective (`metrics` holds that epoch's figures); None unless the outcome is completed.
-    `seconds` counts the worker's work on the trial, `timings` its parts in seconds (build, fit, save).
+    `seconds` counts the worker's work on the trial, `timings` its parts in seconds (setup, build, fit, save, and
+    as parts of fit first_step and checkpoint, what it waited for its checkpoints).
     """
 
     number: int

@@ -31,7 +31,7 @@ LAYERS = [
     " training.devices training.precision training.compilation training.schedule training.optimizers training.network"
     " training.pipeline training.augmentation training.randaugment training.clipping training.remat training.memory"
     " training.activations training.batch_size training.setup training.stability training.model"
-    " training.failures training.callbacks training.probe",
+    " training.failures training.callbacks training.probe training.checkpoint_files training.checkpoints",
     "job budgets recorder",
     "control phases",
     "loop",

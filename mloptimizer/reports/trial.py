@@ -30,6 +30,8 @@ from mloptimizer.reports.trials import winner_words
 from mloptimizer.workspace import Workspace
 
 _LONGEST_TABLE = 12  # epochs; a longer curve is thinned to the first, the best, the last and some between
+# The other timings add up
+_PARTS_OF_FIT = {"first_step": "of fit the first step", "checkpoint": "of fit the checkpoints"}
 _CURVE_COLUMNS = {
     "loss": "loss",
     "accuracy": "acc",
@@ -77,9 +79,8 @@ def _plan_rows(standing: Standing) -> list[tuple[str, str]]:
 def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) -> list[RenderableType]:
     plan, result, metric = training.plan, training.result, record.objective.metric
     start = "the exploration's weights" if plan.get("initial_weights") else "new weights"
-    # The first step is a part of fit, the others add up
     parts = {name: seconds for name, seconds in (result.get("timings") or {}).items() if name != "total"}
-    timings = {"of fit the first step" if name == "first_step" else name: duration(parts[name]) for name in parts}
+    timings = {_PARTS_OF_FIT.get(name, name): duration(parts[name]) for name in parts}
     rows = [
         ("state", record.state(training)),
         (f"best {metric}", fixed(best_value(training, record.objective))),

@@ -11,11 +11,13 @@ import tensorflow as tf
 
 from mloptimizer.engines.base import ShouldStop
 from mloptimizer.records import Objective
+from mloptimizer.training.checkpoint_files import Kept
 from mloptimizer.training.failures import TrialStopped
 from mloptimizer.training.memory import relieve_memory
 from mloptimizer.training.optimizers import flat_optimizer
 from mloptimizer.training.schedule import Plateau
 
+SECONDS_BETWEEN_SIGNS = 1.0
 SECONDS_BETWEEN_RELIEFS = 30.0  # collecting takes some tenths of a second
 FIRST_PROFILED_STEP, LAST_PROFILED_STEP = 10, 20  # counted from 1
 
@@ -42,6 +44,15 @@ class Best:
     def restore(self) -> None:
         """Give the network its best weights back."""
         self._network.set_weights(self._weights)
+
+    def kept(self) -> Kept:
+        """Return what a checkpoint keeps of it."""
+        return {"value": self.value, "metrics": dict(self.metrics)}, list(self._weights)
+
+    def take_back(self, kept: Kept) -> None:
+        """Be as it was when `kept` was returned."""
+        values, self._weights = kept
+        self.value, self.metrics = values["value"], values["metrics"]
 
 
 class StopOrder(keras.callbacks.Callback):
@@ -89,17 +100,18 @@ class EpochFigures(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
         self._begun = time.perf_counter()
-        self._start_timing()
+        self.start_timing()
 
-    def _start_timing(self) -> None:
+    def start_timing(self) -> None:
+        """Leave what was until now out of the images per second."""
         self._timed = (time.perf_counter(), self.model.steps_run, self.model.seconds_waited)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not self.first_call_seconds:
             self.model.figures()  # waits until the step is done
             self.first_call_seconds = time.perf_counter() - self._begun
-            if self.model.steps_run < self.model.options.per_epoch:
-                self._start_timing()
+            if self.model.steps_run % self.model.options.per_epoch:
+                self.start_timing()
 
     def on_test_begin(self, logs: Any = None) -> None:
         figures = self.model.figures()  # waits until the last step is done
@@ -124,8 +136,21 @@ class EpochFigures(keras.callbacks.Callback):
         self._emit(epoch + 1, metrics, time.perf_counter() - self._begun)
         if self._objective.is_better(self.value, self._best_value):
             self._best_value, self._best_epoch = self.value, epoch + 1
-        if epoch + 1 - self._best_epoch >= self._patience:
+        if self.is_over(epoch + 1):
             self.model.stop_training = True
+
+    def is_over(self, epochs_done: int) -> bool:
+        """Whether the patience has ended the training."""
+        return epochs_done - self._best_epoch >= self._patience
+
+    def kept(self) -> Kept:
+        """Return what a checkpoint keeps of it."""
+        return {"best_value": self._best_value, "best_epoch": self._best_epoch}, ()
+
+    def take_back(self, kept: Kept) -> None:
+        """Be as it was when `kept` was returned."""
+        values, _ = kept
+        self._best_value, self._best_epoch = values["best_value"], values["best_epoch"]
 
 
 class AveragedWeights(keras.callbacks.Callback):
@@ -150,6 +175,28 @@ class LowerRate(keras.callbacks.Callback):
         factor = self._rule.update(self._figures.value)
         if factor is not None:
             flat_optimizer(self.model.optimizer).multiply_rate(factor)
+
+
+class SignsOfLife(keras.callbacks.Callback):
+    """Tells that the training, or an evaluation, goes on: at its first step, and from then on at most once a second."""
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        """Take whom to tell how many training steps are made; stand behind `EpochFigures`, which awaits the first."""
+        super().__init__()
+        self._tell = tell
+        self._told = -math.inf
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._sign()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._sign()
+
+    def _sign(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= SECONDS_BETWEEN_SIGNS:
+            self._told = now
+            self._tell(self.model.steps_run)
 
 
 class SpareMemory(keras.callbacks.Callback):

@@ -103,14 +103,14 @@ def standardise(pixels: Any, mean: np.ndarray, std: np.ndarray) -> Any:
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """Endless elements of a global batch each, and how to make images of them.
+    """Endless elements of a global batch each, from any 0-based step on, and how to make images of them.
 
     `prepare` turns an element, or a part of it along axis 0, into float32 images (batch, height, width, channels) and
     targets (batch, classes); it is None where the elements are these already. `batch` makes them again for any 0-based
     step of the training.
     """
 
-    dataset: Any
+    start: Callable[[int], Any]
     prepare: Callable[[Any], tuple[Any, Any]] | None
     batch: Callable[[int], tuple[Any, Any]]
 
@@ -153,7 +153,7 @@ def training_batches(
         element = next(iter(make(step, 1)))
         return prepare(element) if prepare else element
 
-    return TrainingBatches(make(0, prefetch), prepare, batch)
+    return TrainingBatches(lambda step: make(step, prefetch), prepare, batch)
 
 
 def _chosen_images(count: int, steps: Steps, seed: int, first_step: int) -> Any:

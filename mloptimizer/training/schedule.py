@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mloptimizer.batches import REFERENCE_BATCH, BatchPlan
 from mloptimizer.records import Objective, Params, TrialPlan
+from mloptimizer.training.checkpoint_files import Kept
 from mloptimizer.training.devices import Decide
 from mloptimizer.training.failures import SpaceError
 from mloptimizer.training.optimizers import LEARNING_RATE
@@ -181,6 +182,15 @@ class Plateau:
             return None
         self._since = 0
         return PLATEAU_FACTOR
+
+    def kept(self) -> Kept:
+        """Return what a checkpoint keeps of it: plain values, and no arrays."""
+        return {"best": self._best, "since": self._since, "unheeded": self._unheeded}, ()
+
+    def take_back(self, kept: Kept) -> None:
+        """Be as it was when `kept` was returned."""
+        values, _ = kept
+        self._best, self._since, self._unheeded = values["best"], values["since"], values["unheeded"]
 
 
 def plan_plateau(params: Params, plan: TrialPlan) -> Plateau | None:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mloptimizer.training.checkpoint_files import Kept
 from mloptimizer.training.devices import Decide
 from mloptimizer.training.failures import NonFiniteError
 from mloptimizer.training.optimizers import flat_optimizer
@@ -33,6 +34,11 @@ class StepGuard:
 
     def __init__(self) -> None:
         self._state = tf.Variable(tf.zeros(_NORMS + 1 + RECENT_NORMS), trainable=False, name="step_guard")
+
+    @property
+    def variable(self) -> Any:
+        """Its memory, a vector that is the same on every replica."""
+        return self._state
 
     def judge(self, gradient: Any, loss_scale: Any) -> Any:
         """Return whether every value of the summed, scaled gradient is finite, and count the step."""
@@ -91,15 +97,23 @@ class Snapshot:
     """A model's last good state in host memory: weights, statistics and the optimizer's memory, but not its step."""
 
     def __init__(self, model: Any) -> None:
-        self._variables = [*model.variables, *_memory(model.optimizer)]
+        self._variables = snapshot_variables(model)
+        self.values: Sequence[Any] = ()
         self.take()
 
     def take(self) -> None:
-        self._values = [tf.convert_to_tensor(variable.value).numpy() for variable in self._variables]
+        """Keep the present state."""
+        self.values = [tf.convert_to_tensor(variable.value).numpy() for variable in self._variables]
 
     def restore(self) -> None:
-        for variable, value in zip(self._variables, self._values, strict=True):
+        """Give the model the state that was kept."""
+        for variable, value in zip(self._variables, self.values, strict=True):
             variable.assign(value)
+
+
+def snapshot_variables(model: Any) -> list[Any]:
+    """Return the variables whose values a `Snapshot` holds, in its order."""
+    return [*model.variables, *_memory(model.optimizer)]
 
 
 def _memory(optimizer: Any) -> list[Any]:
@@ -123,9 +137,12 @@ class GoBack(keras.callbacks.Callback):
         self._epoch = 0
         self._bad_validation = ""  # what was wrong with the last epoch's
         self._snapshot: Snapshot | None = None
+        self._older: Sequence[Any] = ()  # the last good values, where they are not those of the last epoch's end
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._snapshot = Snapshot(self.model)
+        if self._older:
+            self._snapshot.values = self._older
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         # Not when an epoch ends: then its moving average may stand in for the weights.
@@ -133,9 +150,22 @@ class GoBack(keras.callbacks.Callback):
         if self._bad_validation:
             self._restore(self._bad_validation)
             self._bad_validation = ""
-        elif epoch and self._snapshot and not self.model.guard.in_a_row():
+            self._older = ()
+        elif epoch and self._snapshot and self.model.guard.in_a_row():
+            self._older = self._snapshot.values
+        elif epoch and self._snapshot:
             self._snapshot.take()
+            self._older = ()
         self.model.guard.start_epoch()
+
+    def kept(self) -> Kept:
+        """Return what a checkpoint keeps of it when an epoch begins: the retries left, and older values."""
+        return {"left": self._left}, self._older
+
+    def take_back(self, kept: Kept) -> None:
+        """Be as it was when `kept` was returned; before the training begins."""
+        values, self._older = kept
+        self._left = values["left"]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         now = time.monotonic()

@@ -1,14 +1,16 @@
 """Runs one trial: builds the plan's model on the slot's devices, trains or tests it, and returns the result.
 
-Guarantees: `run_trial` never raises; a failure is part of the result. The weights kept are those of the best epoch, and
-reach the disk whole, once, and only when the trial has completed.
+Guarantees: `run_trial` never raises; a failure is part of the result. A trial that was cut off can go on as if it had
+not been. The weights kept are those of the best epoch, and reach the disk whole, once, and only when the trial has
+completed.
 """
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import tensorflow as tf
 
 from mloptimizer.batches import BatchPlan, plan_batch
 from mloptimizer.engines.base import Emit, ShouldStop
+from mloptimizer.metrics_store import CHECKPOINTS
 from mloptimizer.records import (
     Decision,
     Division,
@@ -25,6 +28,7 @@ from mloptimizer.records import (
     Objective,
     Outcome,
     Phase,
+    SignOfLife,
     Slot,
     TrialPlan,
     TrialResult,
@@ -34,16 +38,26 @@ from mloptimizer.training.callbacks import (
     Best,
     EpochFigures,
     LowerRate,
+    SignsOfLife,
     SpareMemory,
     StepProfile,
     StopOrder,
+)
+from mloptimizer.training.checkpoint_files import keep_only
+from mloptimizer.training.checkpoints import (
+    Checkpoints,
+    CheckpointWriter,
+    Part,
+    TrainingState,
+    identify,
+    resume,
 )
 from mloptimizer.training.failures import NonFiniteError, TrialStopped, describe_failure
 from mloptimizer.training.model import StepOptions, TrainableModel
 from mloptimizer.training.network import save_weights
 from mloptimizer.training.pipeline import Evaluation, evaluation_batches, load_images
 from mloptimizer.training.precision import FLOAT32, precision_policy
-from mloptimizer.training.schedule import plan_plateau
+from mloptimizer.training.schedule import Plateau, plan_plateau
 from mloptimizer.training.setup import Prepared, choose_devices, choose_objectives, make_model, make_network, set_up
 from mloptimizer.training.stability import GoBack, checked_numerics, find_bad_layer
 
@@ -75,6 +89,9 @@ class _Run:
         self.epochs_done = epoch
         self.emit(EpochRecord(self.plan.number, epoch, metrics, seconds))
 
+    def sign(self, step: int) -> None:
+        self.emit(SignOfLife(self.plan.number, step))
+
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         begun = time.perf_counter()
@@ -98,7 +115,12 @@ def run_trial(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) 
     Every epoch is emitted as an `EpochRecord` with loss (as it is minimised), accuracy and top_k_accuracy, their
     validation twins (the loss without smoothing and penalties), learning_rate, images_per_second, data_wait_percent,
     gradient_norm and skipped_steps; every automatic choice as a `Decision`. The result's timings are setup, build, fit
-    (with tracing and validation), save and total, and first_step, which is part of fit.
+    (with tracing and validation), save and total, and, as parts of fit, first_step and checkpoint: what the training
+    waited until its checkpoints were read, copied and, as far as that took longer than an epoch, written.
+
+    With `plan.resumes` the training goes on from the newest whole checkpoint in the plan's directory, as if it had
+    never been cut off; otherwise those that are left there are removed. When an epoch is emitted, the checkpoint of the
+    one before, if one was due, is on the disk. The trial leaves its last checkpoint, also of the last epoch.
 
     Args:
         should_stop: asked at every batch; True ends the trial as pruned.
@@ -136,43 +158,89 @@ def _train(run: _Run, slot: Slot) -> TrialResult:
 
 
 def _fit(run: _Run, prepared: Prepared, xla: bool) -> Best:
-    """Train the network and return the best state that it had."""
-    plan, setup, network = run.plan, prepared.setup, prepared.network
+    """Train the network, or go on with its training, and return the best state that it had."""
+    plan, setup = run.plan, prepared.setup
     with run.part("build"):
-        model = make_model(plan, network, setup, xla, run.decide)
-    objective = Objective(plan.settings.objective)
-    best = Best(network, objective)
-    figures = EpochFigures(setup.steps.global_batch, run.record_epoch, best, plan.patience, objective)
+        model = make_model(plan, prepared.network, setup, xla, run.decide)
+    followed = _follow(run, prepared, model)
     with run.part("fit"), precision_policy(setup.precision):
-        if plan.initial_weights:
-            best.offer(_evaluate_start(model, prepared.validation))
-        model.fit(
-            prepared.training.dataset,
-            epochs=plan.epochs,
-            steps_per_epoch=setup.steps.per_epoch,
-            validation_data=prepared.validation.batches,
-            validation_steps=prepared.validation.steps,
-            shuffle=False,  # the batches are shuffled already
-            verbose=0,
-            callbacks=[figures, *_callbacks(run, prepared, figures)],
-        )
-    run.timings["first_step"] = figures.first_call_seconds
-    return best
+        epochs_done = followed.start()
+        if plan.initial_weights and not epochs_done:
+            followed.best.offer(_evaluate_start(model, prepared.validation))
+        if epochs_done < plan.epochs and not followed.figures.is_over(epochs_done):
+            try:
+                model.fit(
+                    prepared.training.start(epochs_done * setup.steps.per_epoch),
+                    initial_epoch=epochs_done,
+                    epochs=plan.epochs,
+                    steps_per_epoch=setup.steps.per_epoch,
+                    validation_data=prepared.validation.batches,
+                    validation_steps=prepared.validation.steps,
+                    shuffle=False,  # the batches are shuffled already
+                    verbose=0,
+                    callbacks=followed.callbacks,
+                )
+            finally:
+                followed.wait()
+    run.timings["first_step"] = followed.figures.first_call_seconds
+    return followed.best
 
 
-def _callbacks(run: _Run, prepared: Prepared, figures: EpochFigures) -> list[keras.callbacks.Callback]:
-    """Return what else follows the training; the moving average stands last, behind what may bring weights back."""
-    plan, settings = run.plan, run.plan.settings
+@dataclass(frozen=True)
+class _Followed:
+    """What follows a training."""
+
+    best: Best
+    figures: EpochFigures
+    callbacks: list[keras.callbacks.Callback]
+    start: Callable[[], int]  # goes on from a checkpoint, or starts anew; returns how many epochs are done
+    wait: Callable[[], None]  # returns when the last checkpoint is on the disk
+
+
+def _follow(run: _Run, prepared: Prepared, model: TrainableModel) -> _Followed:
+    plan, settings, steps = run.plan, run.plan.settings, prepared.setup.steps
+    folder, timed = Path(plan.directory) / CHECKPOINTS, partial(run.part, "checkpoint")
+    writer = CheckpointWriter(folder, run.decide)
+    objective = Objective(settings.objective)
+
+    def wait() -> None:
+        if settings.checkpoint_epochs:
+            with timed():
+                writer.wait()
+
+    def record(epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
+        wait()  # who is told of an epoch may rely on the checkpoint of the one before
+        run.record_epoch(epoch, metrics, seconds)
+
+    def start() -> int:
+        if not plan.resumes:
+            keep_only(folder, ())
+            return 0
+        with timed():
+            return resume(folder, identity, state, run.decide)
 
     def find_layer(step: int) -> str:
         return find_bad_layer(prepared.network, prepared.training.batch(step)[0])
 
-    callbacks = [
-        GoBack(settings.nan_patience, settings.nan_retries, find_layer, run.decide),
-        StopOrder(run.should_stop),
-        SpareMemory(settings.memory_threshold),
-    ]
-    if plateau := plan_plateau(plan.params, plan):
+    best = Best(prepared.network, objective)
+    figures = EpochFigures(steps.global_batch, record, best, plan.patience, objective)
+    go_back = GoBack(settings.nan_patience, settings.nan_retries, find_layer, run.decide)
+    plateau = plan_plateau(plan.params, plan)
+    parts: dict[str, Part] = {"best": best, "figures": figures, "go_back": go_back}
+    state = TrainingState(model, prepared.network, parts | ({"plateau": plateau} if plateau else {}))
+    identity = identify(plan, steps)
+    callbacks = [figures, go_back, *_callbacks(run, plateau, figures)]
+    if settings.checkpoint_epochs:
+        take = partial(state.take, identity=identity)
+        callbacks.append(Checkpoints(writer, take, settings.checkpoint_epochs, figures, timed))
+    return _Followed(best, figures, callbacks, start, wait)
+
+
+def _callbacks(run: _Run, plateau: Plateau | None, figures: EpochFigures) -> list[keras.callbacks.Callback]:
+    """Return what else follows the training; the moving average stands last, behind what may bring weights back."""
+    plan, settings = run.plan, run.plan.settings
+    callbacks = [StopOrder(run.should_stop), SignsOfLife(run.sign), SpareMemory(settings.memory_threshold)]
+    if plateau:
         callbacks.append(LowerRate(plateau, figures))
     if plan.profiled:
         callbacks.append(StepProfile(Path(plan.directory) / PROFILE_FOLDER))
@@ -206,7 +274,9 @@ def _test(run: _Run, slot: Slot) -> TrialResult:
             model = TrainableModel(network, choose_objectives(plan, run.decide), options)
             model.compile(None)
     with run.part("fit"):
-        model.evaluate(test.batches, steps=test.steps, verbose=0, callbacks=[StopOrder(run.should_stop)])
+        model.evaluate(
+            test.batches, steps=test.steps, verbose=0, callbacks=[StopOrder(run.should_stop), SignsOfLife(run.sign)]
+        )
     metrics = {f"test_{name}": value for name, value in model.figures().items()}
     if not math.isfinite(metrics["test_loss"]):
         raise NonFiniteError(f"the test loss is {metrics['test_loss']}")

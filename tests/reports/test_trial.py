@@ -29,7 +29,7 @@ def test_plan_parameters_time_and_files_are_shown(workspace: Workspace, study: S
         "width 16, activation gelu",
         "2 of 3, from new weights",
         "11",
-        "3.0 s (fit 2.5 s, of fit the first step 1.5 s)",
+        "3.0 s (fit 2.5 s, of fit the first step 1.5 s, of fit the checkpoints 0.5 s)",
     ):
         assert words in report
     assert "trial_00000: epochs.jsonl, plan.json, result.json" in report

@@ -104,8 +104,10 @@ class Run:
 def run() -> Callable[..., Run]:
     """Returns a function that runs the plan on one slot of two cores."""
 
-    def run_plan(plan: TrialPlan, should_stop: Callable[[], bool] = lambda: False) -> Run:
-        events: list[Event] = []
+    def run_plan(
+        plan: TrialPlan, should_stop: Callable[[], bool] = lambda: False, events: list[Event] | None = None
+    ) -> Run:
+        events = [] if events is None else events
         result = run_trial(plan, Slot("cpu0", cpu_ids=(0, 1)), events.append, should_stop)
         return Run(result, events)
 

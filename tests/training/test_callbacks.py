@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mloptimizer.records import Objective
+from mloptimizer.records import Objective, Phase, SignOfLife
 from mloptimizer.settings import Settings
-from mloptimizer.training.callbacks import Best, EpochFigures
+from mloptimizer.training.callbacks import Best, EpochFigures, SignsOfLife
 from mloptimizer.training.optimizers import make_optimizer
 
 
@@ -93,3 +93,34 @@ def test_several_steps_in_one_call_are_the_same_steps(make_training_plan: Any, c
 def test_waiting_for_batches_is_measured(make_training_plan: Any, completed: Any) -> None:
     done = completed(make_training_plan(epochs=3))
     assert all(0 < share < 100 for share in done.curve("data_wait_percent"))
+
+
+def test_a_training_gives_signs_of_life_from_its_first_step_on(make_training_plan: Any, completed: Any) -> None:
+    done = completed(make_training_plan({"batch_size": 16}))
+    signs = [event for event in done.events if isinstance(event, SignOfLife)]
+    assert (signs[0].number, signs[0].step) == (7, 1)
+    assert done.events.index(signs[0]) < done.events.index(done.epochs[0])
+    assert [sign.step for sign in signs] == sorted({sign.step for sign in signs})
+    assert len(signs) <= done.result.seconds + 1
+
+
+def test_signs_of_life_come_at_most_once_a_second_from_training_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    signs = SignsOfLife(told.append)
+    signs.set_model(SimpleNamespace(steps_run=3))
+    for now, sign in (
+        (10.0, signs.on_train_batch_end),
+        (10.9, signs.on_train_batch_end),
+        (11.0, signs.on_test_batch_end),
+    ):
+        monkeypatch.setattr("mloptimizer.training.callbacks.time.monotonic", lambda now=now: now)
+        sign(0)
+        signs.model.steps_run += 1
+    assert told == [3, 5]
+
+
+def test_the_verdict_gives_a_sign_of_life(make_training_plan: Any, completed: Any) -> None:
+    plan = make_training_plan(epochs=1)
+    start = completed(plan).result
+    done = completed(replace(plan, phase=Phase.VERDICT, initial_weights=start.weights))
+    assert [event for event in done.events if isinstance(event, SignOfLife)] == [SignOfLife(7, 0)]

@@ -48,7 +48,7 @@ def batches_of(images: Images, augmentation: Augmentation, count: int = 6, seed:
     """Return (images, targets) of the first steps."""
     made = training_batches(images, STEPS, seed, CPU, augmentation, **options)
     prepare = made.prepare or (lambda element: element)
-    return [prepare(element) for element in made.dataset.take(count)]
+    return [prepare(element) for element in made.start(0).take(count)]
 
 
 def assert_equal(these: list[Any], those: list[Any], tolerance: float = 0.0) -> None:
@@ -92,7 +92,7 @@ def test_the_batch_of_a_step_can_be_made_again(photos: Images, augmentation: Aug
 
 def test_the_training_images_are_standardised(digits: Any) -> None:
     images = load_images(digits, "train", silent)
-    (pixels, _), *_ = training_batches(images, Steps(320, 1, 1, 1.0), 3, CPU, PLAIN).dataset.take(1)
+    (pixels, _), *_ = training_batches(images, Steps(320, 1, 1, 1.0), 3, CPU, PLAIN).start(0).take(1)
     assert (float(tf.reduce_mean(pixels)), float(tf.math.reduce_std(pixels))) == pytest.approx((0, 1), abs=1e-3)
 
 
@@ -171,7 +171,7 @@ def test_replicas_share_the_batch_that_one_device_has(photos: Images, augmentati
     made = training_batches(photos, STEPS, 3, devices, augmentation, on_device=True)
     prepare: Any = tf.function(made.prepare, autograph=False)
     shared = []
-    for element in devices.strategy.experimental_distribute_dataset(made.dataset.take(2)):
+    for element in devices.strategy.experimental_distribute_dataset(made.start(0).take(2)):
         parts = [
             devices.strategy.experimental_local_results(part) for part in devices.strategy.run(prepare, (element,))
         ]
@@ -183,7 +183,7 @@ def test_replicas_share_the_batch_that_one_device_has(photos: Images, augmentati
 @AUGMENTATIONS
 def test_parts_of_an_element_give_the_parts_of_its_images(photos: Images, augmentation: Augmentation) -> None:
     made = training_batches(photos, STEPS, 3, CPU, augmentation, on_device=True)
-    element = next(iter(made.dataset))
+    element = next(iter(made.start(0)))
     pieces = [made.prepare([part[start : start + 5] for part in element]) for start in (0, 5, 10, 15)]
     assert_equal([[tf.concat(part, axis=0) for part in zip(*pieces, strict=True)]], [made.prepare(element)])
 
@@ -192,7 +192,7 @@ def test_parts_of_an_element_give_the_parts_of_its_images(photos: Images, augmen
 def test_a_compiled_step_makes_the_same_images(photos: Images, augmentation: Augmentation) -> None:
     made = training_batches(photos, STEPS, 3, CPU, augmentation, on_device=True)
     compiled: Any = tf.function(made.prepare, jit_compile=True, autograph=False)
-    assert_equal([compiled(element) for element in made.dataset.take(2)], batches_of(photos, augmentation, 2), 1e-6)
+    assert_equal([compiled(element) for element in made.start(0).take(2)], batches_of(photos, augmentation, 2), 1e-6)
 
 
 @pytest.mark.parametrize(

@@ -67,16 +67,17 @@ def test_the_result_is_the_best_epoch_and_its_weights_are_on_the_disk(
     assert validate(plan, done.result.weights)["loss"] == pytest.approx(done.result.metrics["val_loss"], abs=1e-5)
 
 
-def test_nothing_but_the_weights_is_left_in_the_folder(make_training_plan: Any, completed: Any) -> None:
+def test_nothing_but_the_weights_and_checkpoints_is_left_in_the_folder(make_training_plan: Any, completed: Any) -> None:
     plan = make_training_plan(epochs=1)
     completed(plan)
-    assert [path.name for path in Path(plan.directory).iterdir()] == ["model.weights.h5"]
+    assert sorted(path.name for path in Path(plan.directory).iterdir()) == ["checkpoints", "model.weights.h5"]
 
 
 def test_the_timings_add_up(make_training_plan: Any, completed: Any) -> None:
     result = completed(make_training_plan(epochs=1)).result
-    assert set(result.timings) == {"setup", "build", "fit", "first_step", "save", "total"}
+    assert set(result.timings) == {"setup", "build", "fit", "first_step", "checkpoint", "save", "total"}
     assert 0 < result.timings["first_step"] < result.timings["fit"]
+    assert 0 < result.timings["checkpoint"] < result.timings["fit"]
     parts = sum(result.timings[part] for part in ("setup", "build", "fit", "save"))
     assert 0.9 * result.seconds < parts <= result.timings["total"] == result.seconds
 
