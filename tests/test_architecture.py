@@ -24,8 +24,8 @@ LAYERS = [
     " datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",
     "observer disk_watch orders spaces metrics_store engines.base engines.cores engines.deaths slots requirements",
     "augmented_spaces attempts memory_watch deadlines"
-    " study.storage study.samplers study.trials study.suggestions study.phase_study study.earlier"
-    " study.warm_start study.study"
+    " study.storage study.samplers study.trials study.suggestions study.phase_study study.answers"
+    " study.earlier study.warm_start study.study"
     " engines.thread engines.process"
     " training.devices training.precision training.compilation training.schedule training.optimizers training.network"
     " training.pipeline training.augmentation training.randaugment training.clipping training.remat training.memory"
