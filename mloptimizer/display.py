@@ -236,7 +236,9 @@ def describe_warm_start(name: str, brought: TakenOver) -> str:
     if brought.taught:
         parts.append(f"the sampler learns from {count_trials(brought.taught)}")
     if brought.enqueued:
-        parts.append(f"the best {brought.enqueued} {'is' if brought.enqueued == 1 else 'are'} tried first")
+        parts.append(
+            "its best is tried first" if brought.enqueued == 1 else f"its best {brought.enqueued} are tried first"
+        )
     parts = parts or ["it brings nothing that this study does not have"]
     if brought.different:
         parts.append(f"its values cannot be compared ({', '.join(brought.different)})")
@@ -247,9 +249,10 @@ def describe_warm_start(name: str, brought: TakenOver) -> str:
 
 def describe_enqueued(fresh: int, given: int) -> str:
     """Return one line about the configurations that a person wants to be tried first."""
+    if not fresh:
+        return "No given configuration is new: each has been tried, or waits already."
     known = f"; {given - fresh} had been tried, or waited already" if fresh < given else ""
-    noun = "configuration is" if fresh == 1 else "configurations are"
-    return f"{fresh} given {noun} tried first{known}."
+    return f"{fresh} given configuration{' is' if fresh == 1 else 's are'} tried first{known}."
 
 
 def command_to_continue(study: str, workspace: Path, storage: str | None, explore_only: bool) -> str:
