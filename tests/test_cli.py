@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -51,6 +52,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def results(folder: Path) -> list[dict[str, object]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("trial_*/result.json"))]
+
+
+def plans(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("trial_*/plan.json"))]
 
 
 @pytest.fixture(scope="module")
@@ -317,38 +322,28 @@ def test_ctrl_c_ends_at_once_and_the_study_can_be_continued(
     assert "Continue with:\n  mloptimizer search --study s" in out
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert alive == []
-    first = results(folder)
-    assert {result["failure"]["kind"] for result in first} == {"interrupted"}  # type: ignore[index]
-    again = run(
-        "search", "--study", "s", "--trials", "2", "--set", "exploration_epochs=1", "--explore-only", cwd=tmp_path
-    )
+    assert results(folder) == []
+    before = plans(folder)
+    words = ["--trials", str(len(before)), "--set", "exploration_epochs=1", "--explore-only"]
+    again = run("search", "--study", "s", *words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    done = [result for result in results(folder) if result["outcome"] == "completed"]
-    assert len(done) == 2
-    plans = [json.loads((folder / f"trial_{n:05d}/plan.json").read_text()) for n in (0, done[0]["number"])]
-    assert plans[0]["params"] == plans[1]["params"]
+    assert [result["outcome"] for result in results(folder)] == ["completed"] * len(before)
+    after = plans(folder)
+    assert [(plan["number"], plan["params"]) for plan in after] == [(plan["number"], plan["params"]) for plan in before]
+    assert {plan["attempt"] for plan in after} == {2}
 
 
-def test_a_killed_trial_is_a_failed_trial_and_the_search_goes_on(
+def test_a_killed_trial_starts_again_and_the_search_goes_on(
     searching: tuple[subprocess.Popen[str], Path],
 ) -> None:
     process, folder = searching
-    trials = [p for p in psutil.Process(process.pid).children(recursive=True) if p.memory_info().rss > 200 << 20]
-    victim = max(trials, key=lambda p: p.create_time())
-    victim.kill()
-    wait_for(lambda: bool(results(folder)))
-    assert process.poll() is None
-    (failure,) = [result["failure"] for result in results(folder)]
-    assert failure["kind"] == "crash"  # type: ignore[index]
-    assert "SIGKILL" in failure["message"]  # type: ignore[index]
-    wait_for(lambda: len(list(folder.glob("trial_*/plan.json"))) > len(results(folder)))
-
-
-def test_a_second_driver_is_told_who_searches(searching: tuple[subprocess.Popen[str], Path], tmp_path: Path) -> None:
-    process, _ = searching
-    done = run("search", "--study", "s", cwd=tmp_path)
-    assert done.returncode == 2
-    assert f"process {process.pid} searches it already" in done.stderr
+    trials_of(process.pid)[0].kill()
+    wait_for(lambda: bool(list(folder.glob("trial_*/attempts.jsonl"))))
+    (path,) = folder.glob("trial_*/attempts.jsonl")
+    attempt = json.loads(path.read_text())
+    assert (attempt["kind"], "SIGKILL" in attempt["message"]) == ("crash", True)
+    wait_for(lambda: json.loads((path.parent / "plan.json").read_text())["attempt"] == 2)
+    assert (process.poll(), results(folder)) == (None, [])
 
 
 def trials_of(driver: int) -> list[psutil.Process]:
