@@ -7,11 +7,13 @@ not count, and what this version does not know any more, is told.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mloptimizer.budgets import RUN_SETTINGS
 from mloptimizer.errors import UsageError
 from mloptimizer.metrics_store import MetricsStore
+from mloptimizer.profiles import PROFILES
 from mloptimizer.records import FailureKind
 from mloptimizer.setting_values import make_settings
 from mloptimizer.settings import Settings
@@ -22,7 +24,7 @@ from mloptimizer.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 _NEEDED_FACTS = {"dataset", "settings", "seed", "spaces", "storage"}
-_FREE = ("storage", "trials", "profile", "workers", "nice", "start_method", *RUN_SETTINGS)  # change nothing learned
+_UNTOLD = ("storage", "trials", "profile", *RUN_SETTINGS)  # their changes are plain to see, or of this run alone
 _FIXED = ("seed", "objective", "validation_fraction", "train_limit")
 
 
@@ -67,11 +69,14 @@ def continue_study(
     if hide_secrets(settings.storage) != facts["storage"]:
         home = facts["storage"] or "the workspace's journal"
         raise UsageError(f"--storage: study '{name}' lives in {home}. Name that storage to continue it.")
-    notes = [*_explain_changes(base, settings), *_explain_what_stays(workspace, settings, stated)]
+    tuned = _kept_tuning(name, facts)
+    own_file, has = workspace.settings_file.name, base.model_copy(update={"seed": facts["seed"]})
+    notes = [*_explain_changes(base, settings, tuned or {}), *_explain_what_stays(own_file, has, stated, assignments)]
     spaces = []
     for space in settings.spaces or facts["spaces"]:
         spaces.append(_known_space(workspace, store, name, space, notes))
-    tuned = _kept_tuning(name, facts) if settings.autotune == base.autotune else None
+    if settings.autotune != base.autotune:
+        tuned = None
     fingerprint = str(facts["dataset"].get("fingerprint", ""))
     return Continuation(searched, settings, facts["seed"], spaces, fingerprint, tuned, tuple(notes))
 
@@ -117,23 +122,31 @@ def _check_unchanged(
             )
 
 
-def _explain_changes(before: Settings, after: Settings) -> list[str]:
+def _explain_changes(before: Settings, after: Settings, tuned: Mapping[str, object]) -> list[str]:
     """Say which settings the person changes for the trials to come."""
-    return [
-        f"{name} = {_words(getattr(after, name))} from now on; so far it was {_words(getattr(before, name))}."
-        for name in Settings.model_fields
-        if name not in _FREE and getattr(after, name) != getattr(before, name)
-    ]
+    notes = []
+    for name in Settings.model_fields:
+        old, new = getattr(before, name), getattr(after, name)
+        if name in _UNTOLD or old == new:
+            continue
+        choice = f" (tuned to {_words(tuned[name])})" if name in tuned else ""
+        notes.append(f"{name} = {_words(new)} from now on; so far it was {_words(old)}{choice}.")
+    return notes
 
 
-def _explain_what_stays(workspace: Workspace, settings: Settings, stated: Settings) -> list[str]:
-    """Say which settings of the workspace's file do not count, as the study was begun with others."""
-    return [
-        f"{workspace.settings_file.name}: {name} = {_words(getattr(stated, name))} does not count here: the study has "
-        f"{_words(getattr(settings, name))}. --set {name}={_words(getattr(stated, name))} changes it."
-        for name, field in Settings.model_fields.items()
-        if name not in (*_FREE, *_FIXED) and getattr(stated, name) not in (field.default, getattr(settings, name))
-    ]
+def _explain_what_stays(place: str, has: Settings, stated: Settings, assignments: Mapping[str, object]) -> list[str]:
+    """Say which settings of the workspace's file do not count, as the study `has` others."""
+    row = PROFILES.get(stated.profile, {})
+    of_the_profile = {name for name in row if getattr(stated, name) == row[name]}
+    notes = []
+    for name, field in Settings.model_fields.items():
+        old, new = getattr(has, name), getattr(stated, name)
+        told = name == "profile" or name not in (*_UNTOLD, *of_the_profile)
+        if name in assignments or not told or new in (field.default, old):
+            continue
+        change = f"; --set {name}={_words(new)} changes it" if name not in _FIXED else ", and cannot change it"
+        notes.append(f"{place}: {name} = {_words(new)} does not count here: the study has {_words(old)}{change}.")
+    return notes
 
 
 def _words(value: object) -> str:
@@ -149,16 +162,23 @@ def _known_space(workspace: Workspace, store: MetricsStore, study: str, name: st
     if not snapshot.is_file():
         return read_spaces([name], workspace.search_spaces)[0]
     kept, path = store.read_space(name), find_spaces(workspace.search_spaces).get(name)
-    if path is None or path.read_text(encoding="utf-8", errors="replace") == kept:
+    if path is None or _has_text(path, kept):
         return load_space(name, kept, str(snapshot))
     if not _is_broken(store, name):
         notes.append(
-            f"search space '{name}': {path} has changed since the study began, which keeps its own text, so that its "
-            "values stay comparable. Start a new study to search the changed one."
+            f"search space '{name}': {path} is not what the study began with. The study keeps its own text, so that "
+            "its values stay comparable. Start a new study to search the other."
         )
         return load_space(name, kept, str(snapshot))
-    notes.append(f"search space '{name}': all its trials failed for its fault; the changed text in {path} counts.")
+    notes.append(f"search space '{name}': all its trials failed for its fault; from now on the text in {path} counts.")
     return read_space(name, path)
+
+
+def _has_text(path: Path, text: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace") == text
+    except OSError:  # it is not needed
+        return True
 
 
 def _is_broken(store: MetricsStore, space: str) -> bool:

@@ -232,14 +232,27 @@ def _against_chance(summary: SearchSummary) -> str:
 
 def describe_warm_start(name: str, brought: TakenOver) -> str:
     """Return one line about what an earlier study brought."""
-    parts = [f"{count_trials(brought.enqueued)} of it {'is' if brought.enqueued == 1 else 'are'} tried first"]
+    parts = []
     if brought.taught:
-        parts.insert(0, f"{count_trials(brought.taught)} for the sampler to learn from")
+        parts.append(f"the sampler learns from {count_trials(brought.taught)}")
+    if brought.enqueued:
+        parts.append(
+            "its best is tried first" if brought.enqueued == 1 else f"its best {brought.enqueued} are tried first"
+        )
+    parts = parts or ["it brings nothing that this study does not have"]
     if brought.different:
-        parts.append(f"its values cannot be compared (another {', '.join(brought.different)})")
+        parts.append(f"its values cannot be compared ({', '.join(brought.different)})")
     if brought.unfit:
-        parts.append(f"{brought.unfit} do not fit the search spaces")
+        parts.append(f"{count_trials(brought.unfit)} of it could not be proposed by the search spaces")
     return f"Warm start from '{name}': {'; '.join(parts)}."
+
+
+def describe_enqueued(fresh: int, given: int) -> str:
+    """Return one line about the configurations that a person wants to be tried first."""
+    if not fresh:
+        return "No given configuration is new: each has been tried, or waits already."
+    known = f"; {given - fresh} had been tried, or waited already" if fresh < given else ""
+    return f"{fresh} given configuration{' is' if fresh == 1 else 's are'} tried first{known}."
 
 
 def command_to_continue(study: str, workspace: Path, storage: str | None, explore_only: bool) -> str:

@@ -16,7 +16,7 @@ from mloptimizer.budgets import RUN_SETTINGS, Budgets, folder_mb
 from mloptimizer.control import Control, Interruptible, SearchRun
 from mloptimizer.datasets.library import prepare_dataset
 from mloptimizer.disk_watch import DiskWatch
-from mloptimizer.display import describe_warm_start
+from mloptimizer.display import describe_enqueued, describe_warm_start
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.fork_server import start_fork_server
 from mloptimizer.engines.process import ProcessEngine
@@ -38,9 +38,10 @@ from mloptimizer.search import SearchSummary, run_search
 from mloptimizer.setting_values import make_settings
 from mloptimizer.settings_file import read_settings_file, render_settings_file
 from mloptimizer.slots import plan_slots
-from mloptimizer.spaces import builtin_folder
+from mloptimizer.spaces import SearchSpace, builtin_folder
+from mloptimizer.study.answers import Answers, complete
 from mloptimizer.study.storage import hide_secrets, open_storage
-from mloptimizer.study.study import open_study
+from mloptimizer.study.study import Study, open_study
 from mloptimizer.tuning import apply_tuning
 from mloptimizer.tuning_plans import find_tuned
 from mloptimizer.worker import PRELOAD, export_trained, run_plan
@@ -65,6 +66,7 @@ def launch_search(
             "compared with new ones. Put the old images back, or start a new study."
         )
     check_images(settings, largest_slot(settings), dataset.train_size)
+    prepared = replace(prepared, answers=_complete(prepared, dataset))
     with hold_lock(workspace.driver_lock(name), busy):
         take_orders(workspace.orders(name))  # what was told to an earlier search is not for this one
         store = MetricsStore(workspace, name)
@@ -101,13 +103,8 @@ def _open_job(
     recorder = Recorder(workspace, name, store)
     for choice in choices:
         recorder.note(choice)
-    searched = map(with_augmentation, prepared.spaces) if settings.augmentation == "search" else prepared.spaces
-    spaces = {space.name: space for space in searched}
-    if prepared.configurations:
-        study.enqueue(prepared.configurations, list(spaces.values()), dataset)
-    if prepared.earlier:
-        brought = study.warm_start(prepared.earlier, list(spaces.values()), dataset, settings.hall_of_fame_size)
-        observer.notice(describe_warm_start(prepared.earlier.name, brought))
+    spaces = {space.name: space for space in _searched_spaces(prepared)}
+    _take_over(study, prepared, dataset, observer)
     goal = Goal(settings.trials)
     return Job(
         name,
@@ -122,6 +119,39 @@ def _open_job(
         request.profile_trial,
         tuple(tuned),
     )
+
+
+def _searched_spaces(prepared: PreparedSearch) -> list[SearchSpace]:
+    searched = prepared.settings.augmentation == "search"
+    return [with_augmentation(space) if searched else space for space in prepared.spaces]
+
+
+def _complete(prepared: PreparedSearch, dataset: DatasetInfo) -> tuple[Answers, ...]:
+    """Return the configurations that are to be tried first as their spaces take them, before anything is created."""
+    answers = []
+    for number, configuration in enumerate(prepared.configurations, start=1):
+        try:
+            answers.append(complete(configuration, _searched_spaces(prepared), dataset))
+        except UsageError as error:
+            raise UsageError(f"--enqueue, configuration {number}: {error}") from error
+    return tuple(answers)
+
+
+def _take_over(study: Study, prepared: PreparedSearch, dataset: DatasetInfo, observer: Observer) -> None:
+    """Let the study have what the person and an earlier study know, and tell how much that is."""
+    spaces, settings = _searched_spaces(prepared), prepared.settings
+    fresh = study.enqueue(prepared.answers, spaces, dataset)
+    if prepared.answers:
+        observer.notice(describe_enqueued(fresh, len(prepared.answers)))
+    if prepared.earlier:
+        brought = study.warm_start(prepared.earlier, spaces, dataset, settings.hall_of_fame_size)
+        observer.notice(describe_warm_start(prepared.earlier.name, brought))
+        fresh += brought.enqueued
+    left = settings.trials - len(study.outcomes())
+    if left < fresh:
+        observer.notice(
+            f"Only {max(left, 0)} of {settings.trials} trials are left for them; --trials +N explores more."
+        )
 
 
 def _make_run(job: Job, budgets: Budgets, observer: Observer, interruptible: Interruptible) -> SearchRun:

@@ -29,6 +29,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from mloptimizer.errors import UsageError
 from mloptimizer.files import append_line, file_error, line_of_json, read_json, read_json_lines, write_json, write_text
 from mloptimizer.records import EndedAttempt, EpochRecord, Outcome, Phase, TrialPlan, TrialResult, to_json
 from mloptimizer.workspace import Workspace
@@ -91,6 +92,15 @@ class MetricsStore:
     def read_study(self) -> dict[str, Any]:
         """Return the study's facts. Raises UsageError where they are missing or damaged."""
         return read_json(self._workspace.study_file(self._study))
+
+    def planned_trials(self) -> int:
+        """Return how many models the study is to explore; raises as `read_study`."""
+        settings = self.read_study().get("settings")
+        trials = settings.get("trials") if isinstance(settings, dict) else None
+        if not isinstance(trials, int):
+            place = self._workspace.study_file(self._study)
+            raise UsageError(f"{place}: is not the record of a study. Restore it, or start another study.")
+        return trials
 
     def remember_trials(self, trials: int) -> None:
         """Keep how many models the study is to explore.

@@ -54,7 +54,7 @@ def take_orders(folder: Path) -> list[Order]:
         try:
             value = read_json(path)
             orders.append(Order(OrderName(str(value["order"])), max(int(value["trials"]), 0)))
-        except (MloptimizerError, KeyError, ValueError, TypeError):
-            logger.warning("%s: is no order, and is removed.", path)
+        except (MloptimizerError, KeyError, ValueError, TypeError, OverflowError):
+            logger.warning("%s: is not an order, and is removed.", path)
         path.unlink(missing_ok=True)
     return orders

@@ -13,15 +13,18 @@ from mloptimizer.files import file_error
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.nvml import list_gpus
 from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.records import Slot
+from mloptimizer.records import Params, Slot
 from mloptimizer.requirements import check_machine
 from mloptimizer.setting_values import make_settings
 from mloptimizer.settings import Settings
 from mloptimizer.settings_file import read_settings_file
 from mloptimizer.slots import plan_slots
 from mloptimizer.spaces import SearchSpace, read_spaces
+from mloptimizer.study.answers import Answers
 from mloptimizer.study.earlier import EarlierStudy, list_study_names, read_earlier_study
 from mloptimizer.workspace import Workspace, check_study_name
+
+_CONFIGURATIONS = '{"space": "NAME", "PARAMETER": VALUE, …}, or a list of such, as parameters.json of an export'
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class PreparedSearch:
     tuned: Mapping[str, object] | None = None  # by setting, what a continued study was tuned to; None: not yet
     notes: tuple[str, ...] = ()  # what changes in a continued study, and what does not
     earlier: EarlierStudy | None = None  # of which trials are taken over
-    configurations: tuple[Mapping[str, object], ...] = ()  # that are tried first
+    configurations: tuple[Params, ...] = ()  # that are tried first, as the person has written them
+    answers: tuple[Answers, ...] = ()  # these as their search spaces take them, once the data set is known
 
 
 def prepare_search(request: SearchRequest) -> PreparedSearch:
@@ -70,7 +74,7 @@ def prepare_search(request: SearchRequest) -> PreparedSearch:
     check_machine(prepared.settings, list_gpus())
     largest_slot(prepared.settings)
     if request.warm_start:
-        earlier = _read_earlier(request.warm_start, request.workspace, prepared.settings)
+        earlier = _read_earlier(request.warm_start, request.workspace, prepared.name, prepared.settings)
         prepared = replace(prepared, earlier=earlier)
     if request.enqueue:
         prepared = replace(prepared, configurations=read_configurations(request.enqueue))
@@ -78,10 +82,9 @@ def prepare_search(request: SearchRequest) -> PreparedSearch:
 
 
 def _continue(request: SearchRequest, name: str, stated: Settings) -> PreparedSearch:
-    assignments = dict(request.assignments)
+    assignments: dict[str, object] = dict(request.assignments)
     if request.more_trials:
-        known = MetricsStore(request.workspace, name).read_study().get("settings", {})
-        assignments["trials"] = int(known.get("trials", 0)) + request.more_trials
+        assignments["trials"] = MetricsStore(request.workspace, name).planned_trials() + request.more_trials
     old = continue_study(request.workspace, name, request.dataset, assignments, stated)
     return PreparedSearch(
         name, old.dataset, old.settings, old.seed, old.spaces, True, old.fingerprint, old.tuned, old.notes
@@ -126,12 +129,14 @@ def largest_slot(settings: Settings) -> Slot:
     return plan_slots(list_gpus(), list_cpus(), available_memory_mb(), 1, settings)[0][0]
 
 
-def _read_earlier(words: str, workspace: Workspace, settings: Settings) -> EarlierStudy:
+def _read_earlier(words: str, workspace: Workspace, study: str, settings: Settings) -> EarlierStudy:
     name, _, url = words.partition("@")
+    if name == study and url in ("", settings.storage):
+        raise UsageError(f"--warm-start: '{name}' is the study itself, and knows its own trials. Name an earlier one.")
     return read_earlier_study(url or settings.storage, workspace.journal, name)
 
 
-def read_configurations(path: Path) -> tuple[Mapping[str, object], ...]:
+def read_configurations(path: Path) -> tuple[Params, ...]:
     """Return the configurations in the JSON file: one object, or a list of them, as `export` writes them.
 
     Raises:
@@ -141,14 +146,13 @@ def read_configurations(path: Path) -> tuple[Mapping[str, object], ...]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise file_error(path, error) from error
-    except ValueError as error:  # also of bytes that are no text
+    except (ValueError, RecursionError) as error:  # also of bytes that are no text
         raise UsageError(f"--enqueue {path}: is not valid JSON ({error}).") from error
     found = value if isinstance(value, list) else [value]
+    if not found:
+        raise UsageError(f"--enqueue {path}: holds no configuration. Possible: {_CONFIGURATIONS}.")
     for number, item in enumerate(found, start=1):
         plain = isinstance(item, dict) and all(isinstance(v, (str, int, float, bool)) for v in item.values())
         if not plain or not isinstance(item.get("space"), str):
-            raise UsageError(
-                f"--enqueue {path}: configuration {number} is none. Possible: "
-                '{"space": "NAME", "PARAMETER": VALUE, …}, or a list of such, as in parameters.json of an export.'
-            )
+            raise UsageError(f"--enqueue {path}: entry {number} is not a configuration. Possible: {_CONFIGURATIONS}.")
     return tuple(found)

@@ -26,7 +26,7 @@ LAYERS = [
     " engines.lifeline engines.gpu_memory slots requirements",
     "augmented_spaces attempts memory_watch deadlines"
     " study.patience study.journal study.storage study.samplers study.trials study.suggestions study.phase_study"
-    " study.earlier study.warm_start study.study"
+    " study.answers study.earlier study.warm_start study.study"
     " engines.thread engines.process engines.preload engines.fork_server engines.child"
     " training.devices training.precision training.compilation training.schedule training.optimizers training.network"
     " training.pipeline training.augmentation training.randaugment training.clipping training.remat training.memory"

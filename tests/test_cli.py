@@ -1,8 +1,11 @@
 """Every command from the shell, in real processes, as a person types it."""
 
+import contextlib
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +13,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
 import psutil
 import pytest
+
+from mloptimizer.study.storage import open_storage
 
 PATIENCE_SECONDS = 300
 SMALL = ["--set", "exploration_epochs=2", "--set", "hall_of_fame_epochs=2", "--set", "train_limit=400"]
@@ -46,6 +52,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def results(folder: Path) -> list[dict[str, object]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("trial_*/result.json"))]
+
+
+def plans(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("trial_*/plan.json"))]
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +250,15 @@ def test_a_stopped_bench_keeps_what_it_has_measured_and_leaves_no_process(tmp_pa
         ("tune digits --set xla=yes", "Possible: auto, on, off"),
         ("tune digits --workspace /proc/nowhere", "/proc/nowhere"),
         ("tune", "Missing argument 'DATASET'"),
+        ("search --dataset digits --trials +3", "adds to a study that there is"),
+        ("search --dataset digits --warm-start old", "there is no study 'old'. Known: none yet"),
+        ("search --dataset digits --warm-start old@postgresql://ann:secret@127.0.0.1:x/db", "ann:***@127.0.0.1:x/db"),
+        ("search --dataset digits --enqueue missing.json", "missing.json: No such file"),
+        ("stop s", "there is no study 's'"),
+        ("pause s", "there is no study 's'"),
+        ("resume s", "there is no study 's'"),
+        ("add-trials s 3", "there is no study 's'"),
+        ("add-trials s 0", "0 is not in the range"),
         ("settings --profile sped", "Did you mean 'speed'?"),
         ("search --dataset digits --profile sped", "Did you mean 'speed'?"),
         ("search --dataset digits --profile-trial -1", "-1 is not in the range"),
@@ -303,38 +322,110 @@ def test_ctrl_c_ends_at_once_and_the_study_can_be_continued(
     assert "Continue with:\n  mloptimizer search --study s" in out
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert alive == []
-    first = results(folder)
-    assert {result["failure"]["kind"] for result in first} == {"interrupted"}  # type: ignore[index]
-    again = run(
-        "search", "--study", "s", "--trials", "2", "--set", "exploration_epochs=1", "--explore-only", cwd=tmp_path
-    )
+    assert results(folder) == []
+    before = plans(folder)
+    words = ["--trials", str(len(before)), "--set", "exploration_epochs=1", "--explore-only"]
+    again = run("search", "--study", "s", *words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    done = [result for result in results(folder) if result["outcome"] == "completed"]
-    assert len(done) == 2
-    plans = [json.loads((folder / f"trial_{n:05d}/plan.json").read_text()) for n in (0, done[0]["number"])]
-    assert plans[0]["params"] == plans[1]["params"]
+    assert [result["outcome"] for result in results(folder)] == ["completed"] * len(before)
+    after = plans(folder)
+    assert [(plan["number"], plan["params"]) for plan in after] == [(plan["number"], plan["params"]) for plan in before]
+    assert {plan["attempt"] for plan in after} == {2}
 
 
-def test_a_killed_trial_is_a_failed_trial_and_the_search_goes_on(
+def test_a_killed_trial_starts_again_and_the_search_goes_on(
     searching: tuple[subprocess.Popen[str], Path],
 ) -> None:
     process, folder = searching
-    trials = [p for p in psutil.Process(process.pid).children(recursive=True) if p.memory_info().rss > 200 << 20]
-    victim = max(trials, key=lambda p: p.create_time())
-    victim.kill()
-    wait_for(lambda: bool(results(folder)))
-    assert process.poll() is None
-    (failure,) = [result["failure"] for result in results(folder)]
-    assert failure["kind"] == "crash"  # type: ignore[index]
-    assert "SIGKILL" in failure["message"]  # type: ignore[index]
-    wait_for(lambda: len(list(folder.glob("trial_*/plan.json"))) > len(results(folder)))
+    trials_of(process.pid)[0].kill()
+    wait_for(lambda: bool(list(folder.glob("trial_*/attempts.jsonl"))))
+    (path,) = folder.glob("trial_*/attempts.jsonl")
+    attempt = json.loads(path.read_text())
+    assert (attempt["kind"], "SIGKILL" in attempt["message"]) == ("crash", True)
+    wait_for(lambda: json.loads((path.parent / "plan.json").read_text())["attempt"] == 2)
+    assert (process.poll(), results(folder)) == (None, [])
 
 
-def test_a_second_driver_is_told_who_searches(searching: tuple[subprocess.Popen[str], Path], tmp_path: Path) -> None:
-    process, _ = searching
-    done = run("search", "--study", "s", cwd=tmp_path)
-    assert done.returncode == 2
-    assert f"process {process.pid} searches it already" in done.stderr
+def trials_of(driver: int) -> list[psutil.Process]:
+    """Return the processes in which trials run: those that the driver's fork server has started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [trial for server in psutil.Process(driver).children() for trial in server.children()]
+    return []
+
+
+def test_a_search_is_steered_from_another_terminal(tmp_path: Path) -> None:
+    small = ["--set", "exploration_epochs=25", "--set", "exploration_patience=25", "--set", "train_limit=400"]
+    words = ["--trials", "2", "--workers", "1", "--space", "cnn", "--explore-only", "--set", "pruner=none", *small]
+    process = start("search", "--dataset", "digits", "--study", "s", *words, cwd=tmp_path)
+    folder = tmp_path / "metrics_data/s"
+    epochs = folder / "trial_00000/epochs.jsonl"
+    try:
+        wait_for(lambda: process.poll() is not None or epochs.is_file())
+        said = run("add-trials", "s", "40", cwd=tmp_path)
+        assert (said.returncode, said.stdout) == (0, "The search of 's' explores 40 more.\n")
+        refused = run("resume", "s", "--trials", "9", cwd=tmp_path)
+        assert (refused.returncode, "mloptimizer add-trials s N" in refused.stderr) == (2, True)
+        (folder / "orders/0.json").write_text("no order")
+        said = run("pause", "s", cwd=tmp_path)
+        assert said.stdout == "The search of 's' pauses. Let it go on with: mloptimizer resume s\n"
+        assert list((folder / "orders").iterdir()) == []
+        wait_for(lambda: not trials_of(process.pid))
+        assert process.poll() is None
+        assert run("resume", "s", cwd=tmp_path).stdout == "The search of 's' goes on.\n"
+        wait_for(lambda: process.poll() is not None or bool(trials_of(process.pid)))
+        second = run("search", "--study", "s", cwd=tmp_path)
+        holder = rf"study 's': process {process.pid} on \S+, since \d{{4}}-\d\d-\d\d \d\d:\d\d, searches it already"
+        assert re.search(holder, second.stderr) and second.returncode == 2
+        said = run("stop", "s", "--workspace", str(tmp_path), cwd=tmp_path)
+        assert said.stdout.endswith(f"Continue it with: mloptimizer resume s --workspace {tmp_path}\n")
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (0, "")
+    for words_told in ("Told to explore 40 more: 42 models in all.", "0.json: is not an order", "Told to go on."):
+        assert words_told in " ".join(out.split())
+    assert "Continue with:\n  mloptimizer search --study s --explore-only" in out
+    count = len(results(folder)) + 1  # the one that was running when the search was told to stop
+    done = run("resume", "s", "--explore-only", "--trials", str(count), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(result["number"], result["outcome"]) for result in results(folder)] == [
+        (number, "completed") for number in range(count)
+    ]
+    study = optuna.load_study(study_name="s", storage=open_storage("", tmp_path / "metrics_data/studies.journal"))
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * count
+
+
+def test_orders_that_nobody_takes_are_one_line(finished: Path) -> None:
+    for command in ("stop", "pause"):
+        done = run(command, "digits", cwd=finished)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert (
+            done.stderr
+            == "Error: study 'digits': nobody searches it now. Continue it with: mloptimizer resume digits\n"
+        )
+    done = run("add-trials", "digist", "1", cwd=finished)
+    assert (done.returncode, "Did you mean 'digits'?" in done.stderr) == (2, True)
+
+
+def test_trials_are_added_to_a_study_that_rests(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "metrics_data", tmp_path / "metrics_data")
+    said = run("add-trials", "digits", "3", cwd=tmp_path)
+    assert said.stdout == "Study 'digits' is to explore 7 models. Continue it with: mloptimizer resume digits\n"
+    assert json.loads((tmp_path / "metrics_data/digits/study.json").read_text())["settings"]["trials"] == 7
+
+
+def test_a_new_study_learns_from_an_earlier_one_and_tries_its_winner_first(finished: Path, tmp_path: Path) -> None:
+    run("export", "digits", "-o", str(tmp_path / "out"), cwd=finished)
+    earlier = f"digits@{finished}/metrics_data/studies.journal"
+    words = ["--trials", "1", "--explore-only", "--warm-start", earlier, "--enqueue", "out/parameters.json"]
+    done = run("search", "--dataset", "digits", *words, *SMALL, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 given configuration is tried first." in done.stdout
+    assert "Warm start from 'digits': the sampler learns from 4 trials; its best " in done.stdout
+    (plan,) = [json.loads(path.read_text()) for path in tmp_path.glob("metrics_data/digits/trial_*/plan.json")]
+    assert {"space": plan["space"], **plan["params"]} == json.loads((tmp_path / "out/parameters.json").read_text())
+    shown = run("trials", "digits", cwd=tmp_path).stdout
+    assert "1 trial: 1 completed." in shown
 
 
 def test_a_killed_driver_leaves_no_process_and_the_study_continues(

@@ -9,8 +9,10 @@ from rich.console import Console
 from mloptimizer.display import (
     LiveDisplay,
     command_to_continue,
+    describe_enqueued,
     describe_result,
     describe_summary,
+    describe_warm_start,
     format_duration,
     make_display,
 )
@@ -26,6 +28,7 @@ from mloptimizer.records import (
     failed,
 )
 from mloptimizer.search import SearchSummary
+from mloptimizer.study.warm_start import TakenOver
 
 MakePlan = Callable[..., TrialPlan]
 DONE = TrialResult(7, Outcome.COMPLETED, 0.91234, 12.3)
@@ -142,3 +145,22 @@ def test_the_command_to_continue_hides_the_password() -> None:
     assert command.startswith("mloptimizer search --study s --workspace 'my place' --storage")
     assert command.endswith("--explore-only")
     assert "secret" not in command
+
+
+@pytest.mark.parametrize(
+    ("brought", "says"),
+    [
+        (TakenOver(40, 6, 0), "the sampler learns from 40 trials; its best 6 are tried first."),
+        (TakenOver(1, 1, 2), "the sampler learns from 1 trial; its best is tried first; 2 trials of it could not be"),
+        (TakenOver(0, 0, 0), "it brings nothing that this study does not have."),
+        (TakenOver(0, 2, 0, ("other images",)), "its best 2 are tried first; its values cannot be compared (other i"),
+    ],
+)
+def test_a_warm_start_tells_what_it_brought(brought: TakenOver, says: str) -> None:
+    assert describe_warm_start("old", brought).startswith(f"Warm start from 'old': {says}")
+
+
+def test_given_configurations_are_counted() -> None:
+    assert describe_enqueued(1, 1) == "1 given configuration is tried first."
+    assert describe_enqueued(2, 3) == "2 given configurations are tried first; 1 had been tried, or waited already."
+    assert describe_enqueued(0, 3).startswith("No given configuration is new")

@@ -1,17 +1,18 @@
 import contextlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mloptimizer.datasets.library import prepare_dataset
-from mloptimizer.errors import UsageError
+from mloptimizer.errors import MloptimizerError, UsageError
 from mloptimizer.hardware.nvml import list_gpus
 from mloptimizer.launch import launch_init, launch_search
 from mloptimizer.measurement import this_machine
 from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.preparation import PreparedSearch, SearchRequest, prepare_search
-from mloptimizer.records import DatasetInfo, to_json
+from mloptimizer.preparation import PreparedSearch, SearchRequest, prepare_search, read_configurations
+from mloptimizer.records import DatasetInfo, FailureKind, TrialPlan, failed, to_json
 from mloptimizer.setting_values import make_settings
 from mloptimizer.settings import Settings
 from mloptimizer.tuning_plans import TuningPlan, identify, keep_plan
@@ -26,8 +27,12 @@ Prepare = Callable[..., PreparedSearch]
 def prepare(workspace: Workspace) -> Prepare:
     """Prepares a search in the workspace with the given settings."""
 
-    def run(dataset: str | None = None, study: str | None = None, **assignments: Any) -> PreparedSearch:
-        return prepare_search(SearchRequest(workspace, dataset, study, assignments))
+    def run(
+        dataset: str | None = None, study: str | None = None, more: int = 0, warm_start: str = "", **assignments: Any
+    ) -> PreparedSearch:
+        return prepare_search(
+            SearchRequest(workspace, dataset, study, assignments, more_trials=more, warm_start=warm_start)
+        )
 
     return run
 
@@ -200,3 +205,191 @@ def test_init_writes_what_is_missing_only(workspace: Workspace) -> None:
     written, kept = launch_init(workspace.root)
     assert (len(written), kept) == (4, [])
     assert launch_init(workspace.root) == ([], written)
+
+
+# What changes when a study goes on
+
+
+def told(prepared: PreparedSearch) -> list[str]:
+    """Return what is told of settings; that the space of the study above is not the built-in cnn is told, too."""
+    return [note for note in prepared.notes if not note.startswith("search space 'cnn'")]
+
+
+def test_trials_are_added_to_those_that_a_study_was_to_have(prepare: Prepare, study: MetricsStore) -> None:
+    assert prepare(study="s", more=50).settings.trials == 57
+
+
+def test_trials_cannot_be_added_to_a_new_study(prepare: Prepare) -> None:
+    with pytest.raises(UsageError, match=r"--trials \+50: adds to a study that there is"):
+        prepare("digits", more=50)
+
+
+@pytest.mark.parametrize("text", [DAMAGED, '{"settings": {"trials": "many"}}'])
+def test_trials_cannot_be_added_to_a_damaged_record(
+    prepare: Prepare, study: MetricsStore, workspace: Workspace, text: str
+) -> None:
+    workspace.study_file("s").write_text(text)
+    with pytest.raises(UsageError, match="is not the record of a study. Restore it"):
+        prepare(study="s", more=50)
+
+
+def test_a_study_that_is_merely_continued_has_nothing_to_tell(prepare: Prepare, study: MetricsStore) -> None:
+    assert told(prepare(study="s")) == told(prepare(study="s", trials="9", max_hours="2")) == []
+
+
+def test_a_changed_setting_is_told_with_what_it_was(prepare: Prepare, study: MetricsStore) -> None:
+    restate(study, {"spaces": "cnn"}, tuned={"prefetch_batches": 8})
+    assert told(prepare(study="s", sampler="random", prefetch_batches="2", spaces="resnet,cnn")) == [
+        "spaces = resnet,cnn from now on; so far it was cnn.",
+        "sampler = random from now on; so far it was tpe.",
+        "prefetch_batches = 2 from now on; so far it was auto (tuned to 8).",
+    ]
+
+
+def test_another_profile_tells_each_setting_that_it_changes(prepare: Prepare, study: MetricsStore) -> None:
+    notes = prepare(study="s", profile="basic").notes
+    assert "precision = float32 from now on; so far it was auto." in notes
+    assert not any(note.startswith("profile") for note in notes)
+
+
+def test_what_the_workspaces_file_says_otherwise_is_told_as_it_does_not_count(
+    prepare: Prepare, study: MetricsStore, workspace: Workspace
+) -> None:
+    text = "hall_of_fame_size = 2\nworkers = 3\nseed = 6\nobjective = 'val_loss'\ntrials = 20\nexploration_epochs = 3\n"
+    workspace.settings_file.write_text(text)
+    prepared = prepare(study="s", exploration_epochs="4")
+    assert prepared.settings.hall_of_fame_size == 6
+    start = "system_parameters.py: "
+    assert [note.removeprefix(start) for note in prepared.notes if note.startswith(start)] == [
+        "objective = val_loss does not count here: the study has val_accuracy, and cannot change it.",
+        "seed = 6 does not count here: the study has 5, and cannot change it.",
+        "hall_of_fame_size = 2 does not count here: the study has 6; --set hall_of_fame_size=2 changes it.",
+        "workers = 3 does not count here: the study has auto; --set workers=3 changes it.",
+    ]
+
+
+def test_a_profile_of_the_workspaces_file_that_does_not_count_is_one_line(
+    prepare: Prepare, study: MetricsStore, workspace: Workspace
+) -> None:
+    workspace.settings_file.write_text("profile = 'basic'\n")
+    prepared = prepare(study="s")
+    assert prepared.settings.precision == "auto"
+    assert told(prepared) == [
+        "system_parameters.py: profile = basic does not count here: the study has balanced; "
+        "--set profile=basic changes it."
+    ]
+
+
+def test_budgets_are_of_a_run_not_of_a_study(prepare: Prepare, study: MetricsStore, workspace: Workspace) -> None:
+    restate(study, {"max_hours": 1.0, "target": 0.9})
+    workspace.settings_file.write_text("stop_when_stagnant = 20\n")
+    prepared = prepare(study="s", max_disk_mb="10")
+    budgets = prepared.settings
+    assert (budgets.max_hours, budgets.target, budgets.max_disk_mb) == (0.0, "none", 10.0)
+    assert (budgets.stop_when_stagnant, told(prepared)) == (20, [])
+
+
+def test_a_setting_that_an_older_version_had_not_takes_its_default(prepare: Prepare, study: MetricsStore) -> None:
+    facts = study.read_study()
+    settings = {name: value for name, value in facts["settings"].items() if name != "hang_minutes"}
+    study.write_study({**facts, "settings": settings}, {})
+    prepared = prepare(study="s")
+    assert (prepared.settings.hang_minutes, told(prepared)) == (10.0, [])
+
+
+OTHER = "def sample(t, d):\n    return {'x': 1}\n\ndef build(p, d):\n    return None\n"
+
+
+def test_a_space_that_was_edited_is_told_and_the_study_keeps_its_own_text(
+    prepare: Prepare, study: MetricsStore, workspace: Workspace
+) -> None:
+    workspace.search_spaces.mkdir()
+    path = workspace.search_spaces / "cnn.py"
+    path.write_text("\ufeff" + study.read_space("cnn"), encoding="utf-8")
+    assert prepare(study="s").notes == ()
+    path.write_text(OTHER)
+    prepared = prepare(study="s")
+    assert [space.source for space in prepared.spaces] == [study.read_space("cnn")]
+    assert [f"search space 'cnn': {path} is not what the study began with" in note for note in prepared.notes] == [True]
+
+
+def test_a_space_whose_every_trial_failed_for_its_fault_is_mended_by_the_workspaces_text(
+    prepare: Prepare, study: MetricsStore, workspace: Workspace, make_plan: Callable[..., TrialPlan]
+) -> None:
+    workspace.search_spaces.mkdir()
+    (workspace.search_spaces / "cnn.py").write_text(OTHER)
+    for number in range(3):
+        study.start(make_plan(number, study="s", space="cnn"))
+        study.finish(make_plan().phase, failed(number, FailureKind.SPACE_ERROR, "no such layer"))
+    prepared = prepare(study="s")
+    assert [space.source for space in prepared.spaces] == [OTHER]
+    assert "all its trials failed for its fault; from now on the text in" in prepared.notes[0]
+    study.start(make_plan(3, study="s", space="cnn"))
+    study.finish(make_plan().phase, failed(3, FailureKind.ERROR, "something else"))
+    assert [space.source for space in prepare(study="s").spaces] == [study.read_space("cnn")]
+
+
+# What a search takes over
+
+
+def test_a_study_does_not_learn_from_itself(prepare: Prepare, study: MetricsStore) -> None:
+    with pytest.raises(UsageError, match="'s' is the study itself"):
+        prepare(study="s", warm_start="s")
+
+
+def test_a_password_in_the_earlier_studys_storage_is_never_printed(prepare: Prepare) -> None:
+    for url in ("nothing://ann:secret@host/db", "postgresql://ann:secret@127.0.0.1:1/db", "mysql://ann:secret@h:x/db"):
+        with pytest.raises(MloptimizerError, match=r"ann:\*\*\*@") as caught:
+            prepare("digits", warm_start=f"old@{url}")
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        (f'{{"space": "cnn", "width": {"9" * 5000}}}', "is not valid JSON"),
+        ("[]", "holds no configuration"),
+        ("3", "entry 1 is not a configuration"),
+        ('[{"space": "cnn"}, 3]', "entry 2 is not a configuration"),
+        ('{"width": 3}', "entry 1 is not a configuration"),
+        ('{"space": 3}', "entry 1 is not a configuration"),
+        ('{"space": "cnn", "width": null}', "entry 1 is not a configuration"),
+        ('{"space": "cnn", "width": [3]}', "entry 1 is not a configuration"),
+    ],
+)
+def test_a_file_without_configurations_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "known.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=f"^--enqueue {path}: {says}") as caught:
+        read_configurations(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_text_or_not_there_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "known.json").write_bytes(b"\xff\xfe\x00")
+    for name in ("known.json", "missing.json"):
+        with pytest.raises(UsageError, match=name):
+            read_configurations(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"space": "cnn", "widht": 32}', "configuration 1: search space 'cnn': does not ask for 'widht'"),
+        ('[{"space": "cnn"}, {"space": "cnn", "width": 33}]', "configuration 2: search space 'cnn': width = 33 is not"),
+        ('{"space": "cnn", "learning_rate": NaN}', "configuration 1: search space 'cnn': learning_rate = nan is not"),
+        ('{"space": "resnt"}', "configuration 1: this search: there is no search space 'resnt'"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_ends_the_search_before_anything_is_created(
+    workspace: Workspace, text: str, says: str
+) -> None:
+    path = workspace.root / "known.json"
+    path.write_text(text)
+    request = SearchRequest(workspace, "digits", "s", enqueue=path)
+    prepared = prepare_search(request)
+    with pytest.raises(UsageError, match=f"^--enqueue, {says}"):
+        launch_search(request, prepared, Watcher(), contextlib.nullcontext)
+    assert list(workspace.root.iterdir()) == [path]

@@ -1,5 +1,6 @@
 """The commands that steer a search from another terminal, and that continue one."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ def stop(workspace: Path, study: str) -> None:
     _tell(place, study, Order(OrderName.STOP))
     while is_search_running(place, study):
         time.sleep(_POLL_SECONDS)
-    say(open_console(), f"The search of '{study}' has ended. Continue it with: mloptimizer resume {study}")
+    say(open_console(), f"The search of '{study}' has ended. Continue it with: {_resume_command(place, study)}")
 
 
 @click.command()
@@ -42,16 +43,18 @@ def pause(workspace: Path, study: str) -> None:
     from mloptimizer.orders import Order, OrderName
     from mloptimizer.workspace import Workspace
 
-    _tell(Workspace(workspace), study, Order(OrderName.PAUSE))
-    say(open_console(), f"The search of '{study}' pauses. Let it go on with: mloptimizer resume {study}")
+    place = Workspace(workspace)
+    _tell(place, study, Order(OrderName.PAUSE))
+    say(open_console(), f"The search of '{study}' pauses. Let it go on with: {_resume_command(place, study)}")
 
 
 @click.command("add-trials")
 @click.argument("study")
-@click.argument("count", type=click.IntRange(min=1))
+@click.argument("count", type=click.IntRange(1, 10**9))
 @workspace_option
 def add_trials(workspace: Path, study: str, count: int) -> None:
     """Let a study explore COUNT more models, also while it is searched."""
+    from mloptimizer.files import hold_lock
     from mloptimizer.metrics_store import MetricsStore
     from mloptimizer.orders import Order, OrderName
     from mloptimizer.reports.standings import find_study, is_search_running
@@ -64,16 +67,19 @@ def add_trials(workspace: Path, study: str, count: int) -> None:
         say(console, f"The search of '{study}' explores {count} more.")
         return
     store = MetricsStore(place, study)
-    total = int(store.read_study()["settings"]["trials"]) + count
-    store.remember_trials(total)
-    say(console, f"Study '{study}' is to explore {total} models. Continue it with: mloptimizer resume {study}")
+    with hold_lock(place.driver_lock(study), f"study '{study}': a search of it has just begun. Run the command again."):
+        total = store.planned_trials() + count
+        store.remember_trials(total)
+    say(console, f"Study '{study}' is to explore {total} models. Continue it with: {_resume_command(place, study)}")
 
 
 @click.command()
 @click.argument("study")
 @search_options
-def resume(study: str, **options: Any) -> None:
+@click.pass_context
+def resume(context: click.Context, study: str, **options: Any) -> None:
     """Continue a study that was cut off, stopped or paused."""
+    from mloptimizer.errors import UsageError
     from mloptimizer.orders import Order, OrderName
     from mloptimizer.reports.standings import find_study, is_search_running
     from mloptimizer.workspace import Workspace
@@ -83,8 +89,29 @@ def resume(study: str, **options: Any) -> None:
     if not is_search_running(place, study):
         run_search(None, study, options | {"spaces": (), "seed": None})
         return
+    if option := _first_option(context):
+        raise UsageError(
+            f"{option}: counts when a search begins, and study '{study}' is being searched. "
+            f"Possible: mloptimizer add-trials {study} N, or mloptimizer stop {study}, and resume then."
+        )
     _tell(place, study, Order(OrderName.GO_ON))
     say(open_console(), f"The search of '{study}' goes on.")
+
+
+def _first_option(context: click.Context) -> str:
+    """Return the first option that the person has given beside the place, or empty text."""
+    from click.core import ParameterSource
+
+    for parameter in context.command.params:
+        stated = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if stated and parameter.name not in ("study", "workspace"):
+            return parameter.opts[0]
+    return ""
+
+
+def _resume_command(place: "Workspace", study: str) -> str:
+    words = ["mloptimizer", "resume", study]
+    return shlex.join(words + (["--workspace", str(place.root)] if place.root != Path() else []))
 
 
 def _tell(place: "Workspace", study: str, order: "Order") -> None:
@@ -100,10 +127,16 @@ def _tell(place: "Workspace", study: str, order: "Order") -> None:
 
     find_study(place, study)
     if not is_search_running(place, study):
-        raise UsageError(f"study '{study}': nobody searches it now. Continue it with: mloptimizer resume {study}")
+        raise UsageError(f"study '{study}': nobody searches it now. Continue it with: {_resume_command(place, study)}")
     path, deadline = send_order(place.orders(study), order), time.monotonic() + _TAKEN_SECONDS
     while path.exists():
-        if not is_search_running(place, study) or time.monotonic() > deadline:
+        runs = is_search_running(place, study)
+        if not runs or time.monotonic() > deadline:
             path.unlink(missing_ok=True)
-            raise RunError(f"study '{study}': its search did not take the order. Is its disk full? See its terminal.")
+            reason = (
+                "does not take the order. Is its disk full? See its terminal"
+                if runs
+                else "ended before it took the order"
+            )
+            raise RunError(f"study '{study}': its search {reason}.")
         time.sleep(_POLL_SECONDS)

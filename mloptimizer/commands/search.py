@@ -102,7 +102,7 @@ def _make_request(dataset: str | None, study: str | None, options: dict[str, Any
     from mloptimizer.workspace import Workspace
 
     place = Workspace(options["workspace"])
-    more = re.fullmatch(r"\+(\d+)", options["trials"] or "")
+    more = re.fullmatch(r"\+(\d{1,9})", options["trials"] or "")
     if more:
         options = {**options, "trials": None}
     return SearchRequest(
@@ -110,9 +110,9 @@ def _make_request(dataset: str | None, study: str | None, options: dict[str, Any
         dataset,
         study,
         stated_settings(place, options),
-        options["explore_only"],
-        options["profile_trial"],
-        int(more.group(1)) if more else 0,
-        options["warm_start"],
-        options["enqueue"],
+        explore_only=options["explore_only"],
+        profile_trial=options["profile_trial"],
+        more_trials=int(more.group(1)) if more else 0,
+        warm_start=options["warm_start"],
+        enqueue=options["enqueue"],
     )

@@ -12,6 +12,7 @@ from mloptimizer.errors import UsageError, unknown_name
 from mloptimizer.records import Objective, Phase
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
 from mloptimizer.study.trials import TrialStatus, summarize
+from mloptimizer.workspace import HALL_OF_FAME_SUFFIX
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,11 @@ class EarlierStudy:
     attributes: Mapping[str, Any]
     trials: Sequence[FrozenTrial]  # completed or pruned, with space and parameters
 
-    def best(self, count: int) -> list[FrozenTrial]:
-        """Return the best completed trials, the best first."""
+    def ranked(self) -> list[FrozenTrial]:
+        """Return the completed trials, the best first."""
         completed = [t for t in self.trials if t.state is TrialState.COMPLETE and t.value is not None]
         sign = -1 if Objective(str(self.attributes.get("objective"))).maximize else 1
-        return sorted(completed, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:count]
+        return sorted(completed, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
 
 def list_study_names(url: str, journal: Path) -> list[str]:
@@ -51,7 +52,8 @@ def read_earlier_study(url: str, journal: Path, name: str) -> EarlierStudy:
     place = storage_place(url, journal)
     storage = open_storage(url, journal, read_only=True)
     with storage_errors(url, journal):
-        names = [study.study_name for study in storage.get_all_studies()]
+        studies = [study.study_name for study in storage.get_all_studies()]
+        names = [study for study in studies if not study.endswith(HALL_OF_FAME_SUFFIX)]  # those train for longer
         if name not in names:
             raise unknown_name(f"--warm-start: {place}", "study", name, names)
         study = optuna.load_study(study_name=name, storage=storage)

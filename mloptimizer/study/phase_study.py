@@ -66,6 +66,13 @@ class PhaseStudy:
     def set_attribute(self, name: str, value: object) -> None:
         self._optuna.set_user_attr(name, value)
 
+    def note_value(self, name: str, value: object) -> None:
+        """Keep the value as an attribute, beside others that the study has had: then it is a list of them."""
+        stored = self.attributes.get(name, [])
+        values = stored if isinstance(stored, list) else [stored]
+        if value not in values:
+            self.set_attribute(name, [*values, value] if values else value)
+
     def frozen_trials(self) -> list[FrozenTrial]:
         """Return Optuna's trials, by number; not to be changed."""
         return self._optuna.get_trials(deepcopy=False)
@@ -84,6 +91,7 @@ class PhaseStudy:
         return self._optuna.ask(dict(distributions or {}))
 
     def enqueue(self, values: Mapping[str, Any], **facts: Any) -> None:
+        """Let a trial with these values be asked before others; `key` among the facts: of its configuration."""
         self._optuna.enqueue_trial(dict(values), user_attrs=facts)
 
     def add(self, trial: FrozenTrial) -> None:
@@ -205,6 +213,11 @@ class PhaseStudy:
 
     def _set_state(self, trial_id: int, state: TrialState) -> None:
         self._storage.set_trial_state_values(trial_id, state=state)
+
+    def queued(self) -> set[str]:
+        """Return the keys of the configurations that wait to be tried first."""
+        waiting = (trial.user_attrs for trial in self.frozen_trials() if trial.state is TrialState.WAITING)
+        return {facts["key"] for facts in waiting if "key" in facts and "params" not in facts}
 
     def tried(self) -> dict[str, int]:
         """Return the first number of every configuration that is running, waits to go on, or is done, by its key."""

@@ -25,19 +25,14 @@ from mloptimizer.files import Wait
 from mloptimizer.records import DatasetInfo, Failure, FailureKind, Objective, Outcome, Phase, TrialResult
 from mloptimizer.settings import Settings
 from mloptimizer.spaces import SearchSpace
+from mloptimizer.study.answers import Answers
 from mloptimizer.study.earlier import EarlierStudy
-from mloptimizer.study.phase_study import (
-    PhaseStudy,
-    create_study,
-    describe_failure,
-    has_study,
-    learn_names,
-)
+from mloptimizer.study.phase_study import PhaseStudy, create_study, describe_failure, has_study, learn_names
 from mloptimizer.study.samplers import make_pruner, make_sampler
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
 from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw, draw_unseen
 from mloptimizer.study.trials import Counts, TrialStatus, TrialSummary, count, summarize
-from mloptimizer.study.warm_start import TakenOver, enqueue_configurations, take_over
+from mloptimizer.study.warm_start import Receiver, TakenOver, take_over
 from mloptimizer.workspace import HALL_OF_FAME_SUFFIX, check_study_name
 
 _TRIES = 4  # proposals of the sampler before a configuration is drawn at random
@@ -63,7 +58,6 @@ def open_study(
     storage = open_storage(url, journal, wait=wait)
     with storage_errors(url, journal):
         facts = {"objective": objective.metric, "seed": seed, "mloptimizer": mloptimizer.__version__}
-        facts["exploration_epochs"] = settings.exploration_epochs
         create_study(storage, check_study_name(name), objective.maximize, facts)
         study = Study(url, journal, storage, name)
         _check_objective(study, objective, storage_place(url, journal))
@@ -98,6 +92,7 @@ class Study:
 
     def prepare(self, settings: Settings, seed: int) -> None:
         """Take up what an earlier driver left, and be ready to propose."""
+        self._exploration.note_value("exploration_epochs", settings.exploration_epochs)
         for study in filter(None, (self._exploration, self._hall)):
             study.queue_leftovers()
         trials = self._exploration.frozen_trials()
@@ -111,7 +106,7 @@ class Study:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """What is recorded about the study: objective, seed, mloptimizer (its version), dataset, fingerprint."""
+        """What is recorded about the study: objective, seed, mloptimizer (its version), dataset (its name), …"""
         with self._guard():
             return self._exploration.attributes
 
@@ -270,30 +265,32 @@ class Study:
     def warm_start(
         self, earlier: EarlierStudy, spaces: Sequence[SearchSpace], dataset: DatasetInfo, best: int
     ) -> TakenOver:
-        """Take over an earlier study's trials that fit, once, and try the best configurations first."""
+        """Take over an earlier study's trials that fit, each once, and try the best configurations first."""
         with self._guard():
             self._record_dataset(dataset)
-            done = list(self._exploration.attributes.get("warm_starts", []))
-            if earlier.name in done:
-                return TakenOver(0, 0, 0)
-            self._exploration.set_attribute("warm_starts", [*done, earlier.name])
-            return take_over(self._exploration, earlier, spaces, dataset, best)
+            return take_over(self._receiver(spaces, dataset), earlier, best)
 
-    def enqueue(
-        self, configurations: Sequence[Mapping[str, Any]], spaces: Sequence[SearchSpace], dataset: DatasetInfo
-    ) -> None:
-        """Try these configurations first: `space`, and its parameters by name; what is left open is drawn.
+    def enqueue(self, configurations: Sequence[Answers], spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> int:
+        """Try these configurations first, but none that has been tried or waits; return how many are new.
 
         Raises:
-            UsageError: one of them does not fit its space; nothing is enqueued then.
+            UsageError: one of them does not fit its space.
         """
         with self._guard():
-            enqueue_configurations(self._exploration, configurations, spaces, dataset)
+            self._record_dataset(dataset)
+            receiver = self._receiver(spaces, dataset)
+            return sum(receiver.enqueue(answers) for answers in configurations)
+
+    def _receiver(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> Receiver:
+        return Receiver(self._exploration, self._names, self._seen.keys(), spaces, dataset)
 
     def _record_dataset(self, dataset: DatasetInfo) -> None:
-        stored = self._exploration.attributes.get("dataset")
-        if stored is None:
-            self._exploration.set_attribute("dataset", dataset.name)
-            self._exploration.set_attribute("fingerprint", dataset.fingerprint)
-        elif stored != dataset.name:
-            raise UsageError(f"study '{self.name}': searches {stored}, not {dataset.name}. Choose another study name.")
+        stored = self._exploration.attributes
+        if stored.get("dataset", dataset.name) != dataset.name:
+            raise UsageError(
+                f"study '{self.name}': searches {stored['dataset']}, not {dataset.name}. Choose another study name."
+            )
+        split = f"{dataset.train_size} + {dataset.validation_size}"
+        for name, fact in (("dataset", dataset.name), ("fingerprint", dataset.fingerprint), ("split", split)):
+            if name not in stored:
+                self._exploration.set_attribute(name, fact)

@@ -7,6 +7,7 @@ that did change (another list of spaces, an edited file, choices that depend on 
 
 import json
 import random
+import re
 import traceback
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,7 @@ from mloptimizer.records import DatasetInfo, Failure, FailureKind, Params, Scala
 from mloptimizer.spaces import RandomSuggest, SearchSpace, Suggest, sample_params
 
 _FAMILY = "space"  # the parameter that chooses the family
+_COUNTED = re.compile(r"~\d+$")
 _RANDOM_DRAWS = 1000
 
 Guard = Callable[[], AbstractContextManager[None]]
@@ -86,7 +88,12 @@ class ParameterNames:
 
     @staticmethod
     def is_family(name: str) -> bool:
-        return name.partition("~")[0] == _FAMILY
+        return _COUNTED.sub("", name) == _FAMILY
+
+    @staticmethod
+    def own_name(name: str, space: str) -> str:
+        """Return the name under which the space asks for what the study calls `name`."""
+        return _COUNTED.sub("", name).removeprefix(f"{space}.")
 
 
 class PrefixedSuggest:

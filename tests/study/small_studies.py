@@ -42,7 +42,7 @@ WIDE, FEW = [space(sample_width)], [space(sample_few)]
 
 
 def open_(
-    journal: Path, url: str = "", seed: int = 1, metric: str = "val_accuracy", name: str = "s", **values: str
+    journal: Path, url: str = "", seed: int = 1, metric: str = "val_accuracy", name: str = "s", **values: str | int
 ) -> Study:
     return open_study(url, journal, name, Settings(objective=metric, **values), seed, Objective(metric))  # type: ignore[arg-type]
 
