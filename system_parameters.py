@@ -236,7 +236,7 @@ max_hours = 0.0
 # Possible: a number >= 0
 max_kwh = 0.0
 
-# space that the study's records and weights may take, MB; the search stops before it is passed
+# space that the study's records and weights may take, MB; the search stops when it is reached
 # Possible: a number >= 0
 max_disk_mb = 0.0
 
