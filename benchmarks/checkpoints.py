@@ -1,6 +1,6 @@
 """What a checkpoint costs an epoch: one training of a model of 5 million weights, every second epoch with a checkpoint.
 
-    python benchmarks/checkpoints.py [--images 600] [--epochs 17]
+    python benchmarks/checkpoints.py [--images 600] [--epochs 13]
 
 The epochs with and without take turns in one trial (`checkpoint_epochs = 2`): the copy is made when an epoch begins,
 and compressed and written while it trains. An epoch's time runs from one record to the next, waiting for a file
@@ -35,7 +35,7 @@ FIVE_MILLION = {"stages": 4, "width": 64}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--epochs", type=int, default=17)
+    parser.add_argument("--epochs", type=int, default=13)
     options = parser.parse_args()
     plan = plan_smallest(Settings(checkpoint_epochs=2, batch_size=64))
     plan = replace(
