@@ -8,10 +8,13 @@ missing or stands twice, a trial never went back by more than one epoch, the bes
 epoch, and no process or file is left over. `--compare` runs the same search unbroken as well, first.
 """
 
+import argparse
 import json
 import random
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -111,59 +114,41 @@ def _command(process: psutil.Process) -> str:
         return ""
 
 
-def find_losses(workspace: Path, trials: int) -> tuple[list[str], int]:
-    """Return what is wrong with the records, in lines, and how many epochs were trained again."""
-    folder, wrong, lost = workspace / "metrics_data" / STUDY, [], 0
-    ended = [path for path in folder.glob("trial_*") if (path / "result.json").is_file()]
+def find_losses(workspace: Path, trials: int) -> tuple[list[str], list[int]]:
+    """Return what is wrong with the records, in lines, and how many epochs each return to a checkpoint cost."""
+    folder, wrong = workspace / "metrics_data" / STUDY, []
+    ended = [path for path in sorted(folder.glob("trial_*")) if (path / "result.json").is_file()]
     if len(ended) != trials:
         wrong.append(f"{len(ended)} trials have a result, not {trials}")
-    for path in sorted(folder.glob("trial_*")) + sorted(folder.glob("hall_of_fame_*")):
-        if not (path / "result.json").is_file():
+    for path in [*folder.glob("trial_*"), *folder.glob("hall_of_fame_*")]:
+        if (path / "result.json").is_file():
+            wrong += [f"{path.name}: {what}" for what in _check_training(path)]
+        else:
             wrong.append(f"{path.name}: has no result")
-            continue
-        wrong += [f"{path.name}: {what}" for what in _check_training(path)]
-        went_back = _lost_epochs(path)
-        lost += sum(went_back)
-        if max(went_back, default=0) > 1:
-            wrong.append(f"{path.name}: went back by {max(went_back)} epochs")
+    log = _read(workspace / "debug_strategy.log")
+    lost = [int(count) for count in re.findall(r"epochs trained again: (\d+)", log)]
+    wrong += [f"a trial went back by {count} epochs" for count in lost if count > 1]
     wrong += _check_study(workspace, ended)
     temporary = [path for path in workspace.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
-    wrong += [f"left over: {path}" for path in [*temporary, *folder.glob("*/checkpoints")]]
+    wrong += [f"left over: {path}" for path in [*temporary, *folder.glob("*/checkpoints"), *folder.glob("orders/*")]]
     return wrong, lost
 
 
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
 def _check_training(path: Path) -> list[str]:
-    epochs = (
-        [json.loads(line) for line in (path / "epochs.jsonl").read_text().splitlines()] if _has_epochs(path) else []
-    )
-    result = json.loads((path / "result.json").read_text())
+    epochs = [json.loads(line) for line in _read(path / "epochs.jsonl").splitlines()]
+    result = json.loads(_read(path / "result.json"))
     numbers, wrong = [epoch["epoch"] for epoch in epochs], []
     if numbers != list(range(1, len(numbers) + 1)):
         wrong.append(f"its epochs are {numbers}")
-    values = [epoch["val_accuracy"] for epoch in epochs if epoch["val_accuracy"] is not None]
-    if result["outcome"] == "completed" and not path.name.startswith("hall") and result["value"] != max(values):
-        wrong.append(f"its value is {result['value']}, its best epoch {max(values)}")
+    best = max((epoch["val_accuracy"] for epoch in epochs if epoch["val_accuracy"] is not None), default=None)
+    explored = path.name.startswith("trial_")  # a long training may keep the weights that it began with
+    if explored and result["outcome"] == "completed" and result["value"] != best:
+        wrong.append(f"its value is {result['value']}, that of its best epoch {best}")
     return wrong
-
-
-def _has_epochs(path: Path) -> bool:
-    return (path / "epochs.jsonl").is_file()
-
-
-def _lost_epochs(path: Path) -> list[int]:
-    """Return by how many epochs each attempt went back, as the attempts and the driver's log of choices tell it."""
-    attempts = path / "attempts.jsonl"
-    if not attempts.is_file():
-        return []
-    made = [json.loads(line)["epochs"] for line in attempts.read_text().splitlines()]
-    number = int(path.name.rpartition("_")[2])
-    phase = path.name.rpartition("_")[0]
-    taken = _resumed_epochs(path.parents[2] / "debug_strategy.log", number, phase)
-    return [max(before - after, 0) for before, after in zip(made, taken, strict=False)]
-
-
-def _resumed_epochs(log: Path, number: int, phase: str) -> list[int]:
-    raise NotImplementedError
 
 
 def _check_study(workspace: Path, ended: Sequence[Path]) -> list[str]:
@@ -187,3 +172,58 @@ def _check_study(workspace: Path, ended: Sequence[Path]) -> list[str]:
         elif result["outcome"] == "completed" and trial.value != result["value"]:
             wrong.append(f"{path.name}: has {result['value']}, the study {trial.value}")
     return wrong
+
+
+def count_attempts(workspace: Path) -> Counter[str]:
+    """Return how often an attempt ended without ending its trial, by why."""
+    files = (workspace / "metrics_data" / STUDY).glob("*/attempts.jsonl")
+    return Counter(json.loads(line)["kind"] for path in files for line in path.read_text().splitlines())
+
+
+def search_words(trials: int, epochs: int) -> list[str]:
+    """Return the words of a search whose every trial trains all its epochs, on a part of digits."""
+    settings = {
+        "exploration_epochs": epochs,
+        "exploration_patience": epochs,
+        "pruner": "none",
+        "hall_of_fame_size": 2,
+        "hall_of_fame_epochs": epochs,
+        "hall_of_fame_patience": epochs,
+    }
+    words = ["--dataset", "digits", "--trials", str(trials), "--seed", "1", "--workers", "2"]
+    return words + [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seconds", type=float, nargs=2, default=(2.0, 6.0), help="between two kills")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compare", action="store_true", help="run the search unbroken first")
+    options = parser.parse_args()
+    words, unbroken = search_words(options.trials, options.epochs), None
+    if options.compare:
+        with tempfile.TemporaryDirectory() as folder:
+            unbroken = run_through_chaos(Path(folder), words, (1e6, 1e6), options.seed).seconds
+    with tempfile.TemporaryDirectory() as folder:
+        chaos = run_through_chaos(Path(folder), words, tuple(options.seconds), options.seed)
+        wrong, lost = find_losses(Path(folder), options.trials)
+        attempts = count_attempts(Path(folder))
+    print("| figure | value |\n|---|--:|")
+    print(f"| kills | {chaos.kills.total()}: {', '.join(f'{n} {kind}' for kind, n in chaos.kills.most_common())} |")
+    print(f"| starts of the driver | {chaos.starts} |")
+    cut_off = ", ".join(f"{n} {kind}" for kind, n in attempts.most_common())
+    print(f"| attempts that were cut off | {attempts.total()}: {cut_off} |")
+    print(f"| epochs trained again | {sum(lost)}, at most {max(lost, default=0)} at a time |")
+    print(f"| processes left over | {len(chaos.orphans)} |")
+    print(f"| total time, s | {chaos.seconds:.0f} |")
+    if unbroken:
+        print(f"| unbroken, s | {unbroken:.0f} |\n| ratio | {chaos.seconds / unbroken:.2f} |")
+    for line in wrong + chaos.orphans:
+        print(f"WRONG: {line}")
+    raise SystemExit(1 if wrong or chaos.orphans else 0)
+
+
+if __name__ == "__main__":
+    main()

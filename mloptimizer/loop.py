@@ -154,6 +154,7 @@ class Loop:
         if number not in self._ended:
             self._ended[number] = run.recorder.read_attempts(plan) if plan.resumes else []
         epochs = run.recorder.start(plan, slot)
+        plan = replace(plan, recorded_epochs=epochs)
         self._running[number] = _Running(plan, slot, epochs)
         self._deadlines.start(number, sum(attempt.seconds for attempt in self._ended[number]))
         run.observer.trial_started(plan)
@@ -187,6 +188,7 @@ class Loop:
         if isinstance(event, EpochRecord):
             if running is None or running.told is Told.PRUNED:
                 return  # it went on for a moment after the decision
+            self._note_repetition(running, event.epoch)
             running.epochs = event.epoch
             self._run.observer.epoch_ended(running.plan, event)
             if self._phase.report(event) and running.told is None:
@@ -195,6 +197,12 @@ class Loop:
             self._run.control.budgets.spend(event)
         if isinstance(event, (EpochRecord, HardwareSample, Decision)):
             self._run.recorder.record(event)
+
+    def _note_repetition(self, running: _Running, epoch: int) -> None:
+        again = running.epochs - epoch + 1
+        if again > 0:
+            reason = f"attempt {running.plan.attempt} went on behind epoch {epoch - 1} of {running.epochs}"
+            self._run.recorder.note(Decision(running.plan.number, "epochs trained again", str(again), reason))
 
     def _finish(self, result: TrialResult) -> None:
         """Take the end of an attempt: the trial's end, unless another attempt is to follow."""

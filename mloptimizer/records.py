@@ -111,6 +111,7 @@ class TrialPlan:
     initial_weights: str = ""  # path of the weights to start from; empty: new ones
     attempt: int = 1  # counts how often the trial was started
     resumes: bool = False  # go on from the newest whole checkpoint in `directory`, if there is one
+    recorded_epochs: int = 0  # of earlier attempts, which the driver knows; a checkpoint may know of more
     accumulation_steps: int = 1  # micro-batches of a step; doubled when an attempt ran out of memory
     steps_per_epoch: int = 0  # at most, for short measurements; 0: as many as the images fill
     profiled: bool = False  # write a TensorBoard profile of the steps 10 to 20

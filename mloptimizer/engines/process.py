@@ -31,7 +31,7 @@ _EXIT_SECONDS = 10.0  # a worker that has sent its result and lives on is killed
 _CODE_SECONDS = 1.0  # how long the exit code of a process that is gone may take
 _UNKNOWN_CODE = 255  # what multiprocessing says of a forked process whose fork server is gone
 _RELEASE_PAUSE_SECONDS = 0.05  # between two looks at GPU memory that is waited for
-_SERVER_SECONDS, _SERVER_PAUSE_SECONDS = 10.0, 0.05  # how long, and how often, a dead fork server is replaced
+_SERVER_SECONDS, _SERVER_TRIES, _SERVER_PAUSE_SECONDS = 10.0, 6, 0.05  # how long and often one that dies is replaced
 
 StartMethod = Literal["auto", "forkserver", "spawn"]
 
@@ -140,7 +140,9 @@ class ProcessEngine:
     def _fork(self, plan: TrialPlan, slot: Slot) -> _Start:
         """Fork a worker; a server that was killed is replaced, as soon as the system says that it is gone."""
         context, deadline = multiprocessing.get_context("forkserver"), time.monotonic() + _SERVER_SECONDS
+        tries = 0
         while True:
+            tries += 1
             start_fork_server(self._preload)
             begun = self._prepare(context, plan, slot)
             try:
@@ -148,7 +150,7 @@ class ProcessEngine:
                 return begun
             except (EOFError, OSError) as error:
                 _close(begun.connection, begun.lifeline)
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline and tries >= _SERVER_TRIES:
                     raise RunError(
                         f"start_method: the fork server does not start ({error}). Possible: --set start_method=spawn."
                     ) from error

@@ -27,7 +27,7 @@ from mloptimizer.records import Failure, FailureKind, Outcome, Phase, TrialResul
 from mloptimizer.study.suggestions import ParameterNames, categorical_kind, configuration_key, number_kind
 from mloptimizer.study.trials import TrialStatus, TrialSummary, summarize
 
-_MOST_INTERRUPTIONS = 5  # without a new epoch between them: a trial that takes the driver down every time is given up
+_MOST_INTERRUPTIONS = 10  # without a new epoch between them: a trial that takes the driver down every time is given up
 _LONGEST_MESSAGE = 2000
 _MEMORY_CONSTRAINT = "memory_mb"  # above zero: the memory that a trial needed, and did not get
 _UNKNOWN_MEMORY_MB = 1.0
@@ -167,7 +167,7 @@ class PhaseStudy:
     def queue_leftovers(self) -> None:
         """Let the trials that a dead driver left running wait for `resume`; end those that had not begun.
 
-        One that was found so five times without a new epoch is given up: it may be what takes the driver down.
+        One that was found so ten times without a new epoch is given up: it may be what takes the driver down.
         """
         for frozen in self.frozen_trials():
             if frozen.state is not TrialState.RUNNING:

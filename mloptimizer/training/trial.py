@@ -43,7 +43,7 @@ from mloptimizer.training.callbacks import (
     StepProfile,
     StopOrder,
 )
-from mloptimizer.training.checkpoint_files import keep_only
+from mloptimizer.training.checkpoint_files import Kept, keep_only
 from mloptimizer.training.checkpoints import (
     Checkpoints,
     CheckpointWriter,
@@ -75,6 +75,7 @@ class _Run:
     started: float = field(default_factory=time.perf_counter)
     timings: dict[str, float] = field(default_factory=dict)
     epochs_done: int = 0
+    history: list[EpochRecord] = field(default_factory=list)  # with those before a checkpoint
     batch: BatchPlan | None = None
     memory_mb: float = 0.0
 
@@ -87,7 +88,18 @@ class _Run:
 
     def record_epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
         self.epochs_done = epoch
-        self.emit(EpochRecord(self.plan.number, epoch, metrics, seconds))
+        self.history.append(EpochRecord(self.plan.number, epoch, metrics, seconds))
+        self.emit(self.history[-1])
+
+    def kept(self) -> Kept:
+        """Return the epochs so far: with a `Checkpoint`, those are known that the driver did not live to hear of."""
+        return {"records": [[record.epoch, dict(record.metrics), record.seconds] for record in self.history]}, ()
+
+    def take_back(self, kept: Kept) -> None:
+        """Know the epochs again, and tell those that nobody has recorded."""
+        self.history = [EpochRecord(self.plan.number, *record) for record in kept[0]["records"]]
+        for record in self.history[self.plan.recorded_epochs :]:
+            self.emit(record)
 
     def sign(self, step: int) -> None:
         self.emit(SignOfLife(self.plan.number, step))
@@ -120,7 +132,8 @@ def run_trial(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) 
 
     With `plan.resumes` the training goes on from the newest whole checkpoint in the plan's directory, as if it had
     never been cut off; otherwise those that are left there are removed. When an epoch is emitted, the checkpoint of the
-    one before, if one was due, is on the disk. The trial leaves its last checkpoint, also of the last epoch.
+    one before, if one was due, is on the disk. The trial leaves its last checkpoint, also of the last epoch. Epochs
+    that a checkpoint knows beyond `plan.recorded_epochs` are emitted again.
 
     Args:
         should_stop: asked at every batch; True ends the trial as pruned.
@@ -226,7 +239,7 @@ def _follow(run: _Run, prepared: Prepared, model: TrainableModel) -> _Followed:
     figures = EpochFigures(steps.global_batch, record, best, plan.patience, objective)
     go_back = GoBack(settings.nan_patience, settings.nan_retries, find_layer, run.decide)
     plateau = plan_plateau(plan.params, plan)
-    parts: dict[str, Part] = {"best": best, "figures": figures, "go_back": go_back}
+    parts: dict[str, Part] = {"best": best, "figures": figures, "go_back": go_back, "epochs": run}
     state = TrainingState(model, prepared.network, parts | ({"plateau": plateau} if plateau else {}))
     identity = identify(plan, steps)
     callbacks = [figures, go_back, *_callbacks(run, plateau, figures)]

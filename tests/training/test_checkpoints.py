@@ -77,9 +77,14 @@ def cut_off(run: Any) -> Callable[[TrialPlan, int], Any]:
 
 
 @pytest.fixture
-def gone_on(completed: Any) -> Callable[[TrialPlan], Any]:
-    """Returns a function that lets the plan's trial go on."""
-    return lambda plan: completed(replace(plan, resumes=True, attempt=plan.attempt + 1))
+def gone_on(completed: Any) -> Callable[..., Any]:
+    """Returns a function that lets the plan's trial go on; so many of its epochs are recorded, or all."""
+
+    def go_on(plan: TrialPlan, recorded: int | None = None) -> Any:
+        known = plan.epochs if recorded is None else recorded
+        return completed(replace(plan, resumes=True, attempt=plan.attempt + 1, recorded_epochs=known))
+
+    return go_on
 
 
 def files(plan: TrialPlan) -> list[Path]:
@@ -132,6 +137,16 @@ def test_a_trial_that_was_cut_off_gives_the_figures_of_an_unbroken_one(
     found = gone_on(plan)
     assert choices(found) == ["on from epoch 2"]
     assert_same(found, wanted, 3)
+
+
+def test_epochs_that_nobody_lived_to_record_are_told_by_the_checkpoint(
+    make_plan: Any, completed: Any, gone_on: Any
+) -> None:
+    wanted = completed(plan := make_plan(epochs=3))
+    assert [epoch.epoch for epoch in gone_on(plan, recorded=1).epochs] == [2, 3]
+    found = gone_on(plan, recorded=0)
+    assert [(epoch.epoch, epoch.metrics) for epoch in found.epochs] == [(e.epoch, e.metrics) for e in wanted.epochs]
+    assert found.result.value == wanted.result.value
 
 
 def test_the_loss_scale_of_half_precision_goes_on(make_plan: Any, completed: Any, cut_off: Any, gone_on: Any) -> None:
@@ -328,7 +343,7 @@ def left_behind(tmp_path_factory: pytest.TempPathFactory, digits: DatasetInfo) -
 def left(left_behind: TrialPlan, tmp_path: Path) -> TrialPlan:
     """Returns the same with a folder of the test's own."""
     shutil.copytree(left_behind.directory, tmp_path / "trial")
-    return replace(left_behind, directory=str(tmp_path / "trial"), resumes=True)
+    return replace(left_behind, directory=str(tmp_path / "trial"), resumes=True, recorded_epochs=4)
 
 
 @pytest.fixture
