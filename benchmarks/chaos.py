@@ -12,6 +12,7 @@ import argparse
 import json
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,13 +21,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
 STUDY = "chaos"
 ORPHAN_SECONDS = 5.0  # within which what a killed driver leaves behind has to end
-PHASES = ("trial", "hall_of_fame")
+LIMIT_SECONDS = 3600.0
 
 
 @dataclass
@@ -46,52 +47,92 @@ def begin(workspace: Path, words: Sequence[str], log: Path) -> "subprocess.Popen
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
 
-def run_through_chaos(
-    workspace: Path, words: Sequence[str], pauses: tuple[float, float], seed: int, limit_seconds: float = 3600.0
-) -> Chaos:
-    """Run the search to its end, while one of its processes is killed after each pause, drawn between the two."""
-    chaos, draws, log = Chaos(), random.Random(seed), workspace / "printed.txt"
-    begun, deadline = time.perf_counter(), time.perf_counter() + limit_seconds
+def run_through_chaos(workspace: Path, words: Sequence[str], victims: "Victims", limit_seconds: float) -> Chaos:
+    """Run the search to its end, while the processes that the victims name are killed; a dead driver is replaced."""
+    chaos, log = Chaos(), workspace / "printed.txt"
+    begun = time.perf_counter()
     driver = begin(workspace, ["search", "--study", STUDY, *words], log)
     chaos.starts = 1
     while True:
         try:
-            code = driver.wait(draws.uniform(*pauses))
+            code = driver.wait(victims.pause())
         except subprocess.TimeoutExpired:
-            if time.perf_counter() > deadline:
+            if time.perf_counter() - begun > limit_seconds:
                 driver.kill()
                 raise SystemExit(f"chaos: the search has not ended after {limit_seconds:.0f} s") from None
-            _kill_one(driver, chaos, draws)
+            _kill_one(driver, chaos, victims)
             continue
         if code == 0:
             break
-        if code != -9:
+        if code != -signal.SIGKILL:
             raise SystemExit(f"chaos: the driver ended with {code}: {log.read_text()[-2000:]}")
-        started = (workspace / "metrics_data" / STUDY / "study.json").is_file()
-        again = ["resume", STUDY] if started else ["search", "--study", STUDY, *words]
-        driver = begin(workspace, again, log)
+        known = (workspace / "metrics_data" / STUDY / "study.json").is_file()
+        driver = begin(workspace, ["resume", STUDY] if known else ["search", "--study", STUDY, *words], log)
         chaos.starts += 1
     chaos.seconds = time.perf_counter() - begun
     return chaos
 
 
-def _kill_one(driver: "subprocess.Popen[bytes]", chaos: Chaos, draws: random.Random) -> None:
+class Victims(Protocol):
+    """Says when the next process is to be killed, and which."""
+
+    def pause(self) -> float:
+        """Return how many seconds to wait before the next choice."""
+        ...
+
+    def choose(self, kinds: Sequence[str]) -> str | None:
+        """Return one of the kinds of processes that there are, or None: not now."""
+        ...
+
+
+class RandomVictims:
+    """Any process, after a pause drawn between two times."""
+
+    def __init__(self, seconds: tuple[float, float], seed: int) -> None:
+        self._seconds = seconds
+        self._draws = random.Random(seed)
+
+    def pause(self) -> float:
+        return self._draws.uniform(*self._seconds)
+
+    def choose(self, kinds: Sequence[str]) -> str | None:
+        return self._draws.choice(kinds)
+
+
+class ListedVictims:
+    """The listed kinds, in their order, each as soon as the search has recorded another epoch."""
+
+    def __init__(self, workspace: Path, kinds: Sequence[str]) -> None:
+        self.left = list(kinds)
+        self._folder = workspace / "metrics_data" / STUDY
+        self._epochs = 0
+
+    def pause(self) -> float:
+        return 0.05
+
+    def choose(self, kinds: Sequence[str]) -> str | None:
+        epochs = sum(_read(path).count("\n") for path in self._folder.glob("*/epochs.jsonl"))
+        if epochs <= self._epochs or not self.left or self.left[0] not in kinds:
+            return None
+        self._epochs = epochs
+        return self.left.pop(0)
+
+
+def _kill_one(driver: "subprocess.Popen[bytes]", chaos: Chaos, victims: Victims) -> None:
     try:
         tree = psutil.Process(driver.pid).children(recursive=True)
+        kinds: dict[str, list[psutil.Process]] = {"driver": [psutil.Process(driver.pid)]}
+        for process in tree:
+            if kind := _kind(process, driver.pid):
+                kinds.setdefault(kind, []).append(process)
+        chosen = victims.choose(sorted(kinds))
+        if chosen is None:
+            return
+        kinds[chosen][-1].kill()
     except psutil.NoSuchProcess:
         return
-    kinds: dict[str, list[psutil.Process]] = {"driver": [psutil.Process(driver.pid)]}
-    for process in tree:
-        kinds.setdefault(_kind(process, driver.pid), []).append(process)
-    kinds.pop("", None)
-    kind = draws.choice(sorted(kinds))
-    victim = draws.choice(sorted(kinds[kind], key=lambda process: process.pid))
-    try:
-        victim.kill()
-    except psutil.NoSuchProcess:
-        return
-    chaos.kills[kind] += 1
-    if kind == "driver":
+    chaos.kills[chosen] += 1
+    if chosen == "driver":
         driver.wait()
         _, alive = psutil.wait_procs(tree, timeout=ORPHAN_SECONDS)
         chaos.orphans += [f"{process.pid}: {_command(process)}" for process in alive]
@@ -205,9 +246,10 @@ def main() -> None:
     words, unbroken = search_words(options.trials, options.epochs), None
     if options.compare:
         with tempfile.TemporaryDirectory() as folder:
-            unbroken = run_through_chaos(Path(folder), words, (1e6, 1e6), options.seed).seconds
+            unbroken = run_through_chaos(Path(folder), words, ListedVictims(Path(folder), []), LIMIT_SECONDS).seconds
     with tempfile.TemporaryDirectory() as folder:
-        chaos = run_through_chaos(Path(folder), words, tuple(options.seconds), options.seed)
+        victims = RandomVictims(tuple(options.seconds), options.seed)
+        chaos = run_through_chaos(Path(folder), words, victims, LIMIT_SECONDS)
         wrong, lost = find_losses(Path(folder), options.trials)
         attempts = count_attempts(Path(folder))
     print("| figure | value |\n|---|--:|")

@@ -27,6 +27,7 @@ except ImportError:  # Windows
 from mloptimizer.errors import RunError, UsageError
 
 _READERS_SECONDS = 0.5  # whoever only asks whether a lock is held holds it for a moment
+UNFINISHED = ".part"  # ending of the names, which begin with a dot, of what is not whole yet
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -90,7 +91,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

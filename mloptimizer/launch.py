@@ -70,6 +70,7 @@ def launch_search(
     with hold_lock(workspace.driver_lock(name), busy):
         take_orders(workspace.orders(name))  # what was told to an earlier search is not for this one
         store = MetricsStore(workspace, name)
+        store.remove_leftovers()
         budgets = Budgets(settings, time.monotonic, lambda: folder_mb(*workspace.folders(name)))
         wait = _make_wait(budgets, observer, interruptible)
         with waiting_for_room(wait):
@@ -95,6 +96,8 @@ def _open_job(
     workspace, name, settings = request.workspace, prepared.name, prepared.settings
     objective = Objective(settings.objective)
     study = open_study(settings.storage, workspace.journal, name, settings, prepared.seed, objective, wait=wait)
+    for phase, result in study.given_up:
+        store.finish(phase, result)
     store.write_study(_facts(prepared, dataset), {space.name: space.source for space in prepared.spaces})
     settings, choices = apply_tuning(workspace, dataset, settings, kept=prepared.tuned)
     tuned = find_tuned(prepared.settings, settings)

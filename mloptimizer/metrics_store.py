@@ -30,7 +30,16 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mloptimizer.errors import UsageError
-from mloptimizer.files import append_line, file_error, line_of_json, read_json, read_json_lines, write_json, write_text
+from mloptimizer.files import (
+    UNFINISHED,
+    append_line,
+    file_error,
+    line_of_json,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_text,
+)
 from mloptimizer.records import EndedAttempt, EpochRecord, Outcome, Phase, TrialPlan, TrialResult, to_json
 from mloptimizer.workspace import Workspace
 
@@ -102,6 +111,11 @@ class MetricsStore:
             raise UsageError(f"{place}: is not the record of a study. Restore it, or start another study.")
         return trials
 
+    def remove_leftovers(self) -> None:
+        """Remove the unfinished files that a kill left; nobody may be writing."""
+        for path in self._workspace.study(self._study).rglob(f".*{UNFINISHED}"):
+            _remove(path)
+
     def remember_trials(self, trials: int) -> None:
         """Keep how many models the study is to explore.
 
@@ -134,8 +148,8 @@ class MetricsStore:
         kept = (EPOCHS, ATTEMPTS) if plan.resumes else ()
         for name in {EPOCHS, RESULT, WEIGHTS, ATTEMPTS}.difference(kept):
             (folder / name).unlink(missing_ok=True)
-        if not plan.resumes:
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        for path in (*folder.glob(f".*{UNFINISHED}"), *(() if plan.resumes else [folder / CHECKPOINTS])):
+            _remove(path)
         record = to_json(plan)
         del record["space_source"]  # it stands once, in STUDY/search_spaces
         write_json(folder / PLAN, {**record, "started_utc": _now()})
@@ -176,7 +190,7 @@ class MetricsStore:
     def finish(self, phase: Phase, result: TrialResult) -> None:
         """Write how the trial ended; its checkpoints have served."""
         write_json(self._folder(result.number, phase) / RESULT, {**to_json(result), "ended_utc": _now()})
-        shutil.rmtree(self._folder(result.number, phase) / CHECKPOINTS, ignore_errors=True)
+        _remove(self._folder(result.number, phase) / CHECKPOINTS)
 
     def keep_weights(self, phase: Phase, numbers: Collection[int]) -> None:
         """Remove the weights of every ended training of the phase but the given ones."""
@@ -224,6 +238,13 @@ class MetricsStore:
 
     def _folder(self, number: int, phase: Phase) -> Path:
         return self._workspace.trial(self._study, number, phase)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _now() -> str:

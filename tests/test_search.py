@@ -258,3 +258,15 @@ def test_a_trial_to_profile_that_was_never_reached_is_told(search: Search) -> No
 def test_all_trials_of_a_study_share_one_cache(search: Search, workspace: Workspace) -> None:
     _, watcher = search()
     assert {plan.cache_directory for plan in watcher.started} == {str(workspace.study("s") / "cache")}
+
+
+def test_what_a_kill_left_unfinished_is_removed_and_nothing_else(search: Search, workspace: Workspace) -> None:
+    search(trials=1, explore_only=True)
+    folder = workspace.trial("s", 0)
+    (folder / ".saving-x.part").mkdir()
+    (folder / ".saving-x.part" / "model.weights.h5").write_text("half")
+    (workspace.study("s") / ".study.json.x.part").write_text("half")
+    (folder / ".mine").write_text("a person's")
+    MetricsStore(workspace, "s").remove_leftovers()
+    hidden = [path.name for path in workspace.study("s").rglob(".*")]
+    assert hidden == [".mine"]

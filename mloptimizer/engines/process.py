@@ -31,7 +31,8 @@ _EXIT_SECONDS = 10.0  # a worker that has sent its result and lives on is killed
 _CODE_SECONDS = 1.0  # how long the exit code of a process that is gone may take
 _UNKNOWN_CODE = 255  # what multiprocessing says of a forked process whose fork server is gone
 _RELEASE_PAUSE_SECONDS = 0.05  # between two looks at GPU memory that is waited for
-_SERVER_SECONDS, _SERVER_TRIES, _SERVER_PAUSE_SECONDS = 10.0, 6, 0.05  # how long and often one that dies is replaced
+_SERVER_SECONDS, _SERVER_PAUSE_SECONDS = 10.0, 0.05  # how long, and how often, a dead fork server is replaced
+_SERVER_LIVES, _LIVED_SECONDS = 6, 1.0  # so many that lived longer than this may die, one after the other, and no more
 
 StartMethod = Literal["auto", "forkserver", "spawn"]
 
@@ -140,9 +141,9 @@ class ProcessEngine:
     def _fork(self, plan: TrialPlan, slot: Slot) -> _Start:
         """Fork a worker; a server that was killed is replaced, as soon as the system says that it is gone."""
         context, deadline = multiprocessing.get_context("forkserver"), time.monotonic() + _SERVER_SECONDS
-        tries = 0
+        lives = 0
         while True:
-            tries += 1
+            tried = time.monotonic()
             start_fork_server(self._preload)
             begun = self._prepare(context, plan, slot)
             try:
@@ -150,7 +151,10 @@ class ProcessEngine:
                 return begun
             except (EOFError, OSError) as error:
                 _close(begun.connection, begun.lifeline)
-                if time.monotonic() > deadline and tries >= _SERVER_TRIES:
+                now = time.monotonic()
+                if now - tried > _LIVED_SECONDS and lives < _SERVER_LIVES:  # killed, not unable to start
+                    lives, deadline = lives + 1, now + _SERVER_SECONDS
+                elif now > deadline:
                     raise RunError(
                         f"start_method: the fork server does not start ({error}). Possible: --set start_method=spawn."
                     ) from error

@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from mloptimizer.records import Failure, FailureKind, Outcome, Phase, TrialResult
+from mloptimizer.records import Failure, FailureKind, Outcome, Phase, TrialResult, failed
 from mloptimizer.study.suggestions import ParameterNames, categorical_kind, configuration_key, number_kind
 from mloptimizer.study.trials import TrialStatus, TrialSummary, summarize
 
@@ -164,11 +164,15 @@ class PhaseStudy:
 
     # Continuing
 
-    def queue_leftovers(self) -> None:
+    def queue_leftovers(self) -> list[TrialResult]:
         """Let the trials that a dead driver left running wait for `resume`; end those that had not begun.
 
         One that was found so ten times without a new epoch is given up: it may be what takes the driver down.
+
+        Returns:
+            The results of those that were given up, which nobody has recorded.
         """
+        given_up = []
         for frozen in self.frozen_trials():
             if frozen.state is not TrialState.RUNNING:
                 continue
@@ -182,9 +186,12 @@ class PhaseStudy:
             if count >= _MOST_INTERRUPTIONS:
                 failure = Failure(FailureKind.CRASH, f"the search died {count} times while this trial ran")
                 self.tell(trial, Outcome.FAILED, **describe_failure(failure))
+                number = summarize(frozen, self.phase).number
+                given_up.append(failed(number, failure.kind, failure.message))
                 continue
             trial.set_user_attr("interruptions", {"count": count, "epochs": epochs})
             self._set_state(frozen._trial_id, TrialState.WAITING)
+        return given_up
 
     def unfinished(self) -> list[TrialSummary]:
         """Return the trials that were cut off and wait to be taken up."""

@@ -86,6 +86,7 @@ class Study:
         self._exploration = PhaseStudy(storage, name, Phase.EXPLORATION)
         self._hall = self._load_hall() if has_study(storage, name + HALL_OF_FAME_SUFFIX) else None
         self._names = ParameterNames()
+        self.given_up: list[tuple[Phase, TrialResult]] = []  # when it was opened; nobody has recorded their results
         self._seen: dict[str, int] = {}  # number by key of the configurations that are running or done
         self._exhausted: frozenset[str] = frozenset()  # the spaces of which every configuration is known
         self._random = random.Random(0)
@@ -94,7 +95,7 @@ class Study:
         """Take up what an earlier driver left, and be ready to propose."""
         self._exploration.note_value("exploration_epochs", settings.exploration_epochs)
         for study in filter(None, (self._exploration, self._hall)):
-            study.queue_leftovers()
+            self.given_up += [(study.phase, result) for result in study.queue_leftovers()]
         trials = self._exploration.frozen_trials()
         for trial in trials:
             learn_names(self._names, trial.distributions)

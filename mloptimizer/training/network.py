@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from mloptimizer.errors import RunError, UsageError
-from mloptimizer.files import file_error
+from mloptimizer.files import UNFINISHED, file_error
 from mloptimizer.records import DatasetInfo, Params
 from mloptimizer.spaces import SearchSpace, load_space
 from mloptimizer.training.failures import SpaceError
@@ -81,7 +81,7 @@ def save_weights(network: Any, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-", suffix=UNFINISHED) as folder:
             temporary = Path(folder) / path.name
             network.save_weights(temporary)
             temporary.replace(path)
