@@ -1,6 +1,6 @@
-"""Factories that name only what a test is about."""
+"""Factories that name only what a test is about, and the database server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,12 @@ import pytest
 from mloptimizer.records import DatasetInfo, Phase, TrialPlan
 from mloptimizer.settings import Settings
 from mloptimizer.workspace import Workspace
+from tests.postgresql import Server, start_server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    yield from start_server()
 
 
 @pytest.fixture
