@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mloptimizer.records import DatasetInfo, Phase, TrialPlan
 from mloptimizer.settings import Settings
 from mloptimizer.workspace import Workspace
-from tests.postgresql import Server, start_server
+
+if TYPE_CHECKING:
+    from tests.postgresql import Server
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Server]:
+def postgresql() -> "Iterator[Server]":
+    from tests.postgresql import start_server  # most tests need no client of it
+
     yield from start_server()
 
 
