@@ -30,17 +30,25 @@ Interruptible = Callable[[], contextlib.AbstractContextManager[object]]
 class Control:
     """What one run of a search is told; its phases share it."""
 
-    def __init__(self, job: Job, budgets: Budgets, disk: DiskWatch, remember_goal: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        budgets: Budgets,
+        disk: DiskWatch,
+        remember_goal: Callable[[int], None],
+        has_waited: Callable[[], str] = str,
+    ) -> None:
         """Watch for orders in the study's folder.
 
         Args:
             remember_goal: keeps how many models are to be explored, for runs to come.
+            has_waited: returns a line when a trouble that held the run up has passed, otherwise nothing.
         """
         self.stop: Stop | None = None
         self.paused = False
         self.stagnant = False  # the exploration ended early
         self.budgets = budgets
-        self._job, self._disk, self._remember_goal = job, disk, remember_goal
+        self._job, self._disk, self._remember_goal, self._has_waited = job, disk, remember_goal, has_waited
         self._orders = job.workspace.orders(job.name)
         self._failures: list[str] | None = []  # of the search space, as long as every trial has had the same
 
@@ -56,8 +64,7 @@ class Control:
             best: number and value of the phase's best trial.
         """
         lines = [line for order in take_orders(self._orders) if (line := self._obey(order))]
-        if line := self._disk.look():
-            lines.append(line)
+        lines += [line for line in (self._has_waited(), self._disk.look()) if line]
         if self.stop is None:
             self.stop = self.budgets.find_stop() or find_target_stop(self._job.settings, best)
             if self.stop:
@@ -76,6 +83,10 @@ class Control:
         if self.paused == was:
             return ""
         return "Told to pause: running trials make way, and go on later." if self.paused else "Told to go on."
+
+    def note_full_disk(self) -> None:
+        """Take note that a trial found the disk full: none starts until there is more room than it had."""
+        self._disk.note_full()
 
     def note_stagnation(self) -> None:
         """Take note that the exploration ends early."""

@@ -13,13 +13,15 @@ class _Trial:
     spent_seconds: float  # by earlier attempts
     heard: float
     stepped: bool = False
+    held_seconds: float = 0.0  # in which nobody listened to it
 
 
 class Deadlines:
     """Follows the running trials by their events.
 
-    Rows of the hardware log are no signs of life: they come from a thread that watches a hanging training too. Until
-    its first step, a trial has `compile_minutes` more, as it builds and compiles in silence.
+    Time in which the driver itself was held up, by a full disk or a server that is away, counts for nobody. Rows of the
+    hardware log are no signs of life: they come from a thread that watches a hanging training too. Until its first step, a
+    trial has `compile_minutes` more, as it builds and compiles in silence.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
@@ -40,6 +42,12 @@ class Deadlines:
         trial.heard = self._clock()
         trial.stepped |= isinstance(event, (SignOfLife, EpochRecord))
 
+    def hold(self, seconds: float) -> None:
+        """Take note that nobody listened to the trials for so long."""
+        for trial in self._trials.values():
+            trial.heard += seconds
+            trial.held_seconds += seconds
+
     def end(self, number: int) -> float:
         """Forget the trial; return how many seconds this attempt took."""
         return self._clock() - self._trials.pop(number).begun
@@ -55,7 +63,8 @@ class Deadlines:
         if now - trial.heard > 60 * minutes:
             names = "hang_minutes" if trial.stepped else "hang_minutes + compile_minutes, before the first step"
             return Failure(FailureKind.HUNG, f"no sign of life for {minutes:g} minutes ({names})")
-        if settings.trial_minutes and trial.spent_seconds + now - trial.begun > 60 * settings.trial_minutes:
+        trained = trial.spent_seconds + now - trial.begun - trial.held_seconds
+        if settings.trial_minutes and trained > 60 * settings.trial_minutes:
             message = f"it has trained for {settings.trial_minutes:g} minutes (trial_minutes)"
             return Failure(FailureKind.TIME_LIMIT, message)
         return None

@@ -47,7 +47,13 @@ def waiting_for_room(wait: Wait) -> Iterator[None]:
         _wait.reset(token)
 
 
-def _write_when_there_is_room(path: Path, write: Callable[[], None]) -> None:
+def when_there_is_room(path: Path, write: Callable[[], None]) -> None:
+    """Write to the file; where the disk is full and `waiting_for_room` says so, wait and write again.
+
+    Raises:
+        UsageError: the folder cannot be written.
+        RunError: the disk is full or failed.
+    """
     while True:
         try:
             return write()
@@ -70,7 +76,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         with _replacing(path) as file:
             file.write(data)
 
-    _write_when_there_is_room(path, write)
+    when_there_is_room(path, write)
 
 
 @contextlib.contextmanager
@@ -136,7 +142,7 @@ def append_line(path: Path, line: str) -> None:
 
     A torn line that an earlier kill left is closed first, so that it never swallows the new one.
     """
-    _write_when_there_is_room(path, lambda: _append(path, line))
+    when_there_is_room(path, lambda: _append(path, line))
 
 
 def _append(path: Path, line: str) -> None:
@@ -208,8 +214,8 @@ def hold_lock(path: Path, busy: str = "") -> Iterator[None]:
             raise UsageError(busy.format(holder=file.read().strip() or "?"))
         file.truncate(0)
         since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
-        file.flush()
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without a name
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode())
         yield
 
 

@@ -25,7 +25,6 @@ from mloptimizer.files import Wait, file_error, hold_lock, waiting_for_room, wri
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.nvml import list_gpus
 from mloptimizer.job import Goal, Job
-from mloptimizer.loop import WAIT_SECONDS
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.observer import Observer
 from mloptimizer.orders import take_orders
@@ -44,6 +43,7 @@ from mloptimizer.study.storage import hide_secrets, open_storage
 from mloptimizer.study.study import Study, open_study
 from mloptimizer.tuning import apply_tuning
 from mloptimizer.tuning_plans import find_tuned
+from mloptimizer.waiting import Waiting
 from mloptimizer.worker import PRELOAD, export_trained, run_plan
 from mloptimizer.workspace import Workspace
 
@@ -72,12 +72,12 @@ def launch_search(
         store = MetricsStore(workspace, name)
         store.remove_leftovers()
         budgets = Budgets(settings, time.monotonic, lambda: folder_mb(*workspace.folders(name)))
-        wait = _make_wait(budgets, observer, interruptible)
+        wait = Waiting(budgets, observer, interruptible)
         with waiting_for_room(wait):
             if settings.start_method != "spawn":
                 start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
             job = _open_job(request, prepared, dataset, store, observer, wait)
-            run = _make_run(job, budgets, observer, interruptible)
+            run = _make_run(job, budgets, observer, interruptible, wait)
             summary = run_search(run, request.explore_only)
     if summary.winner is None and not summary.stopped:
         raise RunError(_why_no_winner(store, name))
@@ -157,7 +157,9 @@ def _take_over(study: Study, prepared: PreparedSearch, dataset: DatasetInfo, obs
         )
 
 
-def _make_run(job: Job, budgets: Budgets, observer: Observer, interruptible: Interruptible) -> SearchRun:
+def _make_run(
+    job: Job, budgets: Budgets, observer: Observer, interruptible: Interruptible, waiting: Waiting
+) -> SearchRun:
     workspace, settings = job.workspace, job.settings
     recorder = Recorder(workspace, job.name, job.store)
 
@@ -170,24 +172,8 @@ def _make_run(job: Job, budgets: Budgets, observer: Observer, interruptible: Int
         return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
 
     disk = DiskWatch(workspace.metrics, free_mb, settings.min_free_disk_mb)
-    control = Control(job, budgets, disk, job.store.remember_trials)
+    control = Control(job, budgets, disk, job.store.remember_trials, waiting.look)
     return SearchRun(job, make_engine, recorder, observer, control, interruptible)
-
-
-def _make_wait(budgets: Budgets, observer: Observer, interruptible: Interruptible) -> Wait:
-    """Return what waits while a disk is full or a server is away; the person is told once of each."""
-    told: set[str] = set()
-
-    def wait(problem: str) -> None:
-        if problem not in told:
-            told.add(problem)
-            observer.notice(f"{problem}. The search waits, and goes on as soon as it can. Ctrl-C ends it.")
-        if stop := budgets.find_stop():
-            raise RunError(f"{problem}, and {stop.reason}. Everything recorded so far is kept.")
-        with interruptible():
-            time.sleep(WAIT_SECONDS)
-
-    return wait
 
 
 def _why_no_winner(store: MetricsStore, name: str) -> str:

@@ -85,8 +85,10 @@ class Loop:
                     return
                 with self._run.interruptible():
                     events = self._engine.wait(WAIT_SECONDS)
+                heard = self._run.clock()
                 for event in events:
                     self._handle(event)
+                self._deadlines.hold(self._run.clock() - heard)  # long where a disk was full, or a server away
                 self._end_overdue()
         finally:
             if self._running or self._again:
@@ -156,10 +158,12 @@ class Loop:
         epochs = run.recorder.start(plan, slot)
         plan = replace(plan, recorded_epochs=epochs)
         self._running[number] = _Running(plan, slot, epochs)
-        self._deadlines.start(number, sum(attempt.seconds for attempt in self._ended[number]))
+        spent = sum(attempt.seconds for attempt in self._ended[number])
+        self._deadlines.start(number, spent)
         run.observer.trial_started(plan)
         with run.interruptible():
             self._engine.start(plan, slot)
+        self._deadlines.start(number, spent)  # the first one has waited for the imports
 
     def _next_plan(self) -> TrialPlan | None:
         job = self._run.job
@@ -225,8 +229,10 @@ class Loop:
             following = find_next_attempt(plan, running.slot, result, self._ended[plan.number])
             if isinstance(following, TrialResult):
                 self._end(plan, following)
-            else:
-                self._start_again(plan, attempt, following)
+                return
+            if result.failure and result.failure.kind is FailureKind.DISK_FULL:
+                self._run.control.note_full_disk()
+            self._start_again(plan, attempt, following)
 
     def _start_again(self, plan: TrialPlan, attempt: EndedAttempt, following: NextAttempt) -> None:
         self._run.recorder.note(following.decision)

@@ -32,6 +32,7 @@ class Recorder:
         self._store = store
         self._plans: dict[int, TrialPlan] = {}
         self._logs: dict[int, HardwareLog] = {}
+        self._told: set[int] = set()  # the trials of which rows were lost
 
     def start(self, plan: TrialPlan, slot: Slot) -> int:
         """Write the plan and open the trial's hardware log; return how many epochs the trial has made before.
@@ -89,7 +90,9 @@ class Recorder:
         try:
             self._logs[sample.number].append(sample.row)
         except MloptimizerError as error:  # a full disk costs rows, not the search
-            logger.warning("hardware log: %s", error)
+            if sample.number not in self._told:
+                self._told.add(sample.number)
+                logger.warning("hardware log: %s Rows are lost meanwhile.", error)
 
     def _finish(self, phase: Phase, result: TrialResult) -> None:
         self._store.finish(phase, result)
@@ -97,6 +100,7 @@ class Recorder:
 
     def _forget(self, number: int) -> None:
         del self._plans[number]
+        self._told.discard(number)
         if log := self._logs.pop(number, None):
             log.close()
 

@@ -1,14 +1,24 @@
-"""Factories that name only what a test is about."""
+"""Factories that name only what a test is about, and the database server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mloptimizer.records import DatasetInfo, Phase, TrialPlan
 from mloptimizer.settings import Settings
 from mloptimizer.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tests.postgresql import Server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> "Iterator[Server]":
+    from tests.postgresql import start_server  # most tests need no client of it
+
+    yield from start_server()
 
 
 @pytest.fixture

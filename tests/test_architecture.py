@@ -34,6 +34,7 @@ LAYERS = [
     " training.failures training.callbacks training.probe training.checkpoint_files training.checkpoints",
     "job budgets recorder",
     "control phases",
+    "waiting",
     "loop",
     "search training.trial training.export training.preload",
     "worker reports.figures reports.standings reports.trials reports.trial reports.hardware reports.study"

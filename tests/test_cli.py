@@ -1,19 +1,15 @@
 """Every command from the shell, in real processes, as a person types it."""
 
-import contextlib
 import csv
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pandas as pd
@@ -21,41 +17,7 @@ import psutil
 import pytest
 
 from mloptimizer.study.storage import open_storage
-
-PATIENCE_SECONDS = 300
-SMALL = ["--set", "exploration_epochs=2", "--set", "hall_of_fame_epochs=2", "--set", "train_limit=400"]
-
-
-def start(*words: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "mloptimizer", *words],
-        cwd=cwd,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    process = start(*words, cwd=cwd, **environment)
-    out, err = process.communicate(timeout=PATIENCE_SECONDS)
-    return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def results(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("trial_*/result.json"))]
-
-
-def plans(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("trial_*/plan.json"))]
+from tests.shell import PATIENCE_SECONDS, SMALL, plans, results, run, start, trials_of, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -344,13 +306,6 @@ def test_a_killed_trial_starts_again_and_the_search_goes_on(
     assert (attempt["kind"], "SIGKILL" in attempt["message"]) == ("crash", True)
     wait_for(lambda: json.loads((path.parent / "plan.json").read_text())["attempt"] == 2)
     assert (process.poll(), results(folder)) == (None, [])
-
-
-def trials_of(driver: int) -> list[psutil.Process]:
-    """Return the processes in which trials run: those that the driver's fork server has started."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return [trial for server in psutil.Process(driver).children() for trial in server.children()]
-    return []
 
 
 def test_a_search_is_steered_from_another_terminal(tmp_path: Path) -> None:

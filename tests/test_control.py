@@ -1,16 +1,20 @@
 """What a running search is told: orders, budgets, a disk that runs low, trials that all fail alike, hanging trials."""
 
+import contextlib
 import functools
 import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from mloptimizer import loop
+from mloptimizer.budgets import Budgets
+from mloptimizer.disk_watch import DiskWatch
 from mloptimizer.engines.base import Emit, RunTrial, ShouldStop
-from mloptimizer.errors import UsageError
+from mloptimizer.errors import RunError, UsageError
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.orders import Order, OrderName, send_order, take_orders
 from mloptimizer.records import (
@@ -24,8 +28,10 @@ from mloptimizer.records import (
     TrialResult,
     failed,
 )
+from mloptimizer.settings import Settings
+from mloptimizer.waiting import Waiting
 from mloptimizer.workspace import Workspace
-from tests.small_searches import LINE, Search, Watcher, run_small_search, train
+from tests.small_searches import LINE, Interrupt, Search, Watcher, run_small_search, train
 
 
 @pytest.fixture
@@ -280,3 +286,46 @@ def test_a_trial_that_does_not_obey_is_killed(search: Search, monkeypatch: pytes
     summary, _ = search(deaf, clock=hours, max_hours=0.4)
     assert (summary.stopped, set(killed)) == ("max_hours = 0.4 have passed", {0})
     assert search(deaf)[0].exploration[Outcome.COMPLETED] == 6
+
+
+def test_after_a_trial_found_the_disk_full_none_starts_until_there_is_more_room() -> None:
+    free = 3.0
+    disk = DiskWatch(Path("metrics_data"), lambda: free, least_mb=0)
+    assert disk.look() == ""
+    disk.note_full()
+    assert disk.look().startswith("metrics_data: only 3 MB are free (too few for a trial that had to write).")
+    free = 5.9
+    assert (disk.look(), disk.low) == ("", True)
+    free = 6.0
+    assert (disk.look(), disk.low) == ("metrics_data: 6 MB are free again. The search goes on.", False)
+    free = 1.0
+    assert (disk.look(), disk.low) == ("", False)
+    free = 1e6
+    disk.note_full()  # of a quota, or of another disk
+    assert (disk.look(), disk.low) == ("", False)
+
+
+def test_a_trouble_that_lasts_is_told_once_and_once_that_it_has_passed() -> None:
+    watcher, clock, budgets = Watcher(), [0.0], Budgets(Settings(max_hours=1), lambda: clock[0], lambda: 0.0)
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    waiting = Waiting(budgets, watcher, contextlib.nullcontext, lambda: clock[0], sleep)
+    assert waiting.look() == ""
+    for place in ("epochs.jsonl", "studies.journal", "studies.journal"):
+        waiting(f"{place}: No space left on device")
+    waits = "The search waits, and goes on as soon as it can. Ctrl-C ends it."
+    assert watcher.notices == [f"epochs.jsonl: No space left on device. {waits}"]
+    clock[0] += 40.5
+    assert waiting.look() == "The search goes on, after 42 s of waiting."
+    assert waiting.look() == ""
+    waiting("studies.journal: No space left on device")
+    assert len(watcher.notices) == 2
+    clock[0] = 3600.0
+    with pytest.raises(RunError, match=r"device, and max_hours = 1 have passed\. Everything recorded so far is kept\."):
+        waiting("studies.journal: No space left on device")
+    asked = Waiting(budgets, watcher, Interrupt(1), lambda: clock[0], sleep)
+    with pytest.raises(KeyboardInterrupt):
+        asked("studies.journal: No space left on device")
+    assert len(watcher.notices) == 2

@@ -51,6 +51,18 @@ def test_a_trial_may_train_for_so_long_with_all_its_attempts() -> None:
     assert watch.overdue_at(20.1) == [(1, FailureKind.TIME_LIMIT), (2, FailureKind.TIME_LIMIT)]
 
 
+def test_the_time_in_which_nobody_listened_counts_for_no_trial() -> None:
+    watch = Watch(trial_minutes=12)
+    watch.deadlines.hear(SignOfLife(1, step=1))
+    watch.minutes = 50
+    watch.deadlines.hold(45 * 60)
+    assert watch.overdue_at(55) == []
+    assert watch.overdue_at(55.1) == [(1, FailureKind.HUNG)]
+    watch.deadlines.hear(SignOfLife(1, step=2))
+    assert watch.overdue_at(57) == []
+    assert watch.overdue_at(57.1) == [(1, FailureKind.TIME_LIMIT)]
+
+
 def test_a_trial_that_has_ended_is_forgotten_and_tells_its_seconds() -> None:
     watch = Watch()
     watch.minutes = 2

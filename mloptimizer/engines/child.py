@@ -9,6 +9,7 @@ from pathlib import Path
 from mloptimizer.engines.base import RunTrial
 from mloptimizer.engines.deaths import WORKER_LOG
 from mloptimizer.engines.lifeline import end_group, end_with_writer, lead_group
+from mloptimizer.files import DISK_FULL
 from mloptimizer.records import Event, Slot, TrialPlan
 
 
@@ -49,8 +50,13 @@ def _obey(connection: Connection, stop: threading.Event) -> None:
 
 
 def _redirect_output(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        log = os.open(os.devnull, os.O_WRONLY)  # the trial may come to its end before it has to write
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

@@ -4,9 +4,11 @@ A hardware log is a CSV file with one writer. A kill leaves at most a torn last 
 read and cut off when it is continued. A figure that cannot be read is an empty cell, and nothing here ends a trial.
 """
 
+import errno
 import io
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from mloptimizer.errors import UsageError
-from mloptimizer.files import file_error
+from mloptimizer.files import file_error, when_there_is_room
 from mloptimizer.hardware.machine import MACHINE_COLUMNS, MachineReader
 from mloptimizer.hardware.nvml import GPU_COLUMNS, Column, GpuReader, close_nvml, open_nvml
 
@@ -155,14 +157,17 @@ class HardwareLog:
         """
         self._path = path
         self._header = header
-        try:
+        there = ""
+
+        def open_log() -> None:
+            nonlocal there
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b", buffering=0)
             there = _cut_torn_line(self._file).decode(errors="replace").partition("\n")[0]
             if not there:
                 self._write(",".join(header))
-        except OSError as error:
-            raise file_error(path, error) from error
+
+        when_there_is_room(path, open_log)
         if there not in ("", ",".join(header)):
             self.close()
             raise UsageError(f"{path}: has other columns than this slot's log. Move it away, or remove it.")
@@ -182,7 +187,7 @@ class HardwareLog:
         data = line.encode() + b"\n"
         if self._file.write(data) != len(data):
             _cut_torn_line(self._file)
-            raise OSError("only a part of a row could be written")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # only a part of it could be written
 
     def close(self) -> None:
         """Close the file."""

@@ -3,12 +3,13 @@
 The exceptions of this module say at which stage something was raised; the cause keeps the original.
 """
 
-import errno
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import tensorflow as tf
 
+from mloptimizer.files import DISK_FULL
 from mloptimizer.records import Failure, FailureKind
 
 LONGEST_MESSAGE = 400
@@ -59,13 +60,23 @@ def describe_failure(error: BaseException) -> Failure:
     """
     origin = error.__cause__ if isinstance(error, (SpaceError, DataError)) and error.__cause__ else error
     story = "".join(traceback.format_exception(origin))
-    return Failure(_kind(error), _one_line(error), story)
+    full = next(filter(_is_full_disk, _chain(error)), None)
+    return Failure(_kind(error), _describe_full_disk(full) if full else _one_line(error), story)
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in DISK_FULL
+
+
+def _describe_full_disk(error: BaseException) -> str:
+    place, reason = getattr(error, "filename", None), getattr(error, "strerror", None) or str(error)
+    return " ".join((f"{Path(str(place)).name}: {reason}" if place else reason).split())[:LONGEST_MESSAGE]
 
 
 def _kind(error: BaseException) -> FailureKind:
     chain = list(_chain(error))
     for link in chain:
-        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
+        if _is_full_disk(link):
             return FailureKind.DISK_FULL
         if isinstance(link, tf.errors.OpError) and any(words in str(link) for words in _OUT_OF_MEMORY_WORDS):
             return FailureKind.OUT_OF_MEMORY

@@ -1,5 +1,7 @@
 """Builds the network of a search space and checks that it can be trained; keeps and reads its weights."""
 
+import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -85,5 +87,10 @@ def save_weights(network: Any, path: Path) -> None:
             temporary = Path(folder) / path.name
             network.save_weights(temporary)
             temporary.replace(path)
-    except OSError as error:
-        raise file_error(path, error) from error
+    except (OSError, RuntimeError) as error:  # HDF5 raises either, and tells the system's reason in many lines
+        number = re.search(r"errno = (\d+)", str(error))
+        if number is None and not isinstance(error, OSError):
+            raise
+        code = int(number.group(1)) if number else 0
+        reason = OSError(code, os.strerror(code), str(path)) if number else error
+        raise file_error(path, reason) from reason  # type: ignore[arg-type]

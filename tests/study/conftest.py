@@ -1,12 +1,10 @@
-"""The journal and the study that most tests are about, and the database server."""
+"""The journal and the study that most tests are about."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mloptimizer.study.study import Study
-from tests.study.postgresql import Server, start_server
 from tests.study.small_studies import open_
 
 
@@ -18,8 +16,3 @@ def journal(tmp_path: Path) -> Path:
 @pytest.fixture
 def study(journal: Path) -> Study:
     return open_(journal)
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Server]:
-    yield from start_server()

@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from mloptimizer.study.storage import open_storage
-from tests.study.postgresql import Server
+from tests.postgresql import Server
 from tests.study.storages import create, give_up
 
 SPACE = {"x": FloatDistribution(0, 1), "kind": CategoricalDistribution(["a", "b"])}

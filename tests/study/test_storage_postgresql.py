@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 
 from mloptimizer.errors import MloptimizerError, RunError, UsageError
 from mloptimizer.study.storage import open_storage, storage_errors
-from tests.study.postgresql import AnswerCutter, Server
+from tests.postgresql import AnswerCutter, Server
 from tests.study.storages import create, give_up, open_error, wait_and
 
 PASSWORD = "hun%2Fter2"  # as the URL has it

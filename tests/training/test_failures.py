@@ -130,3 +130,21 @@ def test_a_long_message_is_cut_to_one_line() -> None:
     message = describe_failure(ValueError("wide " * 1000 + "\nsecond line")).message
     assert message.startswith("ValueError: wide")
     assert len(message) <= 400
+
+
+def test_a_full_disk_is_told_by_its_file_whatever_met_it() -> None:
+    def raise_it(error: OSError) -> None:
+        try:
+            raise error
+        except OSError as cause:
+            raise file_error(Path("folder/model.weights.h5"), cause) from cause
+
+    for error, message in (
+        (OSError(errno.ENOSPC, "No space left on device", "folder/model.weights.h5"), "model.weights.h5: No space"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Disk quota exceeded"),
+    ):
+        with pytest.raises(RunError) as caught:
+            raise_it(error)
+        failure = describe_failure(caught.value)
+        assert failure.kind is FailureKind.DISK_FULL
+        assert failure.message.startswith(message)

@@ -1,0 +1,56 @@
+"""Runs commands as a person types them, in real processes, and reads what they leave."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+PATIENCE_SECONDS = 300
+SMALL = ["--set", "exploration_epochs=2", "--set", "hall_of_fame_epochs=2", "--set", "train_limit=400"]
+
+
+def start(*words: str, cwd: Path, output: IO[str] | None = None, **environment: str) -> subprocess.Popen[str]:
+    """Start the command; what it prints goes into the given file, or else into two pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mloptimizer", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        stdout=output or subprocess.PIPE,
+        stderr=subprocess.STDOUT if output else subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    process = start(*words, cwd=cwd, **environment)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def results(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("trial_*/result.json"))]
+
+
+def plans(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("trial_*/plan.json"))]
+
+
+def trials_of(driver: int) -> list[psutil.Process]:
+    """Return the processes in which trials run: those that the driver's fork server has started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [trial for server in psutil.Process(driver).children() for trial in server.children()]
+    return []
