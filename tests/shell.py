@@ -16,6 +16,29 @@ PATIENCE_SECONDS = 300
 SMALL = ["--set", "exploration_epochs=2", "--set", "hall_of_fame_epochs=2", "--set", "train_limit=400"]
 
 
+SMALL_SPACE = '''"""A small perceptron: many short epochs, so that kills meet it everywhere."""
+
+
+def sample(trial, dataset):
+    return {"units": trial.suggest_int("units", 4, 64), "learning_rate": trial.suggest_float("rate", 1e-3, 1e-2)}
+
+
+def build(params, dataset):
+    import keras
+    from keras import layers
+
+    images = keras.Input(dataset.input_shape)
+    hidden = layers.Dense(params["units"], activation="relu")(layers.Flatten()(images))
+    return keras.Model(images, layers.Dense(dataset.classes)(layers.Dropout(0.2)(hidden)))
+'''
+
+
+def write_small_space(workspace: Path) -> None:
+    """Write a search space named small into the workspace: its models are built and traced in a moment."""
+    (workspace / "search_spaces").mkdir()
+    (workspace / "search_spaces" / "small.py").write_text(SMALL_SPACE)
+
+
 def start(*words: str, cwd: Path, output: IO[str] | None = None, **environment: str) -> subprocess.Popen[str]:
     """Start the command; what it prints goes into the given file, or else into two pipes."""
     return subprocess.Popen(

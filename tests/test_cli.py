@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from mloptimizer.study.storage import open_storage
-from tests.shell import PATIENCE_SECONDS, SMALL, plans, results, run, start, trials_of, wait_for
+from tests.shell import PATIENCE_SECONDS, SMALL, plans, results, run, start, trials_of, wait_for, write_small_space
 
 
 @pytest.fixture(scope="module")
@@ -159,20 +159,22 @@ def test_a_search_under_a_profile_writes_what_tensorboard_shows(tmp_path: Path) 
 
 
 def test_tune_measures_once_and_a_search_uses_what_it_found(tmp_path: Path) -> None:
-    words = ["--set", "train_limit=400", "--set", "xla=off"]
+    write_small_space(tmp_path)
+    words = ["--set", "train_limit=400", "--set", "xla=off", "--space", "small"]
     done = run("tune", "digits", *words, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "not measured: a CPU computes it slower" in " ".join(done.stdout.split())
     assert run("tune", "digits", *words, cwd=tmp_path).stdout.startswith("Known since")
     (plan,) = json.loads((tmp_path / "metrics_data/tuning.json").read_text())["plans"]
-    run("search", "--dataset", "digits", "--trials", "1", "--explore-only", *SMALL, "--set", "xla=off", cwd=tmp_path)
+    run("search", "--dataset", "digits", "--trials", "1", "--explore-only", *SMALL, *words, cwd=tmp_path)
     trained = json.loads((tmp_path / "metrics_data/digits/trial_00000/plan.json").read_text())["settings"]
     assert {name: trained[name] for name in plan["decisions"]} == plan["decisions"]
     assert "data_on_device: " in (tmp_path / "debug_strategy.log").read_text()
 
 
 def test_bench_writes_a_table_and_a_chart_and_nothing_over_them(tmp_path: Path) -> None:
-    words = ["bench", "--epochs", "2", "--steps", "3", "--set", "train_limit=400", "-o", "out"]
+    write_small_space(tmp_path)
+    words = ["bench", "--epochs", "2", "--steps", "3", "--set", "train_limit=400", "--space", "small", "-o", "out"]
     done = run(*words, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     with (tmp_path / "out/bench.csv").open() as file:
