@@ -147,9 +147,12 @@ class MetricsStore:
     def start(self, plan: TrialPlan) -> int:
         """Write the plan; return how many epochs the training has made before.
 
-        What was there is removed, unless the plan goes on from it.
+        What was there is removed, unless the plan goes on from it; a training that had ended is set aside: the storage
+        does not know it any more, as where an older copy of the journal was put back.
         """
         folder = self._folder(plan.number, plan.phase)
+        if not plan.resumes and plan.phase is not Phase.VERDICT and (folder / RESULT).is_file():
+            folder.rename(folder.with_name(f"{folder.name}_until_{_now().replace(':', '')}"))
         kept = (EPOCHS, ATTEMPTS) if plan.resumes else ()
         for name in {EPOCHS, RESULT, WEIGHTS, ATTEMPTS}.difference(kept):
             (folder / name).unlink(missing_ok=True)

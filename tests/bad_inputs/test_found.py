@@ -93,6 +93,15 @@ def test_a_persons_copy_of_a_trial_is_no_trial(place: Path) -> None:
     assert [record.number for record in MetricsStore(Workspace(place), "s").trials()] == list(range(6))
 
 
+def test_an_older_journal_costs_no_record_of_an_ended_training(place: Path) -> None:
+    workspace = Workspace(place)
+    lines = workspace.journal.read_bytes().splitlines(keepends=True)
+    workspace.journal.write_bytes(b"".join(lines[: len(lines) // 2]))
+    before = {path.read_bytes() for path in place.glob("metrics_data/s/[th]*/result.json")}
+    run_small_search(workspace, digits(place), trials=6)
+    assert before <= {path.read_bytes() for path in place.glob("metrics_data/s/*/result.json")}
+
+
 def test_epochs_of_other_types_do_not_end_a_search(place: Path) -> None:
     path = place / "metrics_data/s/trial_00000/epochs.jsonl"
     path.write_text(path.read_text() + '{"epoch": "x", "seconds": 1}\n{"epoch": 9, "seconds": "x"}\n{"loss": 1}\n')
