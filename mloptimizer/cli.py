@@ -3,8 +3,10 @@
 Exit codes: 0 done; 1 the run failed; 2 the person's mistake; 130 stopped by Ctrl-C.
 """
 
+import io
 import logging
 import sys
+from pathlib import Path
 
 import click
 
@@ -15,6 +17,7 @@ from mloptimizer.commands.results import dashboard, export, hardware, show, tria
 from mloptimizer.commands.search import search
 from mloptimizer.commands.workspace import datasets, doctor, init, settings, spaces
 from mloptimizer.errors import MloptimizerError, unknown_name
+from mloptimizer.files import file_error
 
 
 class _Commands(click.Group):
@@ -47,6 +50,9 @@ for _command in _COMMANDS:
 
 def main() -> None:
     """Run the command; every error is one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         commands.main(standalone_mode=False)
@@ -56,10 +62,14 @@ def main() -> None:
         click.echo(error.format_message())
     except click.ClickException as error:
         _fail(error.format_message(), 2)
+    except OSError as error:  # of a path that was only looked at
+        known = file_error(Path(str(error.filename or "mloptimizer")), error)
+        _fail(str(known), known.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("stopped.", 130)
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo("Error: " + " ".join(message.split("\n")), err=True)
+    line = " ".join(message.splitlines())
+    click.echo("Error: " + "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line), err=True)
     sys.exit(code)

@@ -23,7 +23,7 @@ from mloptimizer.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-_NEEDED_FACTS = {"dataset", "settings", "seed", "spaces", "storage"}
+_NEEDED_FACTS = {"dataset": dict, "settings": dict, "seed": int, "spaces": list, "storage": str}
 _UNTOLD = ("storage", "trials", "profile", *RUN_SETTINGS)  # their changes are plain to see, or of this run alone
 _FIXED = ("seed", "objective", "validation_fraction", "train_limit")
 
@@ -56,7 +56,7 @@ def continue_study(
     """
     store = MetricsStore(workspace, name)
     facts = store.read_study()
-    if _NEEDED_FACTS - facts.keys() or not all(isinstance(facts[fact], dict) for fact in ("dataset", "settings")):
+    if not _is_record(facts):
         place = workspace.study_file(name)
         raise UsageError(f"{place}: is not the record of a study. Restore it, or start another study.")
     searched = str(facts["dataset"].get("name"))
@@ -79,6 +79,11 @@ def continue_study(
         tuned = None
     fingerprint = str(facts["dataset"].get("fingerprint", ""))
     return Continuation(searched, settings, facts["seed"], spaces, fingerprint, tuned, tuple(notes))
+
+
+def _is_record(facts: Mapping[str, Any]) -> bool:
+    kinds = all(isinstance(facts.get(fact), kind) for fact, kind in _NEEDED_FACTS.items())
+    return kinds and all(isinstance(name, str) and name.isidentifier() for name in facts["spaces"])
 
 
 def _restate(assignments: Mapping[str, object], base: Settings) -> Settings:

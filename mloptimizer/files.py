@@ -26,6 +26,7 @@ except ImportError:  # Windows
 
 from mloptimizer.errors import RunError, UsageError
 
+DEEPEST_JSON = 50  # lists and objects in one another: who reads them goes down into each
 _READERS_SECONDS = 0.5  # whoever only asks whether a lock is held holds it for a moment
 UNFINISHED = ".part"  # ending of the names, which begin with a dot, of what is not whole yet
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -114,20 +115,56 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in the file.
+def parse_json(text: bytes) -> Any:
+    """Return the JSON value, of which every text can be written and every whole number be computed with.
 
     Raises:
-        UsageError: the file is missing, unreadable, or holds something else than one JSON object.
+        ValueError: it is no JSON in UTF-8, is nested too deeply, or holds half a character or an absurd number.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(text.decode(), parse_int=_parse_int)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check_plain(value, DEEPEST_JSON)
+    return value
+
+
+def _parse_int(digits: str) -> int:
+    if math.isinf(float(digits)):
+        raise ValueError(f"a number of {len(digits)} digits is too large")
+    return int(digits)
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    if isinstance(value, str):
+        value.encode()  # a UnicodeEncodeError is a ValueError
+    elif isinstance(value, (dict, list)):
+        if depth == 0:
+            raise ValueError("it is nested too deeply")
+        for item in (*value, *value.values()) if isinstance(value, dict) else value:
+            _check_plain(item, depth - 1)
+
+
+def read_json(path: Path, kinds: Mapping[str, type | tuple[type, ...]] | None = None) -> dict[str, Any]:
+    """Return the JSON object in the file.
+
+    Args:
+        kinds: by field, the types of which its value must be, where it is there.
+
+    Raises:
+        UsageError: the file is missing, unreadable, or holds something else than one such JSON object.
+    """
+    try:
+        value = parse_json(path.read_bytes())
     except OSError as error:
         raise file_error(path, error) from error
     except ValueError as error:
         raise UsageError(f"{path}: is not valid JSON ({error}). Restore it or remove it.") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}: holds a JSON {type(value).__name__}, not an object. Restore it or remove it.")
+    for name, kind in (kinds or {}).items():
+        if name in value and not isinstance(value[name], kind):
+            raise UsageError(f"{path}: its {name} is a {type(value[name]).__name__}. Restore it or remove it.")
     return value
 
 
@@ -174,7 +211,7 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for line in file:
             try:
-                value = json.loads(line)
+                value = parse_json(line)
             except ValueError:
                 continue
             if isinstance(value, dict):
@@ -186,7 +223,8 @@ def file_error(path: Path, error: OSError) -> UsageError | RunError:
     reason = error.strerror or str(error)
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return UsageError(f"{path}: {reason}. Choose a folder that you may write, with --workspace DIR.")
-    if isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)):
+    wrong_name = error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
+    if wrong_name or isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)):
         return UsageError(f"{path}: {reason}.")
     return RunError(f"{path}: {reason}. Free some space or repair the disk, then run the command again.")
 

@@ -179,7 +179,7 @@ def _make_run(
 def _why_no_winner(store: MetricsStore, name: str) -> str:
     records = store.trials()
     failures = [record.result["failure"] for record in records if record.result.get("failure")]
-    first = f" The first failed with {failures[0]['kind']}: {failures[0]['message']}." if failures else ""
+    first = f" The first failed with {failures[0].get('kind')}: {failures[0].get('message')}." if failures else ""
     return f"study '{name}': none of its {len(records)} trials was completed.{first} See: mloptimizer show {name}."
 
 
@@ -240,11 +240,11 @@ def launch_export(workspace: Workspace, study: str, target: Path, number: int | 
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise file_error(target, error) from error
+    verdicts = [reading for reading in store.verdicts() if (reading["trial"], reading["phase"]) == (number, phase)]
     source = store.read_space(record.plan["space"])
     facts = _in_own_process(export_trained, record.plan, source, str(weights), str(target / "model.keras"))
     write_json(target / "parameters.json", {"space": record.plan["space"], **record.plan["params"]})
-    verdicts = [reading for reading in store.verdicts() if (reading["trial"], reading["phase"]) == (number, phase)]
-    metrics = {"study": study, "trial": number, "phase": phase.value, "validation": record.result["metrics"]}
+    metrics = {"study": study, "trial": number, "phase": phase.value, "validation": record.result.get("metrics")}
     write_json(target / "metrics.json", {**metrics, "test": verdicts[-1] if verdicts else None, "export": facts})
     return {"trial": number, "phase": phase, **facts}
 

@@ -47,6 +47,20 @@ PLAN, EPOCHS, RESULT, WEIGHTS = "plan.json", "epochs.jsonl", "result.json", "mod
 ATTEMPTS = "attempts.jsonl"
 CHECKPOINTS = "checkpoints"  # folder of a training that is under way; the worker writes it, the driver removes it
 
+_ATTEMPT = TypeAdapter(EndedAttempt)
+_NUMBER = (int, float, type(None))
+_PLAN_KINDS: Mapping[str, type] = {
+    "space": str,
+    "params": dict,
+    "dataset": dict,
+    "attempt": int,
+    "accumulation_steps": int,
+}
+_RESULT_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    **{"outcome": str, "metrics": dict, "timings": dict, "failure": (dict, type(None)), "accumulation_steps": int},
+    **{"value": _NUMBER, "seconds": _NUMBER},
+}
+
 EPOCH_COLUMNS = {
     "epoch": "number of the epoch, from 1",
     "seconds": "wall time of the epoch, validation included, s",
@@ -68,6 +82,7 @@ EPOCH_COLUMNS = {
 class TrialRecord:
     """What is on disk about one training: `plan` and `result` as JSON data, `result` empty while it runs."""
 
+    number: int
     plan: Mapping[str, Any]
     epochs: tuple[Mapping[str, Any], ...]
     result: Mapping[str, Any]
@@ -131,20 +146,27 @@ class MetricsStore:
         """Return the text of the search space as the study used it.
 
         Raises:
-            UsageError: it is missing.
+            UsageError: it is missing or damaged.
         """
         path = self._workspace.space_snapshot(self._study, name)
+        if not name.isidentifier():  # a damaged plan must not name a file elsewhere
+            raise UsageError(f"study '{self._study}': {name!r} is no name of a search space. Restore its files.")
         try:
             return path.read_text(encoding="utf-8")
         except OSError as error:
             raise file_error(path, error) from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}: is not UTF-8 text ({error.reason}). Restore it.") from error
 
     def start(self, plan: TrialPlan) -> int:
         """Write the plan; return how many epochs the training has made before.
 
-        What was there is removed, unless the plan goes on from it.
+        What was there is removed, unless the plan goes on from it; a training that had ended is set aside: the storage
+        does not know it any more, as where an older copy of the journal was put back.
         """
         folder = self._folder(plan.number, plan.phase)
+        if not plan.resumes and plan.phase is not Phase.VERDICT and (folder / RESULT).is_file():
+            folder.rename(folder.with_name(f"{folder.name}_until_{_now().replace(':', '')}"))
         kept = (EPOCHS, ATTEMPTS) if plan.resumes else ()
         for name in {EPOCHS, RESULT, WEIGHTS, ATTEMPTS}.difference(kept):
             (folder / name).unlink(missing_ok=True)
@@ -159,14 +181,14 @@ class MetricsStore:
 
     def measure(self, number: int, phase: Phase) -> tuple[int, float]:
         """Return how many epochs the training has made, and the seconds that they took."""
-        lines = [line for line in read_json_lines(self._folder(number, phase) / EPOCHS) if "epoch" in line]
+        lines = [line for line in read_json_lines(self._folder(number, phase) / EPOCHS) if _is_epoch(line)]
         return max((line["epoch"] for line in lines), default=0), sum(line.get("seconds") or 0.0 for line in lines)
 
     def record(self, phase: Phase, epoch: EpochRecord) -> None:
         """Append the epoch; one that is trained again, after a kill, takes the place of its first record."""
         path = self._folder(epoch.number, phase) / EPOCHS
         if epoch.epoch <= self._epochs.get((epoch.number, phase), 0):
-            earlier = [line for line in read_json_lines(path) if line["epoch"] < epoch.epoch]
+            earlier = [line for line in read_json_lines(path) if _is_epoch(line) and line["epoch"] < epoch.epoch]
             write_text(path, "".join(line_of_json(line) + "\n" for line in earlier))
         self._epochs[epoch.number, phase] = epoch.epoch
         line = {"epoch": epoch.epoch, "seconds": epoch.seconds, **epoch.metrics}
@@ -181,10 +203,10 @@ class MetricsStore:
         """Return the training's attempts that another followed, or that were cut off; damaged lines are left out."""
         names = [field.name for field in dataclasses.fields(EndedAttempt)]
         lines = read_json_lines(self._folder(number, phase) / ATTEMPTS)
-        adapter, found = TypeAdapter(EndedAttempt), []
+        found = []
         for line in lines:
             with contextlib.suppress(ValidationError):
-                found.append(adapter.validate_python({name: line.get(name) for name in names}))
+                found.append(_ATTEMPT.validate_python({name: line.get(name) for name in names}))
         return found
 
     def finish(self, phase: Phase, result: TrialResult) -> None:
@@ -195,8 +217,8 @@ class MetricsStore:
     def keep_weights(self, phase: Phase, numbers: Collection[int]) -> None:
         """Remove the weights of every ended training of the phase but the given ones."""
         for record in self.trials(phase):
-            if record.result and record.plan["number"] not in numbers:
-                self.remove_weights(phase, record.plan["number"])
+            if record.result and record.number not in numbers:
+                self.remove_weights(phase, record.number)
 
     def remove_weights(self, phase: Phase, number: int) -> None:
         """Remove the weights of one training, if it has any."""
@@ -208,24 +230,33 @@ class MetricsStore:
         write_json(self._workspace.verdict_file(self._study), {"readings": [*self.verdicts(), reading]})
 
     def verdicts(self) -> list[dict[str, Any]]:
-        """Return the readings of the test set, oldest first."""
+        """Return the readings of the test set, oldest first. Raises UsageError where they are damaged."""
         path = self._workspace.verdict_file(self._study)
-        return list(read_json(path)["readings"]) if path.is_file() else []
+        if not path.is_file():
+            return []
+        readings = read_json(path).get("readings")
+        if isinstance(readings, list) and all(_is_reading(reading) for reading in readings):
+            return readings
+        raise UsageError(f"{path}: holds no readings of the test set. Restore it or remove it.")
 
     def trial(self, number: int, phase: Phase = Phase.EXPLORATION) -> TrialRecord | None:
-        """Return the record of one training, or None where there is none."""
+        """Return the record of one training, or None where there is none. Raises UsageError where it is damaged."""
         folder = self._folder(number, phase)
         if not (folder / PLAN).is_file():
             return None
-        result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
+        plan = read_json(folder / PLAN, _PLAN_KINDS)
+        if {"space", "params"} - plan.keys():
+            raise UsageError(f"{folder / PLAN}: is not the plan of a training. Restore it or remove it.")
+        result = read_json(folder / RESULT, _RESULT_KINDS) if (folder / RESULT).is_file() else {}
         attempts = tuple(self.read_attempts(number, phase))
-        return TrialRecord(read_json(folder / PLAN), tuple(read_json_lines(folder / EPOCHS)), result, folder, attempts)
+        return TrialRecord(number, plan, tuple(read_json_lines(folder / EPOCHS)), result, folder, attempts)
 
     def trials(self, phase: Phase = Phase.EXPLORATION) -> list[TrialRecord]:
         """Return the records of every training of the phase, by number."""
         prefix = self._folder(0, phase).name.removesuffix("00000")
         folders = self._workspace.study(self._study).glob(f"{prefix}*/{PLAN}")
-        numbers = sorted(int(path.parent.name.removeprefix(prefix)) for path in folders)
+        tails = (path.parent.name.removeprefix(prefix) for path in folders)
+        numbers = sorted(int(tail) for tail in tails if tail.isdecimal())  # the others are a person's own copies
         return [record for number in numbers if (record := self.trial(number, phase))]
 
     def weights(self, number: int) -> tuple[Path, Phase] | None:
@@ -245,6 +276,14 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _is_reading(value: object) -> bool:
+    return isinstance(value, dict) and {"trial", "phase"} <= value.keys()
+
+
+def _is_epoch(line: Mapping[str, Any]) -> bool:
+    return isinstance(line.get("epoch"), int) and isinstance(line.get("seconds"), _NUMBER)
 
 
 def _now() -> str:

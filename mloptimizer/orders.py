@@ -50,7 +50,7 @@ def take_orders(folder: Path) -> list[Order]:
     if not folder.is_dir():
         return []
     orders = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(path for path in folder.glob("*.json") if path.is_file()):
         try:
             value = read_json(path)
             orders.append(Order(OrderName(str(value["order"])), max(int(value["trials"]), 0)))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from mloptimizer.errors import UsageError
 from mloptimizer.settings import Settings
 
 Scalar = bool | int | float | str
@@ -231,16 +232,33 @@ def to_json(record: Any) -> dict[str, Any]:
 
 
 def dataset_from_json(value: Mapping[str, Any]) -> DatasetInfo:
-    """Return the data set whose `to_json` is the value."""
-    return TypeAdapter(DatasetInfo).validate_python(value)
+    """Return the data set whose `to_json` is the value. Raises UsageError where it is none."""
+    try:
+        return TypeAdapter(DatasetInfo).validate_python(value)
+    except ValidationError as error:
+        raise UsageError(f"plan.json: its data set is damaged ({_first_fault(error)}). Restore it.") from error
 
 
 def result_from_json(value: Mapping[str, Any]) -> TrialResult:
-    """Return the result whose `to_json` is the value; what else stands there is left out."""
+    """Return the result whose `to_json` is the value; what else stands there is left out.
+
+    Raises:
+        UsageError: it is none.
+    """
     names = {field.name for field in dataclasses.fields(TrialResult)}
     known = {name: item for name, item in value.items() if name in names}
-    metrics = {name: item for name, item in known["metrics"].items() if item is not None}  # they were not finite
-    return TypeAdapter(TrialResult).validate_python({**known, "metrics": metrics})
+    figures = known.get("metrics") or {}
+    metrics = {name: item for name, item in figures.items() if item is not None}  # they were not finite
+    try:
+        return TypeAdapter(TrialResult).validate_python({**known, "metrics": metrics})
+    except ValidationError as error:
+        place = f"result.json of trial {known.get('number', '?')}"
+        raise UsageError(f"{place}: is damaged ({_first_fault(error)}). Restore it or remove it.") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,8 @@
 """Checks the values that are given for settings, says which are possible, and fills in what a profile states."""
 
+import reprlib
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,10 +11,18 @@ from mloptimizer.errors import UsageError, unknown_name
 from mloptimizer.profiles import PROFILES
 from mloptimizer.settings import Settings
 
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxother = 100  # characters
+
 
 def describe_choices(name: str) -> str:
     """Return in words which values the setting takes, for instance ``'auto' or a whole number >= 1``."""
-    return _in_words(Settings.model_json_schema()["properties"][name])
+    return _in_words(_schemas()[name])
+
+
+@cache
+def _schemas() -> Mapping[str, Any]:
+    return Settings.model_json_schema()["properties"]  # takes 20 ms
 
 
 def _in_words(schema: Mapping[str, Any]) -> str:
@@ -54,8 +64,15 @@ def make_settings(values: Mapping[str, object], place: str, base: Settings | Non
         if not problem["loc"]:  # each value is possible, but not with the others
             raise UsageError(f"{place}: {problem['ctx']['error']}") from error
         name = str(problem["loc"][0])
-        given = values.get(name)
-        raise UsageError(f"{place}: {name} = {given!r} is not possible. Possible: {describe_choices(name)}.") from error
+        given = "…" if name == "storage" else _show(values.get(name))  # an URL may hold a password
+        raise UsageError(f"{place}: {name} = {given} is not possible. Possible: {describe_choices(name)}.") from error
+
+
+def _show(value: object) -> str:
+    try:
+        return _shortened.repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a huge number"
 
 
 def _without_profile(settings: Settings) -> Settings:

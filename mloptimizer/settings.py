@@ -4,6 +4,7 @@ From here come `system_parameters.py`, the checks of ``--set NAME=VALUE`` and th
 when it is given, never when it is used.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -245,6 +246,16 @@ class Settings(BaseModel):
     @classmethod
     def _split_names(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("*")
+    @classmethod
+    def _check_can_be_kept(cls, value: object) -> object:
+        """Refuse what JSON and databases cannot keep: infinity, and numbers of more than 64 bits."""
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("is not finite")
+        if isinstance(value, int) and value.bit_length() > 63:
+            raise ValueError("is too large")
+        return value
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "Settings":

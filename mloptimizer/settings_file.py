@@ -40,7 +40,7 @@ def read_settings_file(path: Path) -> Settings:
         names = runpy.run_path(str(path))
     except SyntaxError as error:
         raise UsageError(f"{path}, line {error.lineno}: {error.msg}. Correct it, or remove the file.") from error
-    except Exception as error:  # the person's own code may raise anything
+    except (Exception, SystemExit) as error:  # the person's own code may raise anything
         raise UsageError(f"{path}: {type(error).__name__}: {error}. Correct it, or remove the file.") from error
     plain = (str, int, float, bool, tuple, list, type(None))
     values = {name: value for name, value in names.items() if not name.startswith("_") and isinstance(value, plain)}

@@ -11,7 +11,7 @@ def open_console() -> "Console":
     """Return the console of standard output."""
     from rich.console import Console
 
-    return Console()
+    return Console(markup=False)  # names and messages may hold brackets
 
 
 def say(console: "Console", line: str) -> None:

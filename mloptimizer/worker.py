@@ -89,8 +89,8 @@ def export_trained(plan: Mapping[str, Any], source: str, weights: str, target: s
     from mloptimizer.training.export import export_model
     from mloptimizer.training.failures import describe_failure
 
-    space, dataset = (plan["space"], source), dataset_from_json(plan["dataset"])
     try:
+        space, dataset = (plan["space"], source), dataset_from_json(plan.get("dataset", {}))
         return export_model(space, plan["params"], dataset, Path(weights), Path(target))
     except MloptimizerError:
         raise

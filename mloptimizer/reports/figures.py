@@ -13,7 +13,12 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 def is_figure(value: object) -> TypeGuard[float]:
     """Whether the value is a finite number (True and False are not)."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def short(value: object, digits: int = 4) -> str:
@@ -81,11 +86,11 @@ def sparkline(values: Sequence[object], width: int = 60) -> str:
     known = [value for value in values if is_figure(value)]
     if not known:
         return ""
-    low, span = min(known), max(known) - min(known)
+    low, span = min(known), max(known) / 2 - min(known) / 2  # halves: the whole may be more than a float holds
     return "".join(_bar(value, low, span) for value in values)
 
 
 def _bar(value: object, low: float, span: float) -> str:
     if not is_figure(value):
         return "·"
-    return _BARS[round((value - low) / span * (len(_BARS) - 1))] if span else _BARS[len(_BARS) // 2]
+    return _BARS[round((value / 2 - low / 2) / span * (len(_BARS) - 1))] if span else _BARS[len(_BARS) // 2]

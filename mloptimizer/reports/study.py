@@ -50,7 +50,7 @@ def facts_grid(rows: Iterable[tuple[str, str]]) -> RenderableType:
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column()
     for name, text in rows:
-        grid.add_row(name, Text(text))
+        grid.add_row(Text(name), Text(text))
     return Padding(grid, (0, 0, 0, 2))
 
 
@@ -106,7 +106,7 @@ def _winner_rows(record: StudyRecord) -> list[tuple[str, str]]:
 def _verdict_words(workspace: Workspace, record: StudyRecord) -> str:
     try:
         readings = MetricsStore(workspace, record.name).verdicts()
-    except (UsageError, KeyError, TypeError) as error:
+    except UsageError as error:
         return f"cannot be read: {error}"
     if not readings:
         return "not read yet"

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mloptimizer.metrics_store import TrialRecord
 from mloptimizer.records import Outcome, Phase
-from mloptimizer.reports.figures import MISSING, duration, fixed, short
+from mloptimizer.reports.figures import MISSING, duration, fixed, is_figure, short
 from mloptimizer.reports.standings import (
     Standing,
     StudyRecord,
@@ -111,7 +111,7 @@ def _row(record: StudyRecord, standing: Standing) -> list[RenderableType]:
     explored = standing.exploration
     leads = record.winner is not None and record.winner[0] == standing.number
     seconds = [r.result.get("seconds") for r in (explored, standing.hall_of_fame) if r and r.result]
-    known = [value for value in seconds if isinstance(value, (int, float))]
+    known = [value for value in seconds if is_figure(value)]
     return [
         Text(f"{'★ ' if leads else ''}{standing.number}", style="bold" if leads else ""),
         Text(short(standing.plan.get("space"))),

@@ -141,9 +141,14 @@ def _open_sqlite(url: str, read_only: bool) -> BaseStorage:
     from sqlalchemy import event
     from sqlalchemy.engine import make_url
 
-    path = make_url(url).database
+    try:
+        path = make_url(url).database
+    except ValueError as error:
+        raise _no_url(url, error) from None
     if not path or path == ":memory:":
-        raise UsageError(f"{url}: names no file. Write sqlite:///studies.db, or four slashes for an absolute path.")
+        raise UsageError(
+            f"{hide_secrets(url)}: names no file. Write sqlite:///studies.db, or four slashes for an absolute path."
+        )
     if read_only and not Path(path).exists() and not path.startswith("file:"):
         return InMemoryStorage()
     if not read_only and Path(path).exists():
@@ -196,4 +201,8 @@ def _open_database(url: str, options: dict[str, Any]) -> RDBStorage:
             raise
         raise UsageError(f"{hide_secrets(url)}: {_one_line(error, url)}.") from None
     except ValueError as error:  # a port that is no number
-        raise UsageError(f"{hide_secrets(url)}: is not an URL ({_one_line(error, url)}). {_POSSIBLE}.") from None
+        raise _no_url(url, error) from None
+
+
+def _no_url(url: str, error: ValueError) -> UsageError:
+    return UsageError(f"{hide_secrets(url)}: is not an URL ({_one_line(error, url)}). {_POSSIBLE}.")

@@ -9,6 +9,7 @@ and there is no pickle in it. A file appears by renaming a finished one, so a ki
 import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,16 @@ from mloptimizer.files import whole_file
 FORMAT = 1
 COMPRESSION_LEVEL = 1  # weights hardly get smaller at higher ones
 LONGEST_HEADER = 2**26  # bytes
+LARGEST = 2**34  # bytes of the arrays, where nothing else is known
 Kept = tuple[Mapping[str, Any], Sequence[Any]]
 """What a checkpoint keeps of a part of the training: plain JSON values, and arrays that do not change any more."""
 
 _CHUNK = 2**20  # bytes
+_FIELDS = {"format": int, "epoch": int, "identity": dict, "values": dict, "arrays": dict, "size": int, "sha256": str}
+_DAMAGE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RecursionError, OverflowError),
+    zstandard.ZstdError,
+)
 _UNKNOWN = "0" * 64  # stands for a checksum that is not known yet
 
 
@@ -99,21 +106,27 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     _sync_folder(path.parent)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, most_bytes: int = LARGEST) -> Checkpoint:
     """Return what is in the file.
 
+    Args:
+        most_bytes: that its arrays may have; nothing of a file that states more is unpacked.
+
     Raises:
-        DamagedCheckpoint: it is missing, cut off, changed, or of another format.
+        DamagedCheckpoint: it is missing, cut off, changed, too large, or of another format.
     """
     try:
         with path.open("rb") as file:
             header = _read_header(file)
+            if path != checkpoint_path(path.parent, header["epoch"]):
+                raise DamagedCheckpoint(f"its first line tells of epoch {header['epoch']}")
             start = file.tell()
             _check_payload(file, header)
             file.seek(start)
-            arrays = {name: list(found) for name, found in _unpack(file, header["arrays"])}
+            kinds = _read_kinds(header["arrays"], most_bytes)
+            arrays = {name: list(found) for name, found in _unpack(file, kinds)}
         return Checkpoint(header["epoch"], header["identity"], header["values"], arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zstandard.ZstdError) as error:
+    except _DAMAGE as error:
         raise DamagedCheckpoint(
             f"it cannot be read ({type(error).__name__}: {' '.join(str(error).split())})"
         ) from error
@@ -153,9 +166,29 @@ def _read_header(file: BinaryIO) -> dict[str, Any]:
     header = json.loads(line)
     if not isinstance(header, dict) or header.pop("header_sha256", None) != _checksum(header):
         raise DamagedCheckpoint("the checksum of its first line is wrong")
-    if header["format"] != FORMAT:
-        raise DamagedCheckpoint(f"its format is {header['format']}, not {FORMAT}")
+    if header.get("format") != FORMAT:
+        raise DamagedCheckpoint(f"its format is {header.get('format')}, not {FORMAT}")
+    for name, kind in _FIELDS.items():
+        if not isinstance(header.get(name), kind):
+            raise DamagedCheckpoint(f"its {name} is a {type(header.get(name)).__name__}")
+    if not all(isinstance(values, dict) for values in header["values"].values()):
+        raise DamagedCheckpoint("the values of a part have no names")
     return header
+
+
+_Kind = tuple[np.dtype, tuple[int, ...]]
+
+
+def _read_kinds(stated: Mapping[str, Any], most_bytes: int) -> dict[str, list[_Kind]]:
+    """Return type and shape of every array; what they need is bounded before any of it is taken."""
+    kinds = {name: [(np.dtype(str(dtype)), tuple(shape)) for dtype, shape in items] for name, items in stated.items()}
+    every = [kind for items in kinds.values() for kind in items]
+    if any(dtype.hasobject or not all(type(side) is int and side >= 0 for side in shape) for dtype, shape in every):
+        raise DamagedCheckpoint("it states an array that cannot be")
+    size = sum(dtype.itemsize * math.prod(shape) for dtype, shape in every)
+    if size > most_bytes:
+        raise DamagedCheckpoint(f"its arrays have {size} bytes, and those of this training {most_bytes} at most")
+    return kinds
 
 
 def _check_payload(file: BinaryIO, header: Mapping[str, Any]) -> None:
@@ -169,10 +202,10 @@ def _check_payload(file: BinaryIO, header: Mapping[str, Any]) -> None:
         raise DamagedCheckpoint("its checksum is wrong")
 
 
-def _unpack(file: BinaryIO, kinds: Mapping[str, Any]) -> Iterator[tuple[str, Iterator[np.ndarray]]]:
+def _unpack(file: BinaryIO, kinds: Mapping[str, Sequence[_Kind]]) -> Iterator[tuple[str, Iterator[np.ndarray]]]:
     stream = zstandard.ZstdDecompressor().stream_reader(file, closefd=False)
     for name, arrays in kinds.items():
-        yield name, (_read_array(stream, np.dtype(dtype), tuple(shape)) for dtype, shape in arrays)
+        yield name, (_read_array(stream, dtype, shape) for dtype, shape in arrays)
 
 
 def _read_array(stream: Any, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

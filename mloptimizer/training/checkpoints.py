@@ -8,6 +8,7 @@ another training, is passed over for the one before, and where one cannot be wri
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -35,6 +36,7 @@ from mloptimizer.training.schedule import Steps
 from mloptimizer.training.stability import snapshot_variables
 
 FILES_KEPT = 2
+_BYTES_OF_A_VALUE = 8  # at most
 TOPIC = "checkpoint"  # of what is decided
 # The settings that change what a training learns; where it differs on other devices only in rounding, it may go on.
 SHAPING_SETTINGS = (
@@ -84,6 +86,8 @@ class TrainingState:
         self._parts = parts
         self._variables = _Variables(model)
         self._shapes = {"best": _shapes(network.weights), "go_back": _shapes(snapshot_variables(model))}
+        values = sum(math.prod(shape) for shapes in self._shapes.values() for shape in shapes)
+        self.most_bytes = self._variables.count_bytes() + _BYTES_OF_A_VALUE * values  # that its arrays can have
 
     def take(self, epoch: int, identity: Mapping[str, Any]) -> Checkpoint:
         """Return a copy of the state after so many epochs."""
@@ -96,7 +100,11 @@ class TrainingState:
         """Say why the state cannot be that of the checkpoint; empty where it can."""
         if set(checkpoint.values) != {"model", *self._parts} or set(checkpoint.arrays) != set(checkpoint.values):
             return f"it has the parts {', '.join(checkpoint.values)}"
-        for name in self._parts:
+        if not _is_like(checkpoint.values["model"], {"steps_run": 0}):
+            return "it does not tell the steps that were made"
+        for name, part in self._parts.items():
+            if not _is_like(checkpoint.values[name], part.kept()[0]):
+                return f"its part '{name}' has other values"
             if (shapes := _shapes(checkpoint.arrays[name])) and shapes != self._shapes.get(name):
                 return f"the arrays of its part '{name}' have other shapes"
         return self._variables.find_misfit(checkpoint.arrays["model"])
@@ -126,6 +134,11 @@ class _Variables:
         self._copies = [find(value) for value in (*values, model.guard.variable)]
         self._apart = len(apart)
 
+    def count_bytes(self) -> int:
+        """Return what the arrays of `take` have at most."""
+        values = sum(len(copies) * math.prod(copies[0].shape) for copies in self._copies)
+        return _BYTES_OF_A_VALUE * values
+
     def take(self) -> list[np.ndarray]:
         """Return the values as arrays of (1, or replicas where these differ; shape of the variable)."""
         read = [copies if index < self._apart else copies[:1] for index, copies in enumerate(self._copies)]
@@ -154,6 +167,17 @@ def _join(values: list[np.ndarray]) -> np.ndarray:
     return np.stack(values)
 
 
+def _is_like(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether the values have the names of those that are wanted, and may stand in their place."""
+    return found.keys() == wanted.keys() and all(_fits(found[name], wanted[name]) for name in wanted)
+
+
+def _fits(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):  # figures by name, which may be others
+        return isinstance(found, Mapping) and all(_fits(value, None) for value in found.values())
+    return isinstance(found, (int, float)) or (found is None and wanted is None)
+
+
 def _shapes(arrays: Sequence[Any]) -> list[tuple[int, ...]]:
     return [tuple(array.shape) for array in arrays]
 
@@ -166,7 +190,7 @@ def resume(folder: Path, identity: Mapping[str, Any], state: TrainingState, deci
     paths = list_checkpoints(folder)
     for index, path in enumerate(paths):
         try:
-            checkpoint = read_checkpoint(path)
+            checkpoint = read_checkpoint(path, state.most_bytes)
             reason = _find_difference(checkpoint.identity, identity) or state.find_misfit(checkpoint)
         except DamagedCheckpoint as damage:
             reason = str(damage)
