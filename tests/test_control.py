@@ -294,15 +294,18 @@ def test_after_a_trial_found_the_disk_full_none_starts_until_there_is_more_room(
     assert disk.look() == ""
     disk.note_full()
     assert disk.look().startswith("metrics_data: only 3 MB are free (too few for a trial that had to write).")
-    free = 5.9
+    free = 9.9
     assert (disk.look(), disk.low) == ("", True)
-    free = 6.0
-    assert (disk.look(), disk.low) == ("metrics_data: 6 MB are free again. The search goes on.", False)
-    free = 1.0
+    free = 10.0
+    assert (disk.look(), disk.low) == ("metrics_data: 10 MB are free again. The search goes on.", False)
+    free = 3.0
     assert (disk.look(), disk.low) == ("", False)
-    free = 1e6
-    disk.note_full()  # of a quota, or of another disk
-    assert (disk.look(), disk.low) == ("", False)
+    free = 39.0
+    disk.note_full()  # what was free did not do
+    assert "only 39 MB are free" in disk.look()
+    free = 40.0
+    disk.look()
+    assert not disk.low
 
 
 def test_a_trouble_that_lasts_is_told_once_and_once_that_it_has_passed() -> None:
@@ -318,8 +321,9 @@ def test_a_trouble_that_lasts_is_told_once_and_once_that_it_has_passed() -> None
     waits = "The search waits, and goes on as soon as it can. Ctrl-C ends it."
     assert watcher.notices == [f"epochs.jsonl: No space left on device. {waits}"]
     clock[0] += 40.5
+    assert waiting.held_seconds() == 42
     assert waiting.look() == "The search goes on, after 42 s of waiting."
-    assert waiting.look() == ""
+    assert (waiting.look(), waiting.held_seconds()) == ("", 0)
     waiting("studies.journal: No space left on device")
     assert len(watcher.notices) == 2
     clock[0] = 3600.0
