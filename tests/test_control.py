@@ -152,6 +152,18 @@ class Hours:
         self.seconds += 3600
 
 
+class Jumps(Watcher):
+    """Lets an hour pass when the first epoch of trial 1 is there."""
+
+    def __init__(self, hours: Hours) -> None:
+        super().__init__()
+        self._hours = hours
+
+    def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
+        if (plan.number, plan.attempt, record.epoch) == (1, 1, 1):
+            self._hours.jump(plan)
+
+
 def test_when_the_hours_are_over_running_trials_wait_for_the_next_run(search: Search) -> None:
     hours = Hours()
     summary, _ = search(Steered(hours.jump, (2,)), clock=hours, max_hours=0.5)
@@ -238,7 +250,10 @@ def test_a_trial_that_always_crashes_fails_and_says_how_often(search: Search) ->
 
 def test_a_trial_that_takes_too_long_fails_and_the_study_learns(search: Search, workspace: Workspace) -> None:
     hours = Hours()
-    summary, watcher = search(Steered(hours.jump, (1,)), clock=hours, trial_minutes=30, explore_only=True)
+    trains = Steered(lambda plan: None, (1,))
+    summary, watcher = search(
+        trains, clock=hours, watcher=Jumps(hours), trial_minutes=30, hang_minutes=90, explore_only=True
+    )
     (failure,) = [result.failure for _, result in watcher.ended if result.failure]
     assert (failure.kind, failure.message) == (
         FailureKind.TIME_LIMIT,
@@ -249,13 +264,7 @@ def test_a_trial_that_takes_too_long_fails_and_the_study_learns(search: Search, 
 
 def test_a_trial_that_hangs_is_ended_and_tried_once_more(search: Search) -> None:
     hours = Hours()
-
-    class Jumps(Watcher):
-        def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
-            if (plan.number, plan.attempt) == (1, 1):
-                hours.jump(plan)
-
-    summary, watcher = search(Steered(lambda plan: None, (1,)), clock=hours, watcher=Jumps(), explore_only=True)
+    summary, watcher = search(Steered(lambda plan: None, (1,)), clock=hours, watcher=Jumps(hours), explore_only=True)
     (again,) = watcher.again
     assert again == "trial 1: hung: no sign of life for 10 minutes (hang_minutes); again, from epoch 2"
     assert summary.exploration[Outcome.COMPLETED] == 6

@@ -271,7 +271,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> CutOff:
         "checkpoints": [path.name for path in sorted(trial.glob("checkpoints/*"))],
         "results": read(stopped),
     }
-    survivors = [process for process in processes if is_alive(process)]
+    _, survivors = psutil.wait_procs(processes, timeout=30)
     finished = go_on(stopped)
     assert (finished.end(), unbroken.end()) == (0, 0), finished.text() + unbroken.text()
     return CutOff(unbroken, killed, stopped, finished, seconds, places() - before, survivors, waited)
