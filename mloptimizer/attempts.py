@@ -91,7 +91,8 @@ def find_next_attempt(
     retry = RETRIES[failure.kind]
     in_vain = count_in_vain(ended)
     if in_vain <= (retry.times or 0):
-        after = f", from epoch {ended[-1].epochs + 1}" if ended[-1].epochs else ""
+        done = ended[-1].epochs
+        after = f", from epoch {done + 1}" if 0 < done < plan.epochs else ", from its last epoch" if done else ""
         words = f"{failure.kind}: {failure.message}; again{after}"
         reason = f"attempt {plan.attempt} ended with {failure.kind}: {failure.message}; {retry.change}"
         return NextAttempt(go_on(plan), words, Decision(plan.number, "attempt", str(plan.attempt + 1), reason))

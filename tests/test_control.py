@@ -318,7 +318,8 @@ def test_after_a_trial_found_the_disk_full_none_starts_until_there_is_more_room(
 
 
 def test_a_trouble_that_lasts_is_told_once_and_once_that_it_has_passed() -> None:
-    watcher, clock, budgets = Watcher(), [0.0], Budgets(Settings(max_hours=1), lambda: clock[0], lambda: 0.0)
+    watcher, clock = Watcher(), [0.0]
+    budgets = Budgets(Settings(max_hours=1), lambda: clock[0], lambda: 0.0)
 
     def sleep(seconds: float) -> None:
         clock[0] += seconds
