@@ -45,6 +45,15 @@ RETRIES: Mapping[FailureKind, Retry] = {
 }
 
 
+def render_retry_table() -> str:
+    """Return the table for the docs: what each kind of failure changes, and how often."""
+    rows = ["| kind of failure | further attempts in a row | what changes |", "|---|---|---|"]
+    for kind, retry in RETRIES.items():
+        times = "as long as that is possible" if retry.times is None else str(retry.times)
+        rows.append(f"| `{kind}` | {times} | {retry.change} |")
+    return "\n".join(rows) + "\n"
+
+
 @dataclass(frozen=True)
 class NextAttempt:
     """The plan to start when a slot is free, and why."""
@@ -82,7 +91,8 @@ def find_next_attempt(
     retry = RETRIES[failure.kind]
     in_vain = count_in_vain(ended)
     if in_vain <= (retry.times or 0):
-        after = f", from epoch {ended[-1].epochs + 1}" if ended[-1].epochs else ""
+        done = ended[-1].epochs
+        after = f", from epoch {done + 1}" if 0 < done < plan.epochs else ", from its last epoch" if done else ""
         words = f"{failure.kind}: {failure.message}; again{after}"
         reason = f"attempt {plan.attempt} ended with {failure.kind}: {failure.message}; {retry.change}"
         return NextAttempt(go_on(plan), words, Decision(plan.number, "attempt", str(plan.attempt + 1), reason))

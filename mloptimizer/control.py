@@ -124,4 +124,5 @@ class SearchRun:
     control: Control
     interruptible: Interruptible = contextlib.nullcontext
     clock: Callable[[], float] = field(default=time.monotonic)
+    held_seconds: Callable[[], float] = float  # in which this round of the run waited for a disk or a server
     memory_percent: Callable[[], float] = field(default=memory_percent)  # share of the main memory in use, %

@@ -19,9 +19,9 @@ class _Trial:
 class Deadlines:
     """Follows the running trials by their events.
 
-    Time in which the driver itself was held up, by a full disk or a server that is away, counts for nobody. Rows of the
-    hardware log are no signs of life: they come from a thread that watches a hanging training too. Until its first step, a
-    trial has `compile_minutes` more, as it builds and compiles in silence.
+    Time in which the driver itself was held up, by a full disk or a server that is away, counts for nobody. Rows of
+    the hardware log are no signs of life: they come from a thread that watches a hanging training too. Until its
+    first step, a trial has `compile_minutes` more, as it builds and compiles in silence.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:

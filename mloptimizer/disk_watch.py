@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-_MORE_MB = 1.0  # at least so much more than was free when a trial found the disk full
-_MUCH_MB = 1000.0
+_ROOM_MB, _MOST_ROOM_MB = 10.0, 1000.0  # what is to be free after a trial found the disk full: the first time, at most
 
 
 class DiskWatch:
@@ -15,16 +14,13 @@ class DiskWatch:
         self._free_mb = free_mb
         self._least_mb = least_mb
         self._needed_mb = 0.0  # as a trial has found out
+        self._times_full = 0
         self.low = False
 
     def note_full(self) -> None:
-        """Demand twice what is free now, until there is that much: a trial has just found that this does not do.
-
-        Where much is free, it is a quota or another disk that is full, and free space tells nothing.
-        """
-        free = self._free_mb()
-        if free < _MUCH_MB:
-            self._needed_mb = max(2 * free, free + _MORE_MB)
+        """Take note that a trial found the disk full: it is to have room, and the next one that does so much more."""
+        self._needed_mb = min(_ROOM_MB * 4**self._times_full, _MOST_ROOM_MB)
+        self._times_full += 1
 
     def look(self) -> str:
         """Look at the disk; return a line for the person when it has become low or enough, otherwise nothing."""

@@ -173,7 +173,7 @@ def _make_run(
 
     disk = DiskWatch(workspace.metrics, free_mb, settings.min_free_disk_mb)
     control = Control(job, budgets, disk, job.store.remember_trials, waiting.look)
-    return SearchRun(job, make_engine, recorder, observer, control, interruptible)
+    return SearchRun(job, make_engine, recorder, observer, control, interruptible, held_seconds=waiting.held_seconds)
 
 
 def _why_no_winner(store: MetricsStore, name: str) -> str:

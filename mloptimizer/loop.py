@@ -85,10 +85,9 @@ class Loop:
                     return
                 with self._run.interruptible():
                     events = self._engine.wait(WAIT_SECONDS)
-                heard = self._run.clock()
                 for event in events:
                     self._handle(event)
-                self._deadlines.hold(self._run.clock() - heard)  # long where a disk was full, or a server away
+                self._deadlines.hold(self._run.held_seconds())
                 self._end_overdue()
         finally:
             if self._running or self._again:

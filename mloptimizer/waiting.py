@@ -1,5 +1,4 @@
-"""Waits with the search while a disk is full or a server is away, and tells the person so: once when it begins, and when
-it has passed."""
+"""Waits with the search while a disk is full or a server is away, and tells the person when that begins and ends."""
 
 import time
 from collections.abc import Callable
@@ -44,6 +43,10 @@ class Waiting:
             raise RunError(f"{problem}, and {stop.reason}. Everything recorded so far is kept.")
         with self._interruptible():
             self._sleep(WAIT_SECONDS)
+
+    def held_seconds(self) -> float:
+        """Return for how long the run has been held up since the last look."""
+        return 0.0 if self._since is None else self._clock() - self._since
 
     def look(self) -> str:
         """Return a line for the person when something was waited for since the last look: it has passed."""

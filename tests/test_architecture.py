@@ -22,8 +22,9 @@ LAYERS = [
     "settings_file records",
     "batches workspace interrupts terminal hardware.nvml hardware.machine hardware.memory hardware.log datasets.catalog"
     " datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",
-    "observer disk_watch orders spaces metrics_store engines.base engines.cores engines.deaths engines.trees"
-    " engines.lifeline engines.gpu_memory slots requirements",
+    "observer disk_watch orders spaces metrics_readme",
+    "metrics_store engines.base engines.cores engines.deaths engines.trees engines.lifeline"
+    " engines.gpu_memory slots requirements",
     "augmented_spaces attempts memory_watch deadlines"
     " study.patience study.journal study.storage study.samplers study.trials study.suggestions study.phase_study"
     " study.answers study.earlier study.warm_start study.study"

@@ -6,12 +6,13 @@ import functools
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
-from mloptimizer.attempts import RETRIES, NextAttempt, find_next_attempt
+from mloptimizer.attempts import RETRIES, NextAttempt, find_next_attempt, render_retry_table
 from mloptimizer.batches import plan_batch
 from mloptimizer.engines.base import Emit, RunTrial, ShouldStop
 from mloptimizer.metrics_store import MetricsStore
@@ -335,3 +336,8 @@ def test_a_single_trial_is_never_stopped(search: Search) -> None:
     summary, watcher = search(memory_percent=lambda: 99.0, explore_only=True)
     assert watcher.again == []
     assert summary.exploration[Outcome.COMPLETED] == 6
+
+
+def test_the_docs_have_the_rendered_table_of_retries() -> None:
+    assert set(RETRIES) == set(FailureKind)
+    assert render_retry_table() in (Path(__file__).parents[1] / "docs" / "faults.md").read_text()

@@ -152,6 +152,18 @@ class Hours:
         self.seconds += 3600
 
 
+class Jumps(Watcher):
+    """Lets an hour pass when the first epoch of trial 1 is there."""
+
+    def __init__(self, hours: Hours) -> None:
+        super().__init__()
+        self._hours = hours
+
+    def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
+        if (plan.number, plan.attempt, record.epoch) == (1, 1, 1):
+            self._hours.jump(plan)
+
+
 def test_when_the_hours_are_over_running_trials_wait_for_the_next_run(search: Search) -> None:
     hours = Hours()
     summary, _ = search(Steered(hours.jump, (2,)), clock=hours, max_hours=0.5)
@@ -238,7 +250,10 @@ def test_a_trial_that_always_crashes_fails_and_says_how_often(search: Search) ->
 
 def test_a_trial_that_takes_too_long_fails_and_the_study_learns(search: Search, workspace: Workspace) -> None:
     hours = Hours()
-    summary, watcher = search(Steered(hours.jump, (1,)), clock=hours, trial_minutes=30, explore_only=True)
+    trains = Steered(lambda plan: None, (1,))
+    summary, watcher = search(
+        trains, clock=hours, watcher=Jumps(hours), trial_minutes=30, hang_minutes=90, explore_only=True
+    )
     (failure,) = [result.failure for _, result in watcher.ended if result.failure]
     assert (failure.kind, failure.message) == (
         FailureKind.TIME_LIMIT,
@@ -249,13 +264,7 @@ def test_a_trial_that_takes_too_long_fails_and_the_study_learns(search: Search, 
 
 def test_a_trial_that_hangs_is_ended_and_tried_once_more(search: Search) -> None:
     hours = Hours()
-
-    class Jumps(Watcher):
-        def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
-            if (plan.number, plan.attempt) == (1, 1):
-                hours.jump(plan)
-
-    summary, watcher = search(Steered(lambda plan: None, (1,)), clock=hours, watcher=Jumps(), explore_only=True)
+    summary, watcher = search(Steered(lambda plan: None, (1,)), clock=hours, watcher=Jumps(hours), explore_only=True)
     (again,) = watcher.again
     assert again == "trial 1: hung: no sign of life for 10 minutes (hang_minutes); again, from epoch 2"
     assert summary.exploration[Outcome.COMPLETED] == 6
@@ -294,19 +303,23 @@ def test_after_a_trial_found_the_disk_full_none_starts_until_there_is_more_room(
     assert disk.look() == ""
     disk.note_full()
     assert disk.look().startswith("metrics_data: only 3 MB are free (too few for a trial that had to write).")
-    free = 5.9
+    free = 9.9
     assert (disk.look(), disk.low) == ("", True)
-    free = 6.0
-    assert (disk.look(), disk.low) == ("metrics_data: 6 MB are free again. The search goes on.", False)
-    free = 1.0
+    free = 10.0
+    assert (disk.look(), disk.low) == ("metrics_data: 10 MB are free again. The search goes on.", False)
+    free = 3.0
     assert (disk.look(), disk.low) == ("", False)
-    free = 1e6
-    disk.note_full()  # of a quota, or of another disk
-    assert (disk.look(), disk.low) == ("", False)
+    free = 39.0
+    disk.note_full()  # what was free did not do
+    assert "only 39 MB are free" in disk.look()
+    free = 40.0
+    disk.look()
+    assert not disk.low
 
 
 def test_a_trouble_that_lasts_is_told_once_and_once_that_it_has_passed() -> None:
-    watcher, clock, budgets = Watcher(), [0.0], Budgets(Settings(max_hours=1), lambda: clock[0], lambda: 0.0)
+    watcher, clock = Watcher(), [0.0]
+    budgets = Budgets(Settings(max_hours=1), lambda: clock[0], lambda: 0.0)
 
     def sleep(seconds: float) -> None:
         clock[0] += seconds
@@ -318,8 +331,9 @@ def test_a_trouble_that_lasts_is_told_once_and_once_that_it_has_passed() -> None
     waits = "The search waits, and goes on as soon as it can. Ctrl-C ends it."
     assert watcher.notices == [f"epochs.jsonl: No space left on device. {waits}"]
     clock[0] += 40.5
+    assert waiting.held_seconds() == 42
     assert waiting.look() == "The search goes on, after 42 s of waiting."
-    assert waiting.look() == ""
+    assert (waiting.look(), waiting.held_seconds()) == ("", 0)
     waiting("studies.journal: No space left on device")
     assert len(watcher.notices) == 2
     clock[0] = 3600.0

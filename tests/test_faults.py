@@ -189,10 +189,14 @@ def test_on_a_full_disk_a_search_waits_and_then_goes_on(tmp_path: Path) -> None:
     run_on_small_disk(tmp_path / "disk", 24 << 10, on_disk)
 
 
-def test_a_search_outlasts_a_restart_of_its_database(tmp_path: Path, postgresql: "Server") -> None:
+def test_running_trials_outlast_their_fork_server_and_a_restart_of_the_database(
+    tmp_path: Path, postgresql: "Server"
+) -> None:
     url = postgresql.create_database("geheim-5x7")
     search = begin(tmp_path, tmp_path.with_suffix(".out"), "--trials", "2", "--workers", "2", "--storage", url)
-    search.wait_for_epoch()
+    search.wait_for_epoch(trial=0)
+    search.wait_for_epoch(trial=1)
+    trials_of(search.process.pid)[0].parent().kill()
     postgresql.stop("immediate")
     search.wait_for("The search waits")
     postgresql.start()
@@ -271,7 +275,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> CutOff:
         "checkpoints": [path.name for path in sorted(trial.glob("checkpoints/*"))],
         "results": read(stopped),
     }
-    survivors = [process for process in processes if is_alive(process)]
+    _, survivors = psutil.wait_procs(processes, timeout=30)
     finished = go_on(stopped)
     assert (finished.end(), unbroken.end()) == (0, 0), finished.text() + unbroken.text()
     return CutOff(unbroken, killed, stopped, finished, seconds, places() - before, survivors, waited)
