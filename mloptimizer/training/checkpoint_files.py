@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -232,3 +232,22 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def is_like(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether the plain values have the names of those that are wanted, and may stand in their place."""
+    return found.keys() == wanted.keys() and all(_fits(found[name], wanted[name]) for name in wanted)
+
+
+def _fits(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):  # figures by name, or by epoch and name, which may be others
+        return isinstance(found, Mapping) and (_are_figures(found.values()) or all(map(_is_row, found.values())))
+    return isinstance(found, (int, float)) or (found is None and wanted is None)
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, Mapping) and _are_figures(value.values())
+
+
+def _are_figures(values: Iterable[Any]) -> bool:
+    return all(_fits(value, None) for value in values)

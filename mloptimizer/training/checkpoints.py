@@ -26,6 +26,7 @@ from mloptimizer.training.checkpoint_files import (
     DamagedCheckpoint,
     Kept,
     checkpoint_path,
+    is_like,
     keep_only,
     list_checkpoints,
     read_checkpoint,
@@ -100,10 +101,10 @@ class TrainingState:
         """Say why the state cannot be that of the checkpoint; empty where it can."""
         if set(checkpoint.values) != {"model", *self._parts} or set(checkpoint.arrays) != set(checkpoint.values):
             return f"it has the parts {', '.join(checkpoint.values)}"
-        if not _is_like(checkpoint.values["model"], {"steps_run": 0}):
+        if not is_like(checkpoint.values["model"], {"steps_run": 0}):
             return "it does not tell the steps that were made"
         for name, part in self._parts.items():
-            if not _is_like(checkpoint.values[name], part.kept()[0]):
+            if not is_like(checkpoint.values[name], part.kept()[0]):
                 return f"its part '{name}' has other values"
             if (shapes := _shapes(checkpoint.arrays[name])) and shapes != self._shapes.get(name):
                 return f"the arrays of its part '{name}' have other shapes"
@@ -165,17 +166,6 @@ def _join(values: list[np.ndarray]) -> np.ndarray:
     if all(np.array_equal(values[0], value) for value in values[1:]):
         return values[0][np.newaxis]
     return np.stack(values)
-
-
-def _is_like(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether the values have the names of those that are wanted, and may stand in their place."""
-    return found.keys() == wanted.keys() and all(_fits(found[name], wanted[name]) for name in wanted)
-
-
-def _fits(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, Mapping):  # figures by name, which may be others
-        return isinstance(found, Mapping) and all(_fits(value, None) for value in found.values())
-    return isinstance(found, (int, float)) or (found is None and wanted is None)
 
 
 def _shapes(arrays: Sequence[Any]) -> list[tuple[int, ...]]:

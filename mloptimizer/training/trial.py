@@ -93,11 +93,14 @@ class _Run:
 
     def kept(self) -> Kept:
         """Return the epochs so far: with a `Checkpoint`, those are known that the driver did not live to hear of."""
-        return {"records": [[record.epoch, dict(record.metrics), record.seconds] for record in self.history]}, ()
+        return {"records": {str(r.epoch): {**r.metrics, "seconds": r.seconds} for r in self.history}}, ()
 
     def take_back(self, kept: Kept) -> None:
         """Know the epochs again, and tell those that nobody has recorded."""
-        self.history = [EpochRecord(self.plan.number, *record) for record in kept[0]["records"]]
+        self.history = []
+        for epoch, row in enumerate(kept[0]["records"].values(), start=1):
+            metrics = {name: value for name, value in row.items() if name != "seconds"}
+            self.history.append(EpochRecord(self.plan.number, epoch, metrics, row.get("seconds") or 0.0))
         for record in self.history[self.plan.recorded_epochs :]:
             self.emit(record)
 
