@@ -236,6 +236,10 @@ def test_a_trial_that_crashes_goes_on_from_where_it_was(search: Search, workspac
     record = MetricsStore(workspace, "s").trial(1)
     assert record is not None and [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3]
     assert record.plan["attempt"] == 3
+    assert (
+        "trial 1  epochs trained again: 2  (attempt 3 went on behind epoch 0 of 2)"
+        in workspace.strategy_log.read_text()
+    )
 
 
 def test_a_trial_that_always_crashes_fails_and_says_how_often(search: Search) -> None:
