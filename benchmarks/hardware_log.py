@@ -20,7 +20,9 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mloptimizer.hardware.log import HardwareLog, HardwareReader, Monitor, columns  # noqa: E402
+from mloptimizer.hardware.log import HardwareLog  # noqa: E402
+from mloptimizer.hardware.monitor import Monitor  # noqa: E402
+from mloptimizer.hardware.reader import HardwareReader, columns  # noqa: E402
 from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in, gpu_uuid  # noqa: E402
 
 GPUS = 8

@@ -3,6 +3,7 @@
 EPOCH_COLUMNS = {
     "epoch": "number of the epoch, from 1",
     "seconds": "wall time of the epoch, validation included, s",
+    "ended_utc": "when it ended, ISO 8601 in UTC, by the clock of the hardware log",
     "loss": "mean training loss, label smoothing and regularisation included",
     "accuracy": "share of the training images classified rightly, 0 to 1",
     "top_k_accuracy": "share of the training images whose class is among the k likeliest, 0 to 1",

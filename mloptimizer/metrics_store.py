@@ -175,7 +175,7 @@ class MetricsStore:
             earlier = [line for line in read_json_lines(path) if _is_epoch(line) and line["epoch"] < epoch.epoch]
             write_text(path, "".join(line_of_json(line) + "\n" for line in earlier))
         self._epochs[epoch.number, phase] = epoch.epoch
-        line = {"epoch": epoch.epoch, "seconds": epoch.seconds, **epoch.metrics}
+        line = {"epoch": epoch.epoch, "seconds": epoch.seconds, "ended_utc": epoch.ended_utc, **epoch.metrics}
         append_line(path, line_of_json(line))
 
     def add_attempt(self, plan: TrialPlan, attempt: EndedAttempt) -> None:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from mloptimizer.errors import MloptimizerError
 from mloptimizer.files import append_line, write_text
-from mloptimizer.hardware.log import HardwareLog, columns, render_log_readme
+from mloptimizer.hardware.log import HardwareLog
+from mloptimizer.hardware.reader import columns, render_log_readme
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.records import (
     Decision,

@@ -129,6 +129,7 @@ class EpochRecord:
     epoch: int
     metrics: Mapping[str, float]
     seconds: float
+    ended_utc: str = ""  # ISO 8601, by the worker's clock, as in the hardware log
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ class TrialResult:
     """How a trial ended; every started trial has exactly one.
 
     `value` is the best epoch's objective (`metrics` holds that epoch's figures); None unless the outcome is completed.
-    `seconds` counts the worker's work on the trial, `timings` its parts in seconds (setup, build, fit, save, and
-    as parts of fit first_step and checkpoint, what it waited for its checkpoints).
+    `seconds` counts the worker's work on the trial, `timings` its parts in seconds: setup, build, fit, save, and as
+    parts of fit first_step, training, validation and checkpoint, what it waited for its checkpoints.
     """
 
     number: int
@@ -180,6 +181,7 @@ class TrialResult:
     accumulation_steps: int = 0  # passes of a step
     memory_mb: float = 0.0  # estimated peak memory of a replica; 0: unknown
     attempts: int = 1  # how often the trial was started
+    hardware: Mapping[str, float | str | None] = field(default_factory=dict)  # what its hardware log says; see summary
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from typing import Any
 
 from mloptimizer.engines.base import Emit, ShouldStop
 from mloptimizer.errors import MloptimizerError, RunError
-from mloptimizer.hardware.log import HardwareReader, Monitor
+from mloptimizer.hardware.monitor import Monitor
+from mloptimizer.hardware.reader import HardwareReader
+from mloptimizer.hardware.training_clock import TrainingClock
 from mloptimizer.records import HardwareSample, Slot, TrialPlan, TrialResult, dataset_from_json
 
 PRELOAD = ("mloptimizer.training.preload", "mloptimizer.worker")  # what the fork server imports once
@@ -34,9 +36,10 @@ def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -
     def emit_row(row: Mapping[str, float | str | None]) -> None:
         emit(HardwareSample(plan.number, row))
 
-    reader = HardwareReader(slot.gpu_ids, os.getpid())
+    clock = TrainingClock()
+    reader = HardwareReader(slot.gpu_ids, os.getpid(), clock)
     with Monitor(reader, plan.settings.monitor_seconds, emit_row):
-        return run_trial(plan, slot, emit, should_stop)
+        return run_trial(plan, slot, emit, should_stop, clock)
 
 
 def slot_environment(slot: Slot) -> dict[str, str]:

@@ -20,7 +20,8 @@ LAYERS = [
     "settings",
     "setting_values",
     "settings_file records",
-    "batches workspace interrupts terminal hardware.nvml hardware.machine hardware.memory hardware.log datasets.catalog"
+    "batches workspace interrupts terminal hardware.columns hardware.nvml hardware.machine hardware.memory"
+    " hardware.training_clock hardware.reader hardware.monitor hardware.log hardware.summary datasets.catalog"
     " datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",
     "observer disk_watch orders spaces metrics_readme",
     "metrics_store engines.base engines.cores engines.deaths engines.trees engines.lifeline"
@@ -32,7 +33,7 @@ LAYERS = [
     " training.devices training.precision training.compilation training.schedule training.optimizers training.network"
     " training.pipeline training.augmentation training.randaugment training.clipping training.remat training.memory"
     " training.activations training.batch_size training.setup training.stability training.model"
-    " training.failures training.callbacks training.probe training.checkpoint_files training.checkpoints",
+    " training.failures training.callbacks training.probe training.checkpoint_files training.checkpoints training.run",
     "job budgets recorder",
     "control phases",
     "waiting",

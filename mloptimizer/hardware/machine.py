@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import psutil
 
-from mloptimizer.hardware.nvml import Column
+from mloptimizer.hardware.columns import Column
 
 MB = 2**20
 TREE_SECONDS = 10.0  # between two searches for child processes: each reads every process of the machine, 15 us apiece

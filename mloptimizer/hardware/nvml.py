@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import pynvml
 
+from mloptimizer.hardware.columns import Column
+
 T = TypeVar("T")
 _ABSENT = (pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NotSupported, pynvml.NVMLError_ArgumentVersionMismatch)
 
@@ -26,16 +28,6 @@ class Gpu:
     compute_capability: tuple[int, int] | None
     driver: str | None
     mig: bool | None  # whether it is partitioned into instances, which a process can use one at a time only
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the hardware log."""
-
-    name: str
-    unit: str
-    meaning: str
-    source: str
 
 
 GPU_COLUMNS = (

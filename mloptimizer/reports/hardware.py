@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.errors import MloptimizerError, UsageError
-from mloptimizer.hardware.log import LogSummary, summarise_log
+from mloptimizer.hardware.summary import LogSummary, summarise_log
 from mloptimizer.records import Phase
 from mloptimizer.reports.figures import MISSING, duration, fixed, is_figure
 from mloptimizer.reports.standings import find_study, read_study_record

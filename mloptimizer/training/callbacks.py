@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from mloptimizer.engines.base import ShouldStop
+from mloptimizer.hardware.training_clock import TrainingClock
 from mloptimizer.records import Objective
 from mloptimizer.training.checkpoint_files import Kept
 from mloptimizer.training.failures import TrialStopped
@@ -175,6 +176,26 @@ class LowerRate(keras.callbacks.Callback):
         factor = self._rule.update(self._figures.value)
         if factor is not None:
             flat_optimizer(self.model.optimizer).multiply_rate(factor)
+
+
+class PartsOfFit(keras.callbacks.Callback):
+    """Tells the clock which part of the fit is under way; stands behind `EpochFigures`, which awaits the steps."""
+
+    def __init__(self, clock: TrainingClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._clock.epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._clock.enter("training")
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._clock.enter("validation")
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self._clock.enter("training")
 
 
 class SignsOfLife(keras.callbacks.Callback):

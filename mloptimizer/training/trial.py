@@ -6,29 +6,23 @@ completed.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from mloptimizer.batches import BatchPlan, plan_batch
+from mloptimizer.batches import plan_batch
 from mloptimizer.engines.base import Emit, ShouldStop
+from mloptimizer.hardware.training_clock import TrainingClock
 from mloptimizer.metrics_store import CHECKPOINTS
 from mloptimizer.records import (
-    Decision,
-    Division,
-    EpochRecord,
     FailureKind,
     Objective,
     Outcome,
     Phase,
-    SignOfLife,
     Slot,
     TrialPlan,
     TrialResult,
@@ -38,12 +32,13 @@ from mloptimizer.training.callbacks import (
     Best,
     EpochFigures,
     LowerRate,
+    PartsOfFit,
     SignsOfLife,
     SpareMemory,
     StepProfile,
     StopOrder,
 )
-from mloptimizer.training.checkpoint_files import Kept, keep_only
+from mloptimizer.training.checkpoint_files import keep_only
 from mloptimizer.training.checkpoints import (
     Checkpoints,
     CheckpointWriter,
@@ -57,6 +52,7 @@ from mloptimizer.training.model import StepOptions, TrainableModel
 from mloptimizer.training.network import save_weights
 from mloptimizer.training.pipeline import Evaluation, evaluation_batches, load_images
 from mloptimizer.training.precision import FLOAT32, precision_policy
+from mloptimizer.training.run import Run
 from mloptimizer.training.schedule import Plateau, plan_plateau
 from mloptimizer.training.setup import Prepared, choose_devices, choose_objectives, make_model, make_network, set_up
 from mloptimizer.training.stability import GoBack, checked_numerics, find_bad_layer
@@ -65,73 +61,17 @@ PROFILE_FOLDER = "profile"  # in the trial's folder, for TensorBoard
 WEIGHTS_FILE = "model.weights.h5"
 
 
-@dataclass
-class _Run:
-    """A trial under way: its plan, whom to tell, and how long its parts took."""
-
-    plan: TrialPlan
-    emit: Emit
-    should_stop: ShouldStop
-    started: float = field(default_factory=time.perf_counter)
-    timings: dict[str, float] = field(default_factory=dict)
-    epochs_done: int = 0
-    history: list[EpochRecord] = field(default_factory=list)  # with those before a checkpoint
-    batch: BatchPlan | None = None
-    memory_mb: float = 0.0
-
-    def decide(self, topic: str, choice: str, reason: str) -> None:
-        self.emit(Decision(self.plan.number, topic, choice, reason))
-
-    def divide(self, batch: BatchPlan, memory_mb: float) -> None:
-        self.batch, self.memory_mb = batch, memory_mb
-        self.emit(Division(self.plan.number, batch.micro_batch, batch.accumulation_steps, memory_mb))
-
-    def record_epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
-        self.epochs_done = epoch
-        self.history.append(EpochRecord(self.plan.number, epoch, metrics, seconds))
-        self.emit(self.history[-1])
-
-    def kept(self) -> Kept:
-        """Return the epochs so far: with a `Checkpoint`, those are known that the driver did not live to hear of."""
-        return {"records": {str(r.epoch): {**r.metrics, "seconds": r.seconds} for r in self.history}}, ()
-
-    def take_back(self, kept: Kept) -> None:
-        """Know the epochs again, and tell those that nobody has recorded."""
-        self.history = []
-        for epoch, row in enumerate(kept[0]["records"].values(), start=1):
-            metrics = {name: value for name, value in row.items() if name != "seconds"}
-            self.history.append(EpochRecord(self.plan.number, epoch, metrics, row.get("seconds") or 0.0))
-        for record in self.history[self.plan.recorded_epochs :]:
-            self.emit(record)
-
-    def sign(self, step: int) -> None:
-        self.emit(SignOfLife(self.plan.number, step))
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - begun
-
-    def result(self, outcome: Outcome, value: float | None = None, **more: Any) -> TrialResult:
-        seconds = time.perf_counter() - self.started
-        timings = {**self.timings, "total": seconds}
-        if self.batch:
-            more |= {"micro_batch": self.batch.micro_batch, "accumulation_steps": self.batch.accumulation_steps}
-        more["memory_mb"] = self.memory_mb
-        return TrialResult(self.plan.number, outcome, value, seconds, timings=timings, **more)
-
-
-def run_trial(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+def run_trial(
+    plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop, clock: TrainingClock | None = None
+) -> TrialResult:
     """Train the plan's model (or, for a verdict, test it once) and return the result; never raises.
 
     Every epoch is emitted as an `EpochRecord` with loss (as it is minimised), accuracy and top_k_accuracy, their
     validation twins (the loss without smoothing and penalties), learning_rate, images_per_second, data_wait_percent,
     gradient_norm and skipped_steps; every automatic choice as a `Decision`. The result's timings are setup, build, fit
-    (with tracing and validation), save and total, and, as parts of fit, first_step and checkpoint: what the training
-    waited until its checkpoints were read, copied and, as far as that took longer than an epoch, written.
+    (with tracing and validation), save and total, and, as parts of fit, first_step, training, validation and
+    checkpoint: what the training waited until its checkpoints were read, copied and, as far as that took longer than an
+    epoch, written.
 
     With `plan.resumes` the training goes on from the newest whole checkpoint in the plan's directory, as if it had
     never been cut off; otherwise those that are left there are removed. When an epoch is emitted, the checkpoint of the
@@ -140,8 +80,9 @@ def run_trial(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) 
 
     Args:
         should_stop: asked at every batch; True ends the trial as pruned.
+        clock: is told what the trial does meanwhile, for its hardware log.
     """
-    run = _Run(plan, emit, should_stop)
+    run = Run(plan, emit, should_stop, clock=clock or TrainingClock())
     try:
         return _test(run, slot) if plan.phase is Phase.VERDICT else _train(run, slot)
     except TrialStopped:
@@ -150,7 +91,7 @@ def run_trial(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) 
         return run.result(Outcome.FAILED, failure=describe_failure(error))
 
 
-def _train(run: _Run, slot: Slot) -> TrialResult:
+def _train(run: Run, slot: Slot) -> TrialResult:
     settings = run.plan.settings
     with checked_numerics(settings.check_numerics):
         with run.part("setup"):
@@ -173,7 +114,7 @@ def _train(run: _Run, slot: Slot) -> TrialResult:
     return run.result(Outcome.COMPLETED, best.value, metrics=best.metrics, weights=str(weights))
 
 
-def _fit(run: _Run, prepared: Prepared, xla: bool) -> Best:
+def _fit(run: Run, prepared: Prepared, xla: bool) -> Best:
     """Train the network, or go on with its training, and return the best state that it had."""
     plan, setup = run.plan, prepared.setup
     with run.part("build"):
@@ -182,7 +123,9 @@ def _fit(run: _Run, prepared: Prepared, xla: bool) -> Best:
     with run.part("fit"), precision_policy(setup.precision):
         epochs_done = followed.start()
         if plan.initial_weights and not epochs_done:
-            followed.best.offer(_evaluate_start(model, prepared.validation))
+            with run.clock.during("validation"):
+                followed.best.offer(_evaluate_start(model, prepared.validation))
+        run.clock.follow(setup.steps.global_batch, lambda: (model.steps_run, model.seconds_waited))
         if epochs_done < plan.epochs and not followed.figures.is_over(epochs_done):
             try:
                 model.fit(
@@ -213,7 +156,7 @@ class _Followed:
     wait: Callable[[], None]  # returns when the last checkpoint is on the disk
 
 
-def _follow(run: _Run, prepared: Prepared, model: TrainableModel) -> _Followed:
+def _follow(run: Run, prepared: Prepared, model: TrainableModel) -> _Followed:
     plan, settings, steps = run.plan, run.plan.settings, prepared.setup.steps
     folder, timed = Path(plan.directory) / CHECKPOINTS, partial(run.part, "checkpoint")
     writer = CheckpointWriter(folder, run.decide)
@@ -245,17 +188,17 @@ def _follow(run: _Run, prepared: Prepared, model: TrainableModel) -> _Followed:
     parts: dict[str, Part] = {"best": best, "figures": figures, "go_back": go_back, "epochs": run}
     state = TrainingState(model, prepared.network, parts | ({"plateau": plateau} if plateau else {}))
     identity = identify(plan, steps)
-    callbacks = [figures, go_back, *_callbacks(run, plateau, figures)]
+    callbacks = [figures, PartsOfFit(run.clock), go_back, *_callbacks(run, plateau, figures)]
     if settings.checkpoint_epochs:
         take = partial(state.take, identity=identity)
         callbacks.append(Checkpoints(writer, take, settings.checkpoint_epochs, figures, timed))
     return _Followed(best, figures, callbacks, start, wait)
 
 
-def _callbacks(run: _Run, plateau: Plateau | None, figures: EpochFigures) -> list[keras.callbacks.Callback]:
+def _callbacks(run: Run, plateau: Plateau | None, figures: EpochFigures) -> list[keras.callbacks.Callback]:
     """Return what else follows the training; the moving average stands last, behind what may bring weights back."""
     plan, settings = run.plan, run.plan.settings
-    callbacks = [StopOrder(run.should_stop), SignsOfLife(run.sign), SpareMemory(settings.memory_threshold)]
+    callbacks = [*_watchers(run), SpareMemory(settings.memory_threshold)]
     if plateau:
         callbacks.append(LowerRate(plateau, figures))
     if plan.profiled:
@@ -263,6 +206,10 @@ def _callbacks(run: _Run, plateau: Plateau | None, figures: EpochFigures) -> lis
     if settings.ema_momentum:
         callbacks.append(AveragedWeights())
     return callbacks
+
+
+def _watchers(run: Run) -> list[keras.callbacks.Callback]:
+    return [StopOrder(run.should_stop), SignsOfLife(run.sign)]
 
 
 def _evaluate_start(model: TrainableModel, validation: Evaluation) -> dict[str, float]:
@@ -274,7 +221,7 @@ def _evaluate_start(model: TrainableModel, validation: Evaluation) -> dict[str, 
     return {f"val_{name}": value for name, value in figures.items()}
 
 
-def _test(run: _Run, slot: Slot) -> TrialResult:
+def _test(run: Run, slot: Slot) -> TrialResult:
     """Read the test set once, with the initial weights in float32, as the model is exported."""
     plan = run.plan
     with run.part("setup"):
@@ -290,9 +237,7 @@ def _test(run: _Run, slot: Slot) -> TrialResult:
             model = TrainableModel(network, choose_objectives(plan, run.decide), options)
             model.compile(None)
     with run.part("fit"):
-        model.evaluate(
-            test.batches, steps=test.steps, verbose=0, callbacks=[StopOrder(run.should_stop), SignsOfLife(run.sign)]
-        )
+        model.evaluate(test.batches, steps=test.steps, verbose=0, callbacks=[*_watchers(run), PartsOfFit(run.clock)])
     metrics = {f"test_{name}": value for name, value in model.figures().items()}
     if not math.isfinite(metrics["test_loss"]):
         raise NonFiniteError(f"the test loss is {metrics['test_loss']}")

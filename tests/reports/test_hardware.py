@@ -1,7 +1,7 @@
 import pytest
 
 from mloptimizer.errors import UsageError
-from mloptimizer.hardware.log import columns
+from mloptimizer.hardware.reader import columns
 from mloptimizer.records import Phase
 from mloptimizer.reports.hardware import hardware_report
 from mloptimizer.workspace import Workspace

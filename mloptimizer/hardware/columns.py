@@ -1,0 +1,52 @@
+"""What a column of the hardware log is, and those that say what the training did at the time of a row."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Cell = float | str | None
+"""A figure or a word; None where it could not be read."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the hardware log."""
+
+    name: str
+    unit: str
+    meaning: str
+    source: str
+    merge: Literal["mean", "max", "last"] = "mean"  # how one row is made of two where a long log is thinned
+    is_text: bool = False
+
+
+TIME_COLUMNS = (
+    Column("time_utc", "ISO 8601", "when the row was read, in UTC", "clock of the machine", "last", is_text=True),
+    Column("seconds", "s", "since the log began; starts anew where a log was continued", "monotonic clock", "last"),
+)
+
+PARTS = ("setup", "build", "first_step", "training", "validation", "checkpoint", "save")
+"""What a trial's process is doing, in the order in which it begins to; between them it does something else."""
+
+TRAINING_COLUMNS = (
+    Column("part", "word", f"what the trial was doing: {', '.join(PARTS)}; empty: something else",
+           "the training", "last", is_text=True),
+    Column("epoch", "count", "epoch under way, from 1; 0 before the first", "the training", "last"),
+    Column("step", "count", "training steps made, those before a checkpoint included", "the training", "last"),
+    Column("images_per_second", "1/s", "images trained on since the row before; of a step that is under way, none",
+           "the training"),
+    Column("data_wait_percent", "%", "share of the time since the row before in which the training waited for images",
+           "the training"),
+    Column("images", "count", "images trained on since the log began", "the training", "last"),
+    Column("data_wait_s", "s", "waited for images since the log began; told when the wait ends", "the training",
+           "last"),
+    *(Column(f"{part}_s", "s", f"spent in the part {part} since the log began", "the training", "last")
+      for part in PARTS),
+    Column("trials_on_gpu", "count", "trials that the slot's GPUs were shared by, this one included; 1 without a GPU",
+           "the search"),
+)  # fmt: skip
+
+
+def text_columns(columns: Iterable[Column]) -> frozenset[str]:
+    """Return the names of the columns that hold words."""
+    return frozenset(column.name for column in columns if column.is_text)

@@ -1,0 +1,95 @@
+"""Reads one row of the hardware log after the other: the training, the GPUs, and the machine, at the same time.
+
+A figure that cannot be read is None, and nothing here raises.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from mloptimizer.hardware.columns import TIME_COLUMNS, TRAINING_COLUMNS, Cell, Column
+from mloptimizer.hardware.machine import MACHINE_COLUMNS, MachineReader
+from mloptimizer.hardware.nvml import GPU_COLUMNS, GpuReader, close_nvml, open_nvml
+from mloptimizer.hardware.training_clock import TrainingClock, TrainingReader
+
+
+def describe_columns(gpu_count: int) -> dict[str, Column]:
+    """Return the columns of the log of a slot with so many GPUs by the names in its header, in order."""
+    gpus = {f"gpu{index}_{column.name}": column for index in range(gpu_count) for column in GPU_COLUMNS}
+    named = [{column.name: column for column in part} for part in (TIME_COLUMNS, TRAINING_COLUMNS, MACHINE_COLUMNS)]
+    return {**named[0], **named[1], **gpus, **named[2]}
+
+
+def columns(gpu_count: int) -> list[str]:
+    """Return the header of the log of a slot with so many GPUs."""
+    return list(describe_columns(gpu_count))
+
+
+class HardwareReader:
+    """Reads one row after the other; to be made in the process that reads, as NVML does not survive a fork."""
+
+    def __init__(
+        self,
+        gpu_ids: Sequence[str],
+        pid: int,
+        training: TrainingClock | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin the log's time.
+
+        Args:
+            gpu_ids: NVML UUIDs of the slot's GPUs; gpu0 is the first of them.
+            pid: the trial's process.
+            training: what the trial does, on the same clock; None: its cells are empty.
+            clock: seconds from any origin.
+        """
+        self._clock = clock
+        self._start = clock()
+        self._columns = columns(len(gpu_ids))
+        self._training = TrainingReader(training, self._start) if training else None
+        self._nvml_is_open = bool(gpu_ids) and open_nvml()
+        self._gpus = [GpuReader(uuid) if self._nvml_is_open else None for uuid in gpu_ids]
+        self._machine = MachineReader(pid, self._start)
+
+    def read(self) -> dict[str, Cell]:
+        """Return a row by column, in the order of `columns`; None for what cannot be read now."""
+        now = self._clock()
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        training = self._training.read(now) if self._training else [None] * len(TRAINING_COLUMNS)
+        machine = self._machine.read(now)
+        cells: list[Cell] = [stamp, now - self._start, *training]
+        for gpu in self._gpus:
+            cells += gpu.read(self._machine.pids) if gpu else [None] * len(GPU_COLUMNS)
+        return dict(zip(self._columns, [*cells, *machine], strict=True))
+
+    def close(self) -> None:
+        """Let go of NVML; the GPUs' cells are empty from now on."""
+        self._gpus = [None] * len(self._gpus)
+        if self._nvml_is_open:
+            self._nvml_is_open = False
+            close_nvml()
+
+
+_README = """# Hardware logs
+
+`STUDY/trial_00007.csv` says what the machine did while trial 7 of the study STUDY was trained, one row every
+`monitor_seconds` (`hall_of_fame_00007.csv`: while it was trained on). One line reads it:
+
+```python
+pandas.read_csv("STUDY/trial_00007.csv")
+```
+
+An empty cell is a figure that could not be read: a GPU without that counter, a GPU that was lost, the first row of a
+mean since the row before, or two rows less than 0.05 s apart. One MB is 2**20 bytes.
+
+GPUs are numbered in the order in which the trial saw them: `gpu0_`, `gpu1_` and so on stand before the names of their
+columns. A machine without NVIDIA's library or GPUs has none of these columns.
+"""
+
+
+def render_log_readme() -> str:
+    """Return the README of the folder of hardware logs: every column with its unit, its meaning and its source."""
+    lines = [_README, "| column | unit | meaning | source |", "|---|---|---|---|"]
+    for name, column in describe_columns(1).items():
+        lines.append(f"| `{name}` | {column.unit} | {column.meaning} | {column.source} |")
+    return "\n".join(lines) + "\n"
