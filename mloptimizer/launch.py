@@ -18,13 +18,10 @@ from mloptimizer.datasets.library import prepare_dataset
 from mloptimizer.disk_watch import DiskWatch
 from mloptimizer.display import describe_enqueued, describe_warm_start
 from mloptimizer.engines.base import Engine
-from mloptimizer.engines.fork_server import start_fork_server
-from mloptimizer.engines.process import ProcessEngine
 from mloptimizer.errors import RunError, UsageError
 from mloptimizer.files import Wait, file_error, hold_lock, waiting_for_room, write_json, write_text
-from mloptimizer.hardware.machine import available_memory_mb, list_cpus
-from mloptimizer.hardware.nvml import list_gpus
 from mloptimizer.job import Goal, Job
+from mloptimizer.machines import Machines, open_machines
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.observer import Observer
 from mloptimizer.orders import take_orders
@@ -36,7 +33,6 @@ from mloptimizer.requirements import check_images
 from mloptimizer.search import SearchSummary, run_search
 from mloptimizer.setting_values import make_settings
 from mloptimizer.settings_file import read_settings_file, render_settings_file
-from mloptimizer.slots import plan_slots
 from mloptimizer.spaces import SearchSpace, builtin_folder
 from mloptimizer.study.answers import Answers, complete
 from mloptimizer.study.storage import hide_secrets, open_storage
@@ -44,7 +40,7 @@ from mloptimizer.study.study import Study, open_study
 from mloptimizer.tuning import apply_tuning
 from mloptimizer.tuning_plans import find_tuned
 from mloptimizer.waiting import Waiting
-from mloptimizer.worker import PRELOAD, export_trained, run_plan
+from mloptimizer.worker import export_trained
 from mloptimizer.workspace import Workspace
 
 
@@ -73,11 +69,9 @@ def launch_search(
         store.remove_leftovers()
         budgets = Budgets(settings, time.monotonic, lambda: folder_mb(*workspace.folders(name)))
         wait = Waiting(budgets, observer, interruptible)
-        with waiting_for_room(wait):
-            if settings.start_method != "spawn":
-                start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
+        with waiting_for_room(wait), open_machines(settings, observer.notice) as machines:
             job = _open_job(request, prepared, dataset, store, observer, wait)
-            run = _make_run(job, budgets, observer, interruptible, wait)
+            run = _make_run(job, budgets, observer, interruptible, wait, machines)
             summary = run_search(run, request.explore_only)
     if summary.winner is None and not summary.stopped:
         raise RunError(_why_no_winner(store, name))
@@ -158,7 +152,12 @@ def _take_over(study: Study, prepared: PreparedSearch, dataset: DatasetInfo, obs
 
 
 def _make_run(
-    job: Job, budgets: Budgets, observer: Observer, interruptible: Interruptible, waiting: Waiting
+    job: Job,
+    budgets: Budgets,
+    observer: Observer,
+    interruptible: Interruptible,
+    waiting: Waiting,
+    machines: Machines,
 ) -> SearchRun:
     workspace, settings = job.workspace, job.settings
     recorder = Recorder(workspace, job.name, job.store)
@@ -167,13 +166,13 @@ def _make_run(
         return shutil.disk_usage(workspace.metrics).free / 2**20
 
     def make_engine(trials: int) -> Engine:
-        slots, decision = plan_slots(list_gpus(), list_cpus(), available_memory_mb(), trials, settings)
-        recorder.note(decision)
-        return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
+        return machines.make_engine(trials, settings, recorder.note)
 
     disk = DiskWatch(workspace.metrics, free_mb, settings.min_free_disk_mb)
     control = Control(job, budgets, disk, job.store.remember_trials, waiting.look)
-    return SearchRun(job, make_engine, recorder, observer, control, interruptible, held_seconds=waiting.held_seconds)
+    run = SearchRun(job, make_engine, recorder, observer, control, interruptible, held_seconds=waiting.held_seconds)
+    run.memory_percent = machines.memory_percent
+    return run
 
 
 def _why_no_winner(store: MetricsStore, name: str) -> str:

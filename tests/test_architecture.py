@@ -30,6 +30,8 @@ LAYERS = [
     " study.patience study.journal study.storage study.samplers study.trials study.suggestions study.phase_study"
     " study.answers study.earlier study.warm_start study.study"
     " engines.thread engines.process engines.preload engines.fork_server engines.child"
+    " engines.ray.shapes engines.ray.parcels engines.ray.node_data engines.ray.remote engines.ray.cluster"
+    " engines.ray.failures engines.ray.nodes engines.ray.agent engines.ray.agents engines.ray.engine"
     " training.devices training.precision training.compilation training.schedule training.optimizers training.network"
     " training.pipeline training.augmentation training.randaugment training.clipping training.remat training.memory"
     " training.activations training.batch_size training.setup training.stability training.model"
@@ -46,6 +48,7 @@ LAYERS = [
     "tuning preparation",
     "bench",
     "reports.bench",
+    "machines",
     "launch",
     "commands.options",
     "commands.search",
@@ -61,6 +64,8 @@ MAY_IMPORT = {
     "pynvml": "hardware.nvml",
     "click": "cli commands.",
     "sqlalchemy": "study.storage",
+    "ray": "engines.ray.",
+    "fsspec": "engines.ray.remote",
 }
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 50

@@ -1,0 +1,87 @@
+"""Opens the machines that a search runs on: this one, or a Ray cluster."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mloptimizer.engines.base import Engine
+from mloptimizer.engines.fork_server import start_fork_server
+from mloptimizer.engines.process import ProcessEngine
+from mloptimizer.hardware.machine import available_memory_mb, list_cpus
+from mloptimizer.hardware.memory import memory_percent
+from mloptimizer.hardware.nvml import list_gpus
+from mloptimizer.records import Decision
+from mloptimizer.settings import Settings
+from mloptimizer.slots import plan_slots
+from mloptimizer.worker import PRELOAD, run_plan
+
+Note = Callable[[Decision], None]
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What trials run on, as long as the search runs."""
+
+    make_engine: Callable[[int, Settings, Note], Engine]  # for so many trials
+    memory_percent: Callable[[], float]  # share of their main memory in use, as far as the driver has to know, %
+
+
+@contextlib.contextmanager
+def open_machines(settings: Settings, tell: Callable[[str], None]) -> Iterator[Machines]:
+    """Let trials run meanwhile.
+
+    Args:
+        tell: takes a line for the person.
+
+    Raises:
+        UsageError, RunError: there is no such cluster, or it cannot be used.
+    """
+    if settings.engine == "ray":
+        with _open_cluster(settings, tell) as machines:
+            yield machines
+        return
+    if settings.start_method != "spawn":
+        start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
+    yield Machines(_make_process_engine, memory_percent)
+
+
+def _make_process_engine(trials: int, settings: Settings, note: Note) -> Engine:
+    slots, decision = plan_slots(list_gpus(), list_cpus(), available_memory_mb(), trials, settings)
+    note(decision)
+    return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
+
+
+@contextlib.contextmanager
+def _open_cluster(settings: Settings, tell: Callable[[str], None]) -> Iterator[Machines]:
+    from mloptimizer.engines.ray.cluster import connected, list_nodes
+
+    with connected(settings.ray_address):
+        from mloptimizer.engines.ray.agents import Agents
+        from mloptimizer.engines.ray.engine import RayEngine
+        from mloptimizer.engines.ray.shapes import describe_nodes, most_slots, plan_need
+
+        plan_need(list_nodes(), settings.trials, settings)  # refuses what the cluster cannot have, before anything else
+        tell(f"Ray cluster: {describe_nodes(list_nodes())}.")
+        notes: list[Note] = []
+
+        def note_and_tell(decision: Decision) -> None:
+            for note in notes[-1:]:
+                note(decision)
+            tell(f"{decision.topic}: {decision.choice} ({decision.reason}).")
+
+        agents = Agents(run_plan, settings.start_method, PRELOAD, note_and_tell, settings.ray_wait_minutes)
+
+        def make_engine(trials: int, now: Settings, note: Note) -> Engine:
+            notes.append(note)
+            need, decision = plan_need(list_nodes(), trials, now)
+            note(decision)
+            agents.aim(need, most_slots(trials, now), spare=now.ray_address != "local")
+            return RayEngine(agents, note_and_tell)
+
+        with contextlib.closing(agents):
+            yield Machines(make_engine, _not_this_machines)
+
+
+def _not_this_machines() -> float:
+    """Return 0: Ray watches the memory of its nodes."""
+    return 0.0
