@@ -43,6 +43,7 @@ from mloptimizer.records import (
     failed,
 )
 
+NOTHING = -1  # the token of no attempt
 INITIAL = "initial"  # folder of the weights that a trial starts from
 POLL_SECONDS = 5.0  # how long a call waits for something to tell
 _GATHER_SECONDS = 1.0  # what is not urgent is told together
@@ -70,10 +71,9 @@ class Started:
 
 @dataclass(frozen=True)
 class Report:
-    """What is new about an attempt; the number and the attempt are the fence: a driver drops what is not current."""
+    """What is new about an attempt; its token is the fence: a driver drops what is not current."""
 
-    number: int
-    attempt: int
+    token: int
     events: tuple[Event, ...]
     files: Parcel  # of its folder, by name
     checkpoints: tuple[str, ...] | None  # the names of all that there are; None: they are kept elsewhere
@@ -97,15 +97,18 @@ class SlotAgent:
         self._engine = ProcessEngine([self._facts.slot], run_trial, start_method, preload)
         self._plan: TrialPlan | None = None  # as it runs here
         self._remote: RemoteFolder | None = None
+        self._token = self._stopped = self._killed = NOTHING  # of the attempt that runs, and of those told to end
 
     def describe(self) -> AgentFacts:
         """Return where this is."""
         return self._facts
 
-    def start(self, plan: TrialPlan, files: Parcel, data: Parcel | None) -> Started:
+    def start(self, token: int, plan: TrialPlan, files: Parcel, data: Parcel | None) -> Started:
         """Begin an attempt.
 
         Args:
+            token: names the attempt in all that follows; no other has had it.
+            plan: of the attempt.
             files: its checkpoints, and the weights to start from.
             data: the decoded data set, where the driver was asked for it.
         """
@@ -126,22 +129,21 @@ class SlotAgent:
                 cache_directory=plan.cache_directory and str(shared_folder(plan.study)),
             )
             self._outbox, self._log = Outbox(folder, CHECKPOINTS), Tail(folder / WORKER_LOG)
+            self._token = token
             self._engine.start(self._plan, self._facts.slot)
+            self._obey()
         except (MloptimizerError, OSError) as error:
-            self._plan = None
+            self._plan, self._token = None, NOTHING
             return Started(failure=_failure_of(plan, error))
         return Started()
 
-    def step(self, number: int, attempt: int) -> Report:
+    def step(self, token: int) -> Report:
         """Wait for something to tell of the attempt, and return it; its last report has the result."""
         events = self._gather()
         result = next((event for event in events if isinstance(event, TrialResult)), None)
-        plan, folder = self._plan, None
-        if plan is None or (plan.number, plan.attempt) != (
-            number,
-            attempt,
-        ):  # it has ended: only the slot is waited for
-            return Report(number, attempt, (), {}, None, b"", self._is_idle())
+        plan = self._plan
+        if plan is None or token != self._token:  # it has ended, and only the slot is waited for
+            return Report(token, (), {}, None, b"", self._is_idle())
         folder = Path(plan.directory)
         files, kept = self._take_checkpoints(events)
         log = self._log.take(_LOG_BYTES)
@@ -153,7 +155,7 @@ class SlotAgent:
         parcel = pack(files)
         if result is not None:
             self._clear(result)
-        return Report(number, attempt, tuple(events), parcel, kept, log, self._is_idle())
+        return Report(token, tuple(events), parcel, kept, log, self._is_idle())
 
     def _gather(self) -> list[Event]:
         events = list(self._engine.wait(POLL_SECONDS))
@@ -184,26 +186,31 @@ class SlotAgent:
                 self._remote.remove()
         if self._plan:
             shutil.rmtree(self._plan.directory, ignore_errors=True)
-        self._plan = None
+        self._plan, self._token = None, NOTHING
 
     def _is_idle(self) -> bool:
         return bool(self._engine.idle_slots())
 
-    def stop(self, number: int, attempt: int) -> None:
-        """Ask the attempt to end at its next step."""
-        if self._is_current(number, attempt):
-            with contextlib.suppress(KeyError):  # it has just ended
-                self._engine.stop_trial(number)
+    def stop(self, token: int) -> None:
+        """Ask the attempt to end at its next step, also where it is just being started."""
+        self._stopped = token
+        self._obey()
 
-    def kill(self, number: int, attempt: int) -> None:
-        """End the attempt's processes at once."""
-        if self._is_current(number, attempt):
-            with contextlib.suppress(KeyError):
-                self._engine.kill_trial(number)
+    def kill(self, token: int) -> None:
+        """End the attempt's processes at once, also where it is just being started."""
+        self._killed = token
+        self._obey()
 
-    def _is_current(self, number: int, attempt: int) -> bool:
-        plan = self._plan
-        return plan is not None and (plan.number, plan.attempt) == (number, attempt)
+    def _obey(self) -> None:
+        """Do what was told of the attempt that runs; `start` and `stop` may come at the same moment."""
+        plan, token = self._plan, self._token
+        if plan is None or token == NOTHING:
+            return
+        with contextlib.suppress(KeyError):  # it has just ended
+            if token == self._stopped:
+                self._engine.stop_trial(plan.number)
+            if token == self._killed:
+                self._engine.kill_trial(plan.number)
 
     def leave(self) -> None:
         """End what runs, and remove what lies on the disk; the actor is of no use any more."""
@@ -217,11 +224,9 @@ def _find_slot(need: Need) -> Slot:
     share_mb = int(available_memory_mb() * min(need.cpus / cores, 1))
     threads = min(cores, max(1, int(_CORES_BORROWED * need.cpus)))
     slot = Slot(f"{host}/{context.get_actor_id()[:8]}", host, threads=threads, memory_mb=max(need.memory_mb, share_mb))
-    if not need.gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Ray leaves it alone where an actor has no GPU
-        return slot
-    gpus = list_gpus()
+    gpus = list_gpus() if need.gpus else []
     if not gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Ray leaves it alone where an actor has no GPU
         return slot
     name = f"{host}/gpu{'+'.join(str(gpu.index) for gpu in gpus)}"
     smallest = int(min(gpu.memory_mb for gpu in gpus))

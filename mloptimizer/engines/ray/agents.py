@@ -100,8 +100,9 @@ class Agents:
         wanted = min(self._most, room + (max(1, room // 2) if self._spare else 0))
         while len(self.all) < wanted:
             self.all.append(self._make())
-        for agent in [agent for agent in reversed(self.all) if agent.facts is None][: len(self.all) - wanted]:
-            self.discard(agent)
+        unused = [agent for agent in reversed(self.all) if agent not in busy]
+        for agent in sorted(unused, key=lambda agent: agent.facts is not None)[: max(0, len(self.all) - wanted)]:
+            self.discard(agent)  # those that are not there yet first
         self._looked = time.monotonic()
         if self.ready():
             self._had_some = self._looked
@@ -158,6 +159,8 @@ class Agents:
         if agent.facts is None:
             return None
         reason = self.nodes.note(agent.facts.node, kind)
+        if reason:
+            self._looked = 0.0  # its actors are given up at the next look
         return Decision(None, "node", f"{agent.slot.host} is left out", reason) if reason else None
 
     def discard(self, agent: Agent) -> None:

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mloptimizer.engines.ray.shapes import Node
 from mloptimizer.errors import RunError, UsageError
@@ -42,7 +43,7 @@ def connected(address: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         words = _environment(address, stack)
         stack.enter_context(_set(words))
-        ray = _import_ray()
+        ray = _import_ray(address)
         common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         try:
             if address == "local":
@@ -57,12 +58,22 @@ def connected(address: str) -> Iterator[None]:
         yield
 
 
-def _import_ray():  # type: ignore[no-untyped-def]
+def _import_ray(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
         raise UsageError("engine = ray: needs the extra 'ray'. Install it: pip install 'mloptimizer[ray]'.") from error
+    # Who imported it before us let it read another environment.
+    from ray._private import ray_constants
+
+    ray._raylet.Config.initialize("")
+    ray_constants.ENABLE_RAY_CLUSTER = address != "local"
+    ray._private.worker.print_to_stdstream = _be_silent
     return ray
+
+
+def _be_silent(_: object) -> None:
+    """Print nothing: Ray would print pages about a node that is lost, into the view of the search."""
 
 
 def _environment(address: str, stack: contextlib.ExitStack) -> dict[str, str]:

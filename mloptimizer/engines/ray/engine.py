@@ -5,6 +5,7 @@ database and no shared disk. Reports are fenced: each belongs to one attempt, an
 is heard no more. The engine notices lost nodes through Ray, hangs are the loop's to notice.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ import ray
 from ray.exceptions import RayError
 
 from mloptimizer.engines.deaths import WORKER_LOG
-from mloptimizer.engines.ray.agent import INITIAL, Report, Started
+from mloptimizer.engines.ray.agent import INITIAL, NOTHING, Report, Started
 from mloptimizer.engines.ray.agents import Agent, Agents, Note
 from mloptimizer.engines.ray.failures import explain
 from mloptimizer.engines.ray.node_data import pack_dataset
@@ -30,12 +31,14 @@ from mloptimizer.records import Event, FailureKind, Outcome, Slot, TrialPlan, Tr
 
 _KILL_SECONDS = 5.0  # that a worker has to end a trial's processes, before Ray ends the worker
 _CLOSE_SECONDS = 10.0
+_tokens = itertools.count()
 
 
 @dataclass
 class _Attempt:
     plan: TrialPlan
     agent: Agent
+    token: int  # no two attempts have the same
     call: Any  # reference to what is waited for
     is_leaving: bool = False  # told to end because its node goes
     killed_at: float = field(default=float("inf"))
@@ -77,12 +80,15 @@ class RayEngine:
 
     def start(self, plan: TrialPlan, slot: Slot) -> None:
         """Send the plan, with its checkpoints and the weights to start from."""
+        if plan.settings.storage:
+            raise ValueError("a plan with a storage URL, which may hold a password, is not sent anywhere")
         agent = next(agent for agent in self._idle() if agent.slot == slot)
         Path(plan.directory, WORKER_LOG).unlink(missing_ok=True)
         if plan.settings.checkpoint_url:
             self._seen.append(plan)
-        call = agent.actor.start.remote(plan, _files_of(plan), None)
-        self._attempts[plan.number] = _Attempt(plan, agent, call)
+        token = next(_tokens)
+        call = agent.actor.start.remote(token, plan, _files_of(plan), None)
+        self._attempts[plan.number] = _Attempt(plan, agent, token, call)
 
     # What comes back
 
@@ -130,11 +136,12 @@ class RayEngine:
             if answer.failure:
                 return self._end(attempt, answer.failure)
             if answer.needs_data:
-                attempt.call = agent.actor.start.remote(plan, _files_of(plan), self._send_data(plan))
+                data = self._send_data(plan)
+                attempt.call = agent.actor.start.remote(attempt.token, plan, _files_of(plan), data)
                 return []
-        elif (answer.number, answer.attempt) == (plan.number, plan.attempt):
+        elif answer.token == attempt.token:
             return self._take(attempt, answer)
-        attempt.call = agent.actor.step.remote(plan.number, plan.attempt)
+        attempt.call = agent.actor.step.remote(attempt.token)
         return []
 
     def _take(self, attempt: _Attempt, report: Report) -> list[Event]:
@@ -152,11 +159,11 @@ class RayEngine:
             lost = failed(plan.number, FailureKind.DISK_FULL, f"the driver cannot keep what it sent: {error}")
             return self._end(attempt, lost)
         if not events or not isinstance(events[-1], TrialResult):
-            attempt.call = agent.actor.step.remote(plan.number, plan.attempt)
+            attempt.call = agent.actor.step.remote(attempt.token)
             return events
         agent.is_releasing = not report.is_idle
         if agent.is_releasing:
-            agent.described = agent.actor.step.remote(plan.number, plan.attempt)
+            agent.described = agent.actor.step.remote(attempt.token)
         result = _with_weights(events.pop(), plan)
         if attempt.is_leaving and result.outcome is Outcome.PRUNED:
             message = f"its node {agent.slot.host} is about to leave the cluster"
@@ -185,7 +192,7 @@ class RayEngine:
             self._agents.discard(agent)
             return []
         if agent.is_releasing:
-            agent.described = agent.actor.step.remote(-1, 0)
+            agent.described = agent.actor.step.remote(NOTHING)
         return []
 
     def _send_data(self, plan: TrialPlan) -> Any:
@@ -200,13 +207,13 @@ class RayEngine:
     def stop_trial(self, number: int) -> None:
         """Ask the trial to end at its next step."""
         if attempt := self._attempts.get(number):
-            attempt.agent.actor.stop.remote(number, attempt.plan.attempt)
+            attempt.agent.actor.stop.remote(attempt.token)
 
     def kill_trial(self, number: int) -> None:
         """Kill the trial's processes; a worker that does not answer is ended, and its node may be cut off."""
         if (attempt := self._attempts.get(number)) and attempt.killed_at == float("inf"):
             attempt.killed_at = time.monotonic()
-            attempt.agent.actor.kill.remote(number, attempt.plan.attempt)
+            attempt.agent.actor.kill.remote(attempt.token)
 
     def _end_the_deaf(self) -> list[Event]:
         events: list[Event] = []
