@@ -1,9 +1,14 @@
-"""Opens the machines that a search runs on: this one, or a Ray cluster."""
+"""Opens the machines that a search runs on, this one or a Ray cluster, and looks at those of a cluster."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mloptimizer.doctor import doctor_table
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.fork_server import start_fork_server
 from mloptimizer.engines.process import ProcessEngine
@@ -80,6 +85,29 @@ def _open_cluster(settings: Settings, tell: Callable[[str], None]) -> Iterator[M
 
         with contextlib.closing(agents):
             yield Machines(make_engine, _not_this_machines)
+
+
+def examine_cluster(address: str) -> tuple[RenderableType, bool]:
+    """Return a table of the cluster's nodes with what is to be mended, and whether nothing is.
+
+    Raises:
+        UsageError, RunError: there is no such cluster, or it cannot be used.
+    """
+    from mloptimizer.engines.ray.cluster import connected
+
+    with connected(address):
+        from mloptimizer.engines.ray.doctor import examine, judge, versions
+
+        nodes = examine()
+        checks = judge(nodes, versions())
+    table = Table(box=None, pad_edge=False)
+    for title in ("node", "CPUs", "GPUs", "Python", "mloptimizer", "TensorFlow", "Keras", "Ray", "clock", "data sets"):
+        table.add_column(title)
+    for node in nodes:
+        found = [node.versions.get(name, "?") for name in ("python", "mloptimizer", "tensorflow", "keras", "ray")]
+        gpus = f"{len(node.gpus_seen)} of {node.gpus:g}"
+        table.add_row(node.host, f"{node.cpus:g}", gpus, *found, f"{node.skew_seconds:+.1f} s", ", ".join(node.data))
+    return Group(table, Text(""), doctor_table(checks)), not any(check.ok is False for check in checks)
 
 
 def _not_this_machines() -> float:

@@ -48,11 +48,12 @@ LAYERS = [
     "tuning preparation",
     "bench",
     "reports.bench",
+    "engines.ray.doctor",
     "machines",
     "launch",
     "commands.options",
     "commands.search",
-    "commands.control commands.results commands.workspace commands.measurements",
+    "commands.control commands.results commands.workspace commands.measurements commands.cluster",
     "cli",
     "__main__",
 ]

@@ -57,18 +57,23 @@ class RayEngine:
         self._agents, self._note = agents, note
         self._attempts: dict[int, _Attempt] = {}
         self._seen: list[TrialPlan] = []  # whose checkpoints are kept elsewhere
+        self._short: set[int] = set()  # trials whose last attempt ran out of memory
         self._data: dict[str, Any] = {}  # references to data sets that were sent, by fingerprint
 
     # Slots
 
     def idle_slots(self) -> Sequence[Slot]:
-        """Return the slots on which a trial can start, those with little GPU memory first."""
+        """Return the slots on which a trial can start: those with little GPU memory first, so that others stay free.
+
+        While a trial that ran out of memory waits to start again, as the loop's next, the largest come first.
+        """
         leaving = self._agents.tend([attempt.agent for attempt in self._attempts.values()])
         for attempt in self._attempts.values():
             if attempt.agent.facts and attempt.agent.facts.node in leaving and not attempt.is_leaving:
                 attempt.is_leaving = True
                 self.stop_trial(attempt.plan.number)
-        return sorted((agent.slot for agent in self._idle()), key=lambda slot: slot.gpu_memory_mb)
+        idle = [agent.slot for agent in self._idle()]
+        return sorted(idle, key=lambda slot: slot.gpu_memory_mb, reverse=bool(self._short))
 
     def _idle(self) -> list[Agent]:
         busy = [attempt.agent for attempt in self._attempts.values()]
@@ -86,6 +91,9 @@ class RayEngine:
         Path(plan.directory, WORKER_LOG).unlink(missing_ok=True)
         if plan.settings.checkpoint_url:
             self._seen.append(plan)
+        if plan.number not in self._short:
+            self._short.clear()  # such trials come first, so none is left
+        self._short.discard(plan.number)
         token = next(_tokens)
         call = agent.actor.start.remote(token, plan, _files_of(plan), None)
         self._attempts[plan.number] = _Attempt(plan, agent, token, call)
@@ -172,6 +180,8 @@ class RayEngine:
 
     def _end(self, attempt: _Attempt, result: TrialResult) -> list[Event]:
         del self._attempts[attempt.plan.number]
+        if result.failure and result.failure.kind is FailureKind.OUT_OF_MEMORY:
+            self._short.add(result.number)
         if attempt.is_leaving:
             return [result]
         left_out = self._agents.judge(attempt.agent, result.failure.kind if result.failure else None)
