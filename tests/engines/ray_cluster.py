@@ -18,7 +18,7 @@ from mloptimizer.records import EpochRecord, Event, Outcome, Slot, TrialPlan, Tr
 from tests.engines.contract import PATIENCE_SECONDS, act
 
 NODE = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 * 2**20, "memory": 4 * 2**30}
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_health_check_period_ms": "500",  # by default, a silent node is given up after half a minute
@@ -36,7 +36,7 @@ class TestCluster:
         token = folder / "auth_token"
         token.touch(0o600)
         token.write_text(secrets.token_hex(32))
-        words = {**_ENVIRONMENT, "RAY_AUTH_TOKEN_PATH": str(token)}
+        words = {**ENVIRONMENT, "RAY_AUTH_TOKEN_PATH": str(token)}
         self._before = {name: os.environ.get(name) for name in words}
         os.environ.update(words)
         import ray.cluster_utils

@@ -148,9 +148,7 @@ def check_token() -> Check:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
-        return Check(
-            "token", False, f"{path}: {error.strerror}", "ray get-auth-token --generate, on every node the same"
-        )
+        return Check("token", False, f"{path}: {error.strerror}", "ray get-auth-token --generate, then copy it to all")
     if mode & 0o077:
         return Check("token", False, f"{path}: others may read it (mode {mode:o})", f"chmod 600 {path}")
     return Check("token", True, f"{path}, mode {mode:o}")
@@ -170,6 +168,7 @@ def _count_gpus(nodes: Sequence[NodeFacts]) -> str:
 
 
 def _data(nodes: Sequence[NodeFacts]) -> Check:
-    everywhere = set.intersection(*(set(node.data) for node in nodes if node.answers) or [set()])
+    there = [set(node.data) for node in nodes if node.answers]
+    everywhere = set.intersection(*there) if there else set[str]()
     found = f"on every node: {', '.join(sorted(everywhere)) or 'none'}"
     return Check("data sets", True, f"{found}; others are sent to a node once")
