@@ -9,7 +9,7 @@ from typing import Any
 from mloptimizer.budgets import Budgets, folder_mb
 from mloptimizer.control import Control, SearchRun
 from mloptimizer.disk_watch import DiskWatch
-from mloptimizer.engines.base import Emit, RunTrial, ShouldStop
+from mloptimizer.engines.base import Emit, Engine, RunTrial, ShouldStop
 from mloptimizer.engines.thread import ThreadEngine
 from mloptimizer.job import Goal, Job
 from mloptimizer.metrics_store import WEIGHTS, MetricsStore
@@ -119,6 +119,7 @@ def run_small_search(
     clock: Callable[[], float] = time.monotonic,
     watcher: Watcher | None = None,
     profile_trial: int | None = None,
+    make_engine: Callable[[int], Engine] | None = None,  # default: of threads
     **changes: Any,
 ) -> tuple[SearchSummary, "Watcher"]:
     """Run a search named "s" on so many slots; run again, it continues."""
@@ -131,12 +132,14 @@ def run_small_search(
     job = Job("s", study, spaces, dataset, settings, 1, workspace, store, goal, profile_trial)
     places = [Slot(str(index)) for index in range(slots)]
 
-    def make_engine(trials: int) -> ThreadEngine:
+    def make_thread_engine(trials: int) -> Engine:
         return ThreadEngine(places, run_trial)
+
+    make = make_engine or make_thread_engine
 
     budgets = Budgets(settings, clock, lambda: folder_mb(*workspace.folders("s")))
     disk = DiskWatch(workspace.metrics, free_disk_mb, settings.min_free_disk_mb)
     control = Control(job, budgets, disk, store.remember_trials)
-    run = SearchRun(job, make_engine, Recorder(workspace, "s", store), watcher, control, interruptible)
+    run = SearchRun(job, make, Recorder(workspace, "s", store), watcher, control, interruptible)
     run.memory_percent, run.clock = memory_percent, clock
     return run_search(run, explore_only), watcher

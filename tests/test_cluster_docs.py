@@ -11,13 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("ray")
-
 import click
 import jsonschema
 import psutil
+import pytest
 import ray
 import yaml
 from ray.scripts.scripts import start

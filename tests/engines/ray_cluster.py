@@ -89,13 +89,14 @@ def start_cluster(folder: Path) -> Iterator[TestCluster]:
 
 def perform(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
     """Do what the plan's parameters say: as `act`, or count epochs with a checkpoint of each."""
-    if plan.params.get("act") != "count":
+    if plan.params.get("act") not in ("count", "count slowly"):
         return act(plan, slot, emit, should_stop)
     folder = Path(plan.directory) / CHECKPOINTS
     done = max((int(path.stem[-5:]) for path in folder.glob("*.ckpt")), default=0)
     for epoch in range(done + 1, plan.epochs + 1):
         write_text(folder / f"epoch_{epoch:05d}.ckpt", f"after {epoch}")
         emit(EpochRecord(plan.number, epoch, {"val_accuracy": epoch / 10, "pid": float(os.getpid())}, 0.1))
+        time.sleep(0.3 * (plan.params["act"] == "count slowly"))
         while epoch == plan.params.get("hold") and plan.attempt == 1:
             if should_stop():
                 return TrialResult(plan.number, Outcome.PRUNED, None, 0.1)

@@ -23,11 +23,13 @@ from mloptimizer.engines.ray.nodes import NodeRecords
 from mloptimizer.engines.ray.shapes import Need
 from mloptimizer.errors import UsageError
 from mloptimizer.metrics_store import CHECKPOINTS
-from mloptimizer.records import Decision, EpochRecord, FailureKind, Outcome, Slot, TrialPlan, TrialResult
+from mloptimizer.records import DatasetInfo, Decision, EpochRecord, FailureKind, Outcome, Slot, TrialPlan, TrialResult
 from mloptimizer.settings import Settings
 from mloptimizer.worker import PRELOAD, run_plan
+from mloptimizer.workspace import Workspace
 from tests.engines.contract import EngineContract, bare_plan, collect, results_of
 from tests.engines.ray_cluster import TestCluster, is_gone, pid_of, wait_for, wait_for_slots
+from tests.small_searches import LINE, Watcher, run_small_search
 
 MakePlan = Callable[..., TrialPlan]
 ONE_GPU = Need(1, 1.0, 0)
@@ -232,6 +234,49 @@ def build(params, dataset):
         keras.Input(dataset.input_shape), keras.layers.Flatten(), keras.layers.Dense(dataset.classes)
     ])
 '''
+SLOW_LINE = LINE.replace('return {"x"', 'return {"act": "count slowly", "x"')
+
+
+class RayletKiller(Watcher):
+    """Kills a node when the first epoch has come."""
+
+    def __init__(self, kill: Callable[[], None]) -> None:
+        super().__init__()
+        self._kill: Callable[[], None] | None = kill
+
+    def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
+        if self._kill:
+            self._kill()
+        self._kill = None
+
+
+def test_every_trial_of_a_search_that_loses_a_node_ends_exactly_once(
+    agents: Agents, cluster: TestCluster, workspace: Workspace, make_dataset: Callable[..., DatasetInfo]
+) -> None:
+    def make_engine(trials: int) -> RayEngine:
+        forget_deaths(agents)
+        engine = RayEngine(agents, agents._note)
+        wait_for_slots(engine, 2)  # so that a trial is running on each node
+        return engine
+
+    node = cluster.nodes[0]
+    killer = RayletKiller(lambda: cluster.kill_raylet(node))
+    summary, watcher = run_small_search(
+        workspace,
+        make_dataset(),
+        source=SLOW_LINE,
+        make_engine=make_engine,
+        explore_only=True,
+        watcher=killer,
+        trials=5,
+    )
+    cluster.replace(node)
+    assert [result.outcome for _, result in watcher.ended] == 5 * [Outcome.COMPLETED]
+    assert sorted(result.number for _, result in watcher.ended) == list(range(5))
+    assert len(watcher.again) == 1
+    assert summary.exploration[Outcome.COMPLETED] == 5
+
+
 DRIVER = """
 import sys, time
 from pathlib import Path
@@ -307,7 +352,8 @@ def test_a_storage_url_never_leaves_the_driver(engine: RayEngine, slots: Sequenc
 
 
 LOCAL = """
-import os, stat, psutil, ray
+import os, signal, stat, psutil, ray
+signal.signal(signal.SIGTERM, print)
 from mloptimizer.engines.ray.cluster import connected
 with connected("local"):
     tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
@@ -315,7 +361,7 @@ with connected("local"):
     print(sorted(set(found)), oct(stat.S_IMODE(os.stat(os.environ["RAY_AUTH_TOKEN_PATH"]).st_mode)))
     names = ("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED")
     print([[p.environ().get(name) for name in names] for p in tree if p.name() in ("gcs_server", "raylet")])
-    print(ray._private.worker.get_dashboard_url())
+    print(repr(ray._private.worker.get_dashboard_url()), signal.getsignal(signal.SIGTERM) is print)
 print(not psutil.Process().children(recursive=True))
 """
 
@@ -327,7 +373,7 @@ def test_a_local_cluster_listens_on_this_machine_alone_with_a_private_token_and_
     assert done.stdout.splitlines() == [
         "['127.0.0.1', '::ffff:127.0.0.1'] 0o600",
         "[['token', '0'], ['token', '0']]",
-        "",
+        "'' True",
         "True",
     ], done.stderr
 

@@ -6,9 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("ray")
-
 import ray.exceptions as errors
 
 from mloptimizer.datasets.library import map_split, prepare_dataset

@@ -93,6 +93,11 @@ class Agents:
         nodes, leaving = list_nodes(), list_leaving()
         usable = [node for node in nodes if node.id not in self.nodes.left_out]
         ids = {node.id for node in usable}
+        if self.nodes.left_out and not any(self._need.count(node) for node in usable) and not busy:
+            raise RunError(
+                "engine = ray: every node that could run a trial is left out; debug_strategy.log says why. "
+                "Mend them, then continue; see: mloptimizer cluster doctor."
+            )
         for agent in self.ready():
             if agent not in busy and agent.facts and agent.facts.node not in ids:
                 self.discard(agent)
@@ -129,7 +134,7 @@ class Agents:
         """Take what an actor says of itself.
 
         Raises:
-            RunError: no actor can be made in this cluster, or its nodes have another version of mloptimizer.
+            RunError: no actor can be made in this cluster.
         """
         try:
             facts = ray.get(agent.described)
@@ -141,11 +146,10 @@ class Agents:
                 raise RunError(f"engine = ray: no worker can be started in the cluster: {words}.") from error
             return
         self._failed_in_a_row = 0
-        if facts.version != mloptimizer.__version__:
-            raise RunError(
-                f"engine = ray: {facts.slot.host} has mloptimizer {facts.version}, this machine "
-                f"{mloptimizer.__version__}. Install the same on every node; see: mloptimizer cluster doctor."
-            )
+        if facts.version != mloptimizer.__version__ and facts.node not in self.nodes.left_out:
+            self.nodes.left_out.add(facts.node)
+            reason = f"it has mloptimizer {facts.version}, this machine {mloptimizer.__version__}"
+            self._note(Decision(None, "node", f"{facts.slot.host} is left out", reason))
         if facts.node in self.nodes.left_out:
             self.discard(agent)
             return

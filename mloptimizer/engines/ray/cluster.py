@@ -10,7 +10,9 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ def connected(address: str) -> Iterator[None]:
         words = _environment(address, stack)
         stack.enter_context(_set(words))
         ray = _import_ray(address)
+        at_sigterm = signal.getsignal(signal.SIGTERM)
         common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         try:
             if address == "local":
@@ -55,6 +58,8 @@ def connected(address: str) -> Iterator[None]:
             ray.shutdown()
             raise _refusal(address, error) from error
         stack.callback(ray.shutdown)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, at_sigterm)  # Ray has set its own, which leaves the search wherever it is
         yield
 
 
@@ -72,7 +77,7 @@ def _import_ray(address: str) -> Any:
     return ray
 
 
-def _be_silent(_: object) -> None:
+def _be_silent(*_: object, **__: object) -> None:
     """Print nothing: Ray would print pages about a node that is lost, into the view of the search."""
 
 
