@@ -21,7 +21,7 @@ NODE = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 * 2**20, "memor
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_health_check_period_ms": "500",  # by default, a silent node is given up after half a minute
+    "RAY_health_check_period_ms": "500",  # by default, a silent node is given up after about a minute
     "RAY_health_check_timeout_ms": "1500",
     "RAY_health_check_failure_threshold": "3",
 }
