@@ -15,13 +15,12 @@ from pathlib import Path
 
 from mloptimizer.errors import MloptimizerError, UsageError
 from mloptimizer.files import UNFINISHED, file_error, when_there_is_room, whole_file, write_bytes
-from mloptimizer.hardware.columns import Cell
+from mloptimizer.hardware.columns import MAX_ROWS, Cell
 from mloptimizer.hardware.reader import find_column
 from mloptimizer.hardware.thinning import thin
 
 Row = Mapping[str, Cell]
 
-MAX_ROWS = 10_000  # almost three hours at a row a second before the first are merged; 12 MB with 8 GPUs
 BEGINNING = b"time_utc,seconds,"  # of every hardware log
 
 

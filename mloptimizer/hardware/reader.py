@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
-from mloptimizer.hardware.columns import TIME_COLUMNS, TRAINING_COLUMNS, Cell, Column
+from mloptimizer.hardware.columns import MAX_ROWS, TIME_COLUMNS, TRAINING_COLUMNS, Cell, Column
 from mloptimizer.hardware.gpu_readings import GPU_COLUMNS
 from mloptimizer.hardware.machine import CORE_COLUMN, MachineReader, machine_columns
 from mloptimizer.hardware.training_clock import TrainingClock, TrainingReader
@@ -99,16 +99,25 @@ pandas.read_csv("STUDY/trial_00007.csv")
 ```
 
 An empty cell is a figure that could not be read: a GPU without that counter, a GPU that was lost, the first row of a
-mean since the row before, or two rows less than 0.05 s apart. One MB is 2**20 bytes.
+mean since the row before, or two rows less than 0.05 s apart. A torn last line, left by a kill, is no row. One MB is
+2**20 bytes.
+
+`seconds`, and all that counts since the log began, start anew where another attempt of the trial went on with the log.
+A log holds at most {rows:,} rows. When it is full, the older half of its rows are merged two by two, so that rows are
+not equally far apart: weight them by the time since the row before. Peaks of memory and temperature stay, and so do
+all sums.
 
 GPUs are numbered in the order in which the trial saw them: `gpu0_`, `gpu1_` and so on stand before the names of their
-columns. A machine without NVIDIA's library or GPUs has none of these columns.
+columns. A machine without NVIDIA's library or GPUs has none of these columns. A trial on an instance of a partitioned
+GPU (MIG) has the instance's memory, and the clocks, temperature and throttle reasons of the whole GPU; utilisation,
+power, energy and links are empty, as NVML tells them of all instances together. `core0_percent` stands for a column of
+each logical core of the trial's slot.
 """
 
 
 def render_log_readme() -> str:
     """Return the README of the folder of hardware logs: every column with its unit, its meaning and its source."""
-    lines = [_README, "| column | unit | meaning | source |", "|---|---|---|---|"]
-    for name, column in describe_columns(1).items():
+    lines = [_README.format(rows=MAX_ROWS), "| column | unit | meaning | source |", "|---|---|---|---|"]
+    for name, column in describe_columns(1, (0,)).items():
         lines.append(f"| `{name}` | {column.unit} | {column.meaning} | {column.source} |")
     return "\n".join(lines) + "\n"
