@@ -124,8 +124,8 @@ def main() -> None:
             return answer
 
         stand_in.set(gpus=GPUS, gpu__nvlink_rx_kib=1, gpu__nvlink_tx_kib=1)
-        bare = f"import json\nfrom pathlib import Path\n{inspect.getsource(_peak_mb)}\nprint(json.dumps({{'peak_mb': _peak_mb()}}))"
-        without = stand_in.run(bare, PYTHONPATH=str(ROOT))
+        bare = f"import json\nfrom pathlib import Path\n{inspect.getsource(_peak_mb)}"
+        without = stand_in.run(f"{bare}\nprint(json.dumps({{'peak_mb': _peak_mb()}}))", PYTHONPATH=str(ROOT))
         print(f"{'machine':36} {'rows/s':>6} {'written':>8} {'% of a core':>11} {'CPU ms/row':>10} {'memory MB':>9}")
         for words, gpus, rate, delay_us in LINES:
             stand_in.set(gpus=gpus, delay_us__nvmlDeviceGetPcieThroughput=delay_us or None)

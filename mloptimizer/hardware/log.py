@@ -106,14 +106,15 @@ class HardwareLog:
         except OSError as error:
             raise file_error(self._path, error) from error
         self._rows = kept
-        self.close()
         self._reopen()
 
     def _reopen(self) -> None:
         try:
-            self._file = self._path.open("a+b", buffering=0)
+            fresh = self._path.open("a+b", buffering=0)
         except OSError as error:
             raise file_error(self._path, error) from error
+        self.close()
+        self._file = fresh
 
     def _write(self, line: str) -> None:
         data = line.encode() + b"\n"
