@@ -24,6 +24,7 @@ from mloptimizer.errors import RunError, UsageError
 from mloptimizer.files import Wait, file_error, hold_lock, waiting_for_room, write_json, write_text
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.nvml import list_gpus
+from mloptimizer.hardware.vendors import describe_unused
 from mloptimizer.job import Goal, Job
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.observer import Observer
@@ -167,7 +168,9 @@ def _make_run(
         return shutil.disk_usage(workspace.metrics).free / 2**20
 
     def make_engine(trials: int) -> Engine:
-        slots, decision = plan_slots(list_gpus(), list_cpus(), available_memory_mb(), trials, settings)
+        slots, decision = plan_slots(
+            list_gpus(), list_cpus(), available_memory_mb(), trials, settings, describe_unused()
+        )
         recorder.note(decision)
         return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
 

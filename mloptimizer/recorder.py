@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from mloptimizer.errors import MloptimizerError
 from mloptimizer.files import append_line, write_text
 from mloptimizer.hardware.log import HardwareLog
+from mloptimizer.hardware.machine import list_cpus
 from mloptimizer.hardware.reader import columns, render_log_readme
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.records import (
@@ -48,7 +49,7 @@ class Recorder:
         path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
         if not plan.resumes:
             path.unlink(missing_ok=True)
-        self._logs[plan.number] = HardwareLog(path, columns(len(slot.gpu_ids)))
+        self._logs[plan.number] = HardwareLog(path, columns(len(slot.gpu_ids), slot.cpu_ids or list_cpus()))
         return epochs
 
     def read_attempts(self, plan: TrialPlan) -> list[EndedAttempt]:

@@ -15,7 +15,7 @@ _CORES_SHARED_BY_SMALL_MACHINES = 4  # up to here a core each trains most models
 
 
 def plan_slots(
-    gpus: Sequence[Gpu], cpus: Sequence[int], memory_mb: float, trials: int, settings: Settings
+    gpus: Sequence[Gpu], cpus: Sequence[int], memory_mb: float, trials: int, settings: Settings, no_gpu: str = ""
 ) -> tuple[list[Slot], Decision]:
     """Return the slots for so many trials, and the choice with its reason.
 
@@ -24,6 +24,7 @@ def plan_slots(
         cpus: the logical cores that may be used.
         memory_mb: the memory that is free, MB; each slot gets an equal share.
         trials: how many are still to be trained.
+        no_gpu: why none may be used, where one is here all the same.
 
     Raises:
         UsageError: the settings ask for more GPUs per trial than there are.
@@ -36,12 +37,15 @@ def plan_slots(
     if gpus:
         slots, decision = _gpu_slots(gpus, cpus, trials, settings)
     else:
-        slots, decision = _cpu_slots(cpus, memory_mb, trials, settings)
+        slots, decision = _cpu_slots(cpus, memory_mb, trials, settings, no_gpu)
     return [replace(slot, memory_mb=int(memory_mb / len(slots))) for slot in slots], decision
 
 
-def _cpu_slots(cpus: Sequence[int], memory_mb: float, trials: int, settings: Settings) -> tuple[list[Slot], Decision]:
+def _cpu_slots(
+    cpus: Sequence[int], memory_mb: float, trials: int, settings: Settings, no_gpu: str
+) -> tuple[list[Slot], Decision]:
     count, reason = _count_workers(len(cpus), memory_mb, trials, settings)
+    reason = f"{no_gpu or 'no GPU'}; {reason}" if no_gpu or settings.workers == "auto" else reason
     shares = _share(cpus, count)
     slots = [Slot(f"cpu{i}", cpu_ids=share, threads=_threads(share, cpus)) for i, share in enumerate(shares)]
     return slots, Decision(None, "slots", f"{count} on {len(cpus)} cores", reason)
@@ -53,7 +57,7 @@ def _count_workers(cores: int, memory_mb: float, trials: int, settings: Settings
     by_cores = cores if cores <= _CORES_SHARED_BY_SMALL_MACHINES else cores // 2
     by_memory = max(1, math.floor(memory_mb / MEMORY_PER_WORKER_MB))
     count = max(1, min(by_cores, by_memory, trials))
-    return count, f"no GPU; {cores} cores allow {by_cores}, {memory_mb:.0f} MB free allow {by_memory}, {trials} trials"
+    return count, f"{cores} cores allow {by_cores}, {memory_mb:.0f} MB free allow {by_memory}, {trials} trials"
 
 
 def _gpu_slots(
@@ -72,7 +76,7 @@ def _gpu_slots(
     slots = []
     for index in range(count):
         mine = gpus[index * size : (index + 1) * size]
-        name = "gpu" + "+".join(str(gpu.index) for gpu in mine)
+        name = "gpu" + "+".join(gpu.label for gpu in mine)
         memory_mb = int(min(gpu.memory_mb for gpu in mine))
         share, uuids = shares[index], tuple(gpu.uuid for gpu in mine)
         threads = _threads(share, cpus)

@@ -20,9 +20,10 @@ LAYERS = [
     "settings",
     "setting_values",
     "settings_file records",
-    "batches workspace interrupts terminal hardware.columns hardware.nvml hardware.machine hardware.memory"
-    " hardware.training_clock hardware.reader hardware.monitor hardware.log hardware.summary datasets.catalog"
-    " datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",
+    "batches workspace interrupts terminal hardware.columns hardware.nvml hardware.gpu_readings hardware.throttling"
+    " hardware.vendors hardware.rapl hardware.machine hardware.memory hardware.training_clock hardware.reader"
+    " hardware.monitor hardware.thinning hardware.log hardware.summary datasets.catalog datasets.formats"
+    " datasets.sources datasets.split datasets.cache datasets.process datasets.library",
     "observer disk_watch orders spaces metrics_readme",
     "metrics_store engines.base engines.cores engines.deaths engines.trees engines.lifeline"
     " engines.gpu_memory slots requirements",
@@ -58,7 +59,7 @@ MAY_IMPORT = {
     "keras": "training.",
     "optuna": "study.",
     "optuna_dashboard": "dashboard",
-    "pynvml": "hardware.nvml",
+    "pynvml": "hardware.nvml hardware.gpu_readings",
     "click": "cli commands.",
     "sqlalchemy": "study.storage",
 }

@@ -77,3 +77,20 @@ def test_workers_follow_cores_memory_and_trials(facts: dict[str, Any], workers: 
 @pytest.mark.parametrize("facts", [{"count": 4}, {"workers": 4}], ids=["gpus", "cores"])
 def test_slots_share_the_free_memory(facts: dict[str, Any]) -> None:
     assert [slot.memory_mb for slot in plan(memory_mb=30_002, **facts)] == [7500] * 4
+
+
+@pytest.mark.parametrize(("workers", "reason"), [("auto", "it; 8 cores allow 4, "), (2, "it; setting workers")])
+def test_a_gpu_that_cannot_be_used_is_told_from_none(workers: Any, reason: str) -> None:
+    unused = "an AMD GPU is here, but mloptimizer neither uses nor reads it"
+    _, decision = plan_slots([], range(8), 64_000, 100, Settings(workers=workers), unused)
+    assert decision.reason.startswith(unused.removesuffix("it") + reason)
+    _, alone = plan_slots([], range(8), 64_000, 100, Settings())
+    assert alone.reason.startswith("no GPU; 8 cores allow 4, ")
+
+
+def test_the_instances_of_a_partitioned_gpu_are_slots_with_names_of_their_own() -> None:
+    instances = [
+        Gpu(0, f"MIG-{gi}", "H100 MIG", 10_000, (9, 0), "580", True, "GPU-0", (gi, 0)) for gi in (7, 8)
+    ]  # fmt: skip
+    slots, _ = plan_slots(instances, range(8), 64_000, 100, Settings())
+    assert [(slot.name, slot.gpu_ids) for slot in slots] == [("gpu0.7.0", ("MIG-7",)), ("gpu0.8.0", ("MIG-8",))]

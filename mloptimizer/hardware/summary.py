@@ -1,6 +1,7 @@
 """Reads hardware logs back, and says in a few figures what they hold."""
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,10 +55,11 @@ def summarise_log(path: Path) -> LogSummary:
     table = read_log(path)
     begins_anew = table["seconds"].diff() < 0
     parts = [part for _, part in table.groupby(begins_anew.cumsum())]
-    gpus = [name.removesuffix("_energy_j") for name in table.columns if name.endswith("_energy_j")]
+    gpus = [name.removesuffix("_energy_j") for name in table.columns if re.fullmatch(r"gpu\d+_energy_j", name)]
     joules = [energy for part in parts for gpu in gpus if (energy := _energy_j(part, gpu)) is not None]
     figures = table.drop(
-        columns=[*text_columns((*TIME_COLUMNS, *TRAINING_COLUMNS)), "seconds", *(f"{gpu}_energy_j" for gpu in gpus)]
+        columns=[*text_columns((*TIME_COLUMNS, *TRAINING_COLUMNS)), "seconds", *(f"{gpu}_energy_j" for gpu in gpus)],
+        errors="ignore",
     )
     return LogSummary(
         rows=len(table),

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mloptimizer.errors import MloptimizerError, UsageError
 from mloptimizer.hardware.summary import LogSummary, summarise_log
+from mloptimizer.hardware.vendors import describe_unused
 from mloptimizer.records import Phase
 from mloptimizer.reports.figures import MISSING, duration, fixed, is_figure
 from mloptimizer.reports.standings import find_study, read_study_record
@@ -140,9 +141,14 @@ def _totals(logs: Sequence[TrialLog]) -> str:
     if energies:
         known = "" if len(energies) == len(logs) else f" ({len(energies)} of {len(logs)} logs tell it)"
         words.append(f"Energy of the GPUs: {fixed(sum(energies), 2, 'Wh')}{known}.")
-    words += [_LEGEND, _GPU_LEGEND if any(_gpus(summary) for summary in summaries) else _NO_GPU]
+    words += [_LEGEND, _GPU_LEGEND if any(_gpus(summary) for summary in summaries) else _no_gpu()]
     words += [log.damage for log in logs if log.damage]
     return "\n".join(words)
+
+
+def _no_gpu() -> str:
+    unused = describe_unused()
+    return f"{_NO_GPU} On this machine {unused}." if unused else _NO_GPU
 
 
 def _trial_parts(study: str, log: TrialLog) -> Iterator[RenderableType]:
@@ -154,7 +160,7 @@ def _trial_parts(study: str, log: TrialLog) -> Iterator[RenderableType]:
     yield Text(f"{summary.rows} rows over {duration(summary.duration_s)}")
     yield _figures_table(summary.figures)
     if not _gpus(summary):
-        yield Text(_NO_GPU)
+        yield Text(_no_gpu())
     else:
         yield Text(f"energy of the GPUs: {fixed(summary.gpu_energy_wh, 2, 'Wh')}")
 

@@ -3,6 +3,7 @@ import pytest
 from mloptimizer.errors import UsageError
 from mloptimizer.hardware.reader import columns
 from mloptimizer.records import Phase
+from mloptimizer.reports import hardware as report_module
 from mloptimizer.reports.hardware import hardware_report
 from mloptimizer.workspace import Workspace
 from tests.reports.study_files import MakePlan, StudyWriter, text_of
@@ -43,6 +44,17 @@ def test_a_machine_without_gpus_is_told_in_words(workspace: Workspace, study: St
     assert "GPU %" not in report
     row = next(line.split() for line in report.splitlines() if " exploration " in line)
     assert row == ["0", "exploration", "2.0", "s", "0.80", "1.5", "–", "–"]
+
+
+def test_a_gpu_of_another_vendor_is_told_from_none(
+    workspace: Workspace, study: StudyWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "describe_unused", lambda: "an AMD GPU is here, but unread")
+    study.complete(0, 0.5)
+    write_log(workspace, 0, 0, process_cpu_percent=40.0)
+    for number in (None, 0):
+        words = " ".join(text_of(hardware_report(workspace, "test", number)).split())
+        assert "On this machine an AMD GPU is here, but unread." in words
 
 
 def test_energy_is_summed_over_trials_and_says_what_it_misses(workspace: Workspace, study: StudyWriter) -> None:
