@@ -131,7 +131,7 @@ def run_small_search(
     job = Job("s", study, spaces, dataset, settings, 1, workspace, store, goal, profile_trial)
     places = [Slot(str(index)) for index in range(slots)]
 
-    def make_engine(trials: int) -> ThreadEngine:
+    def make_engine(trials: int, phase: Phase) -> ThreadEngine:
         return ThreadEngine(places, run_trial)
 
     budgets = Budgets(settings, clock, lambda: folder_mb(*workspace.folders("s")))

@@ -4,6 +4,7 @@ Nothing here raises: without the library, a driver or a GPU there are no GPUs, a
 does not offer is missing. One MB is 2**20 bytes.
 """
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -165,6 +166,7 @@ class GpuUse:
 
     pids: frozenset[int]  # of the processes that compute on them, as far as NVML lists them
     used_mb: float
+    free_mb: float = 0.0  # of the one that has least
 
 
 class GpuUseReader:
@@ -177,16 +179,17 @@ class GpuUseReader:
         """Return what is in use of these GPUs, None where NVML does not tell."""
         self._is_open = self._is_open or open_nvml()
         pids: set[int] = set()
-        used_mb = 0.0
+        used_mb, free_mb = 0.0, math.inf
         for uuid in uuids:
             handle = _ask(pynvml.nvmlDeviceGetHandleByUUID, uuid) if self._is_open else None
-            memory = _ask(_memory, handle) if handle else None
+            memory = _ask(_memory_info, handle) if handle else None
             if memory is None:
                 return None
-            used_mb += memory[0]
+            used_mb += memory.used / 2**20
+            free_mb = min(free_mb, memory.free / 2**20)
             processes = _ask(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, handle) or ()
             pids.update(process.pid for process in processes)
-        return GpuUse(frozenset(pids), used_mb)
+        return GpuUse(frozenset(pids), used_mb, free_mb if uuids else 0.0)
 
     def close(self) -> None:
         """Close the library, if it is open."""
@@ -210,11 +213,15 @@ def _utilization(handle: Any) -> tuple[float, ...]:
     return rates.gpu, rates.memory
 
 
-def _memory(handle: Any) -> tuple[float, ...]:
-    memory = _first_offered((
+def _memory_info(handle: Any) -> Any:
+    return _first_offered((
         lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2),
         lambda: pynvml.nvmlDeviceGetMemoryInfo(handle),  # counts what the driver keeps for itself as used
     ))  # fmt: skip
+
+
+def _memory(handle: Any) -> tuple[float, ...]:
+    memory = _memory_info(handle)
     return memory.used / 2**20, memory.total / 2**20
 
 
