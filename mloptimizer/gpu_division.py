@@ -128,7 +128,7 @@ def choose(
     count = best if rates[best] >= LEAST_GAIN * rates[1] else 1
     figures = [
         f"{rates[pace.gpus]:.3g} trials per hour with {_words(pace.gpus)} each ({pace.images_per_second:,.0f} images/s"
-        f", {pace.seconds(images):,.0f} s per trial, {division.rounds(pace.gpus)} rounds)"
+        f", {pace.seconds(images):,.0f} s per trial, {_count(division.rounds(pace.gpus), 'round')})"
         for pace in paces
     ]
     return GpusPerTrial(count, "; ".join([f"{division.trials} trials, measured", *figures, *faults]))
@@ -210,4 +210,8 @@ def _tell(run: SearchRun, division: Division) -> None:
 
 
 def _words(size: int) -> str:
-    return f"{size} GPU" if size == 1 else f"{size} GPUs"
+    return _count(size, "GPU")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

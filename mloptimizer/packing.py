@@ -179,7 +179,7 @@ class Packing:
         resident = gpu.residents[event.number]
         self._learn_memory(resident, event.row)
         self._follow(gpu, resident, event.row)
-        return self._judge(gpu, slot)
+        return self._judge(gpu)
 
     def _learn_memory(self, resident: _Resident, row: _Row) -> None:
         """Take the process's memory, and while it is alone what the GPU's has grown by: in some containers NVML lists
@@ -203,7 +203,7 @@ class Packing:
             resident.rows.append(row)
             resident.fresh += 1
 
-    def _judge(self, gpu: _Gpu, slot: Slot) -> int | None:
+    def _judge(self, gpu: _Gpu) -> int | None:
         """Compare the residents' pace with that before the newest trial came, every few rows."""
         measured = [resident for resident in gpu.residents.values() if resident.pace_before]
         if gpu.newest is None or not measured or any(resident.fresh < STEADY_ROWS for resident in measured):
@@ -223,7 +223,7 @@ class Packing:
             gpu.limit, gpu.newest = count - 1, None
         if not pays or not gpu.has_paid:
             stays = count if pays else count - 1
-            self._note(Decision(newest, TOPIC, f"{stays} on the GPU of slot {slot.name}", figures))
+            self._note(Decision(newest, TOPIC, f"{stays} on the GPU of slot {self._slots[newest].name}", figures))
         gpu.has_paid = pays
         return None if pays else newest
 
