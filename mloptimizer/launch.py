@@ -170,7 +170,7 @@ def _make_run(
     def make_engine(trials: int, phase: Phase) -> Engine:
         machine = this_machine()
         chosen = choose_gpus_per_trial(run, phase, trials, machine)
-        slots, decision = plan_slots(machine.gpus, list_cpus(), available_memory_mb(), trials, settings, chosen)
+        slots, decision = plan_slots(machine.gpus, list_cpus(), available_memory_mb(), trials, settings, chosen=chosen)
         recorder.note(decision)
         return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
 

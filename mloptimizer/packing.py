@@ -110,11 +110,11 @@ class Packing:
             return None
         busy = [_figure(row, "gpu0_utilization_percent") for resident in residents for row in resident.rows]
         percents = [percent for percent in busy if percent is not None]
-        use, needed_mb = self._read(slot.gpu_ids), MEMORY_MARGIN * self._needs.hungriest_mb
-        if len(percents) < len(busy) or use is None or not needed_mb:
+        percent, needed_mb = sum(percents) / len(busy), MEMORY_MARGIN * self._needs.hungriest_mb
+        if len(percents) < len(busy) or percent >= BUSY_PERCENT or not needed_mb:
             return None  # what is not known is no reason to share
-        percent = sum(percents) / len(percents)
-        if percent >= BUSY_PERCENT:
+        use = self._read(slot.gpu_ids)
+        if use is None:
             return None
         memory = (
             f"{use.free_mb:,.0f} MB of its memory are free, and {needed_mb:,.0f} are asked for: the hungriest trial "

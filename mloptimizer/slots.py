@@ -29,6 +29,7 @@ def plan_slots(
     memory_mb: float,
     trials: int,
     settings: Settings,
+    *,
     chosen: GpusPerTrial | None = None,
 ) -> tuple[list[Slot], Decision]:
     """Return the slots for so many trials, and the choice with its reason.

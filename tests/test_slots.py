@@ -110,7 +110,7 @@ def test_more_than_one_mig_instance_per_trial_is_refused() -> None:
 
 
 def test_what_was_measured_counts_instead_of_the_number_of_trials() -> None:
-    slots, decision = plan_slots(gpus(4), range(8), 64_000, 100, Settings(), GpusPerTrial(2, "measured"))
+    slots, decision = plan_slots(gpus(4), range(8), 64_000, 100, Settings(), chosen=GpusPerTrial(2, "measured"))
     assert [slot.name for slot in slots] == ["gpu0+1", "gpu2+3"]
     assert (decision.choice, decision.reason) == ("2 of 2 GPUs", "measured")
 
