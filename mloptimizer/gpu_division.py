@@ -8,7 +8,6 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -46,7 +45,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Division:
+class Load:
     """Trials that are to be trained on GPUs: how the choice of GPUs per trial is counted."""
 
     trials: int
@@ -85,26 +84,26 @@ def choose_gpus_per_trial(run: SearchRun, phase: Phase, trials: int, machine: Ma
     if phase is Phase.VERDICT:
         return GpusPerTrial(1, "nothing is trained")
     workers = len(machine.gpus) if settings.workers == "auto" else settings.workers
-    division = Division(trials, len(machine.gpus), workers)
-    if not division.sizes():
-        most = max(division.most_gain(size) for size in (division.gpus, max(division.gpus // 2, 1)))
-        return GpusPerTrial(1, f"{trials} trials on {division.gpus} GPUs: with more each, trials per hour would grow "
+    load = Load(trials, len(machine.gpus), workers)
+    if not load.sizes():
+        most = max(load.most_gain(size) for size in (load.gpus, max(load.gpus // 2, 1)))
+        return GpusPerTrial(1, f"{trials} trials on {load.gpus} GPUs: with more each, trials per hour would grow "
                                f"{max(most, 1.0):.2f} times at most")  # fmt: skip
     epochs = settings.exploration_epochs if phase is Phase.EXPLORATION else settings.hall_of_fame_epochs
     known = _KeptPaces(job, phase, machine)
-    if {1, *division.sizes()} - set(known.paces):
-        _tell(run, division)
+    if {1, *load.sizes()} - set(known.paces):
+        _tell(run, load)
     measure_on = _make_measure(run, machine)
     try:
-        return choose(division, epochs * job.dataset.train_size, known, measure_on, by_count)
+        return _choose(load, epochs * job.dataset.train_size, known, measure_on, by_count)
     except _BrokenOffError as reason:
         return GpusPerTrial(by_count.count, f"{by_count.reason}; not measured: {reason}")
     except MloptimizerError as error:
         return GpusPerTrial(by_count.count, f"{by_count.reason}; the measurement failed: {error}")
 
 
-def choose(
-    division: Division, images: float, known: "_KeptPaces", measure_on: Measure, by_count: GpusPerTrial
+def _choose(
+    load: Load, images: float, known: "_KeptPaces", measure_on: Measure, by_count: GpusPerTrial
 ) -> GpusPerTrial:
     """Return the GPUs per trial with the most trials per hour, measuring what is not known.
 
@@ -112,7 +111,7 @@ def choose(
     fails, there is nothing to compare with, and `by_count` stays.
     """
     faults: list[str] = []
-    for size in (1, *division.sizes()):
+    for size in (1, *load.sizes()):
         if size in known.paces:
             continue
         found = measure_on(size)
@@ -122,23 +121,23 @@ def choose(
                 return GpusPerTrial(by_count.count, f"{by_count.reason}; measured {faults[0]}")
             continue
         known.keep(Pace(size, found.startup_seconds or 0.0, found.images_per_second))
-    paces = [known.paces[size] for size in (1, *division.sizes()) if size in known.paces]
-    rates = {pace.gpus: division.per_hour(pace, images) for pace in paces}
+    paces = [known.paces[size] for size in (1, *load.sizes()) if size in known.paces]
+    rates = {pace.gpus: load.per_hour(pace, images) for pace in paces}
     best = max(rates, key=lambda size: rates[size])
     count = best if rates[best] >= LEAST_GAIN * rates[1] else 1
     figures = [
         f"{rates[pace.gpus]:.3g} trials per hour with {_words(pace.gpus)} each ({pace.images_per_second:,.0f} images/s"
-        f", {pace.seconds(images):,.0f} s per trial, {_count(division.rounds(pace.gpus), 'round')})"
+        f", {pace.seconds(images):,.0f} s per trial, {_count(load.rounds(pace.gpus), 'round')})"
         for pace in paces
     ]
-    return GpusPerTrial(count, "; ".join([f"{division.trials} trials, measured", *figures, *faults]))
+    return GpusPerTrial(count, "; ".join([f"{load.trials} trials, measured", *figures, *faults]))
 
 
 class _KeptPaces:
     """The paces that were measured for a phase of a study, on GPUs and with settings like these."""
 
     def __init__(self, job: Job, phase: Phase, machine: Machine) -> None:
-        self._path = kept_file(job, phase)
+        self._path = job.workspace.cache(job.name) / f"gpus_per_trial_{phase}.json"
         self._identity = identify(machine, job.dataset, job.settings)
         self.paces = {pace.gpus: pace for pace in self._read()}
 
@@ -159,18 +158,11 @@ class _KeptPaces:
         write_json(self._path, {"identity": self._identity, "paces": paces})
 
 
-def kept_file(job: Job, phase: Phase) -> Path:
-    """Return where the study keeps what was measured for the phase."""
-    return job.workspace.cache(job.name) / f"gpus_per_trial_{phase}.json"
-
-
 class _BrokenOffError(Exception):
     """The search was told something that a measurement must not hold up."""
 
 
 def _make_measure(run: SearchRun, machine: Machine) -> Measure:
-    workload = find_workload(run.job)
-
     @contextlib.contextmanager
     def waiting() -> Iterator[None]:
         for line in run.control.look(None):
@@ -181,7 +173,7 @@ def _make_measure(run: SearchRun, machine: Machine) -> Measure:
             yield
 
     def measure_on(size: int) -> Measurement:
-        return measure(workload, Variant(_words(size), _on(run.job.settings, size)), machine, waiting)
+        return measure(find_workload(run.job), Variant(_words(size), _on(run.job.settings, size)), machine, waiting)
 
     return measure_on
 
@@ -201,11 +193,11 @@ def find_workload(job: Job) -> Workload:
     return Workload(space, trial.params, job.dataset, EPOCHS, STEPS, fitted_steps(record) if record else 1)
 
 
-def _tell(run: SearchRun, division: Division) -> None:
-    sizes = " and ".join(str(size) for size in sorted([1, *division.sizes()]))
+def _tell(run: SearchRun, load: Load) -> None:
+    *fewer, most = sorted([1, *load.sizes()])
     run.observer.notice(
-        f"Measuring short trainings on {sizes} GPUs, once, to see how many each trial should get; "
-        "--set gpus_per_trial=1 skips it."
+        f"Measuring short trainings on {', '.join(map(str, fewer))} and {most} GPUs, once, to see how many each "
+        "trial should get; --set gpus_per_trial=1 skips it."
     )
 
 

@@ -12,7 +12,7 @@ from mloptimizer.control import SearchRun
 from mloptimizer.datasets.library import prepare_dataset
 from mloptimizer.engines.base import Emit, Engine, ShouldStop
 from mloptimizer.engines.thread import ThreadEngine
-from mloptimizer.gpu_division import Division, choose_gpus_per_trial
+from mloptimizer.gpu_division import Load, choose_gpus_per_trial
 from mloptimizer.hardware.nvml import Gpu
 from mloptimizer.measurement import Machine, Variant, Workload, measure
 from mloptimizer.orders import Order, OrderName, send_order
@@ -117,11 +117,11 @@ def choose(search: Search, gpus: Gpus, phase: Phase = Phase.EXPLORATION, **setti
     ],
 )
 def test_only_what_pays_with_perfect_scaling_is_worth_measuring(trials: int, gpus: int, sizes: list[int]) -> None:
-    assert Division(trials, gpus, workers=gpus).sizes() == sizes
+    assert Load(trials, gpus, workers=gpus).sizes() == sizes
 
 
 def test_fewer_workers_than_gpus_leave_gpus_for_each() -> None:
-    assert Division(100, 4, workers=1).most_gain(4) == 4.0
+    assert Load(100, 4, workers=1).most_gain(4) == 4.0
 
 
 def test_what_cannot_pay_is_not_measured_and_that_is_told(search: Search) -> None:
@@ -176,7 +176,7 @@ def test_the_person_is_told_that_it_is_measured(search: Search) -> None:
     gpus = Gpus({1: 1.0, 4: 1.0, 8: 1.0})
     _, watcher = search(new_engine=gpus.make_engine, explore_only=True)
     assert watcher.notices == [
-        "Measuring short trainings on 1 and 4 and 8 GPUs, once, to see how many each trial should get; "
+        "Measuring short trainings on 1, 4 and 8 GPUs, once, to see how many each trial should get; "
         "--set gpus_per_trial=1 skips it."
     ]
 

@@ -22,9 +22,9 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def nvml(nvml_library: Path, tmp_path: Path) -> NvmlStandIn:
-    """One GPU of 16,000 MB, of which 500 MB are in use."""
+    """One GPU of 16,000 MB, of which 500 MB are in use, and the driver keeps 400 MB for itself."""
     stand_in = NvmlStandIn(nvml_library, tmp_path / "nvml-state.txt")
-    stand_in.set(gpus=1, gpu__memory_total=16_000 * MB, gpu__memory_reserved=0)
+    stand_in.set(gpus=1, gpu__memory_total=16_000 * MB, gpu__memory_reserved=400 * MB)
     return stand_in
 
 
@@ -39,7 +39,7 @@ def test_a_trial_starts_beside_another_when_nvml_reports_room_for_it(nvml: NvmlS
     found = search(nvml, 1.2, "gpu.log().count('2 on the GPU') > 1")
     assert (found["most"], found["again"]) == (2, [])
     first, judged = found["log"].splitlines()[:2]
-    assert "busy 30 % of the time with trial 0; 12,500 MB of its memory are free, and 3,600 are asked for" in first
+    assert "busy 30 % of the time with trial 0; 12,100 MB of its memory are free, and 3,600 are asked for" in first
     assert "images/s beside trial 1" in judged
     on_gpu = [row["trials_on_gpu"] for row in csv.DictReader(found["rows"])]
     assert (on_gpu[0], set(on_gpu)) == ("1", {"1", "2"})
@@ -49,7 +49,7 @@ def test_no_trial_starts_beside_another_when_the_memory_is_short(nvml: NvmlStand
     nvml.set(gpu__memory_total=7000 * MB)
     found = search(nvml, 1.0, "len(gpu.rows()) > 30")
     assert found["most"] == 1
-    assert "3,500 MB of its memory are free, and 3,600 are asked for" in found["log"]
+    assert "3,100 MB of its memory are free, and 3,600 are asked for" in found["log"]
 
 
 def test_sharing_is_taken_back_when_the_pace_falls(nvml: NvmlStandIn) -> None:
