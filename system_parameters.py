@@ -252,9 +252,14 @@ stop_when_stagnant = 0
 # Possible: a whole number >= 1 or 'auto'
 workers = "auto"
 
-# auto: one while there are more trials than GPUs, all of them when there are fewer
+# auto: one while there are trials enough; otherwise what was measured to train most per hour
 # Possible: a whole number >= 1 or 'auto'
 gpus_per_trial = "auto"
+
+# trials that share a GPU, with one GPU per trial; auto: up to 4, as measured utilisation and free memory
+# allow, and fewer again where that does not pay. Not run on a GPU yet
+# Possible: a whole number >= 1 and <= 16 or 'auto'
+trials_per_gpu = 1
 
 # split the CPU into so many logical devices under MirroredStrategy; to try it without GPUs
 # Possible: a whole number >= 1

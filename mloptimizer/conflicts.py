@@ -41,6 +41,11 @@ _CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
         "clipping = off with a clip_threshold: there is nothing to limit. Possible: clip_threshold = auto.",
     ),
     (
+        lambda s: s.trials_per_gpu != 1 and s.gpus_per_trial not in ("auto", 1),
+        "trials_per_gpu: GPUs are shared by trials that have one each, and gpus_per_trial is more. "
+        "Possible: trials_per_gpu = 1, or gpus_per_trial = auto or 1.",
+    ),
+    (
         lambda s: (
             isinstance(s.batch_size, int)
             and isinstance(s.accumulation_steps, int)

@@ -22,16 +22,17 @@ from mloptimizer.engines.fork_server import start_fork_server
 from mloptimizer.engines.process import ProcessEngine
 from mloptimizer.errors import RunError, UsageError
 from mloptimizer.files import Wait, file_error, hold_lock, waiting_for_room, write_json, write_text
+from mloptimizer.gpu_division import choose_gpus_per_trial
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
-from mloptimizer.hardware.nvml import list_gpus
 from mloptimizer.hardware.vendors import describe_unused
 from mloptimizer.job import Goal, Job
+from mloptimizer.measurement import this_machine
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.observer import Observer
 from mloptimizer.orders import take_orders
 from mloptimizer.preparation import PreparedSearch, SearchRequest, largest_slot
 from mloptimizer.recorder import Recorder
-from mloptimizer.records import DatasetInfo, Objective, to_json
+from mloptimizer.records import DatasetInfo, Objective, Phase, to_json
 from mloptimizer.reports.standings import find_study, find_winner
 from mloptimizer.requirements import check_images
 from mloptimizer.search import SearchSummary, run_search
@@ -167,16 +168,22 @@ def _make_run(
     def free_mb() -> float:
         return shutil.disk_usage(workspace.metrics).free / 2**20
 
-    def make_engine(trials: int) -> Engine:
+    def make_engine(trials: int, phase: Phase) -> Engine:
+        machine, others = this_machine(), describe_unused()
+        chosen = choose_gpus_per_trial(run, phase, trials, machine)
         slots, decision = plan_slots(
-            list_gpus(), list_cpus(), available_memory_mb(), trials, settings, describe_unused()
+            machine.gpus, list_cpus(), available_memory_mb(), trials, settings, chosen=chosen, no_gpu=others
         )
         recorder.note(decision)
         return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
 
     disk = DiskWatch(workspace.metrics, free_mb, settings.min_free_disk_mb)
     control = Control(job, budgets, disk, job.store.remember_trials, waiting.look)
-    return SearchRun(job, make_engine, recorder, observer, control, interruptible, held_seconds=waiting.held_seconds)
+    run = SearchRun(job, make_engine, recorder, observer, control, interruptible, held_seconds=waiting.held_seconds)
+    if settings.trials_per_gpu == "auto":
+        for record in job.store.trials():  # what earlier runs have estimated
+            run.gpu_needs.learn(record.result.get("memory_mb") or 0.0)
+    return run
 
 
 def _why_no_winner(store: MetricsStore, name: str) -> str:

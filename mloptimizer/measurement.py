@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mloptimizer.control import Interruptible
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.process import ProcessEngine
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
@@ -90,6 +91,7 @@ class Workload:
     dataset: DatasetInfo
     epochs: int
     steps_per_epoch: int = 0  # at most; 0: as many as the images fill
+    accumulation_steps: int = 1  # that the model is known to need
     target_accuracy: float = 1.0  # on the validation split; the time to it is measured
 
 
@@ -184,18 +186,21 @@ class _Fixed:
         return MEASURED_MODEL[name]
 
 
-def measure(workload: Workload, variant: Variant, machine: Machine) -> Measurement:
-    """Train once under the variant's settings, and return what was measured."""
+def measure(
+    workload: Workload, variant: Variant, machine: Machine, waiting: Interruptible = contextlib.nullcontext
+) -> Measurement:
+    """Train once under the variant's settings, and return what was measured; `waiting` may break it off by raising."""
     if variant.impossible:
         return Measurement(variant.name, variant.changes, failure=f"not measured: {variant.impossible}")
     with tempfile.TemporaryDirectory(prefix="mloptimizer-") as folder:
         plan = _plan(workload, variant.settings, folder)
         with contextlib.closing(machine.make_engine(variant.settings)) as engine:
-            events = _run(plan, engine)
+            events = _run(plan, engine, waiting)
     return summarise(workload, variant, events)
 
 
 def _plan(workload: Workload, settings: Settings, folder: str) -> TrialPlan:
+    short = {"storage": "", "monitor_seconds": MONITOR_SECONDS, "checkpoint_epochs": 0}
     return TrialPlan(
         study="measurement",
         number=0,
@@ -208,18 +213,19 @@ def _plan(workload: Workload, settings: Settings, folder: str) -> TrialPlan:
         patience=workload.epochs,
         seed=SEED,
         directory=folder,
+        accumulation_steps=workload.accumulation_steps,
         steps_per_epoch=workload.steps_per_epoch,
-        settings=settings.model_copy(
-            update={"storage": "", "monitor_seconds": MONITOR_SECONDS, "checkpoint_epochs": 0}
-        ),
+        settings=settings.model_copy(update=short),
     )
 
 
-def _run(plan: TrialPlan, engine: Engine) -> list[Event]:
-    engine.start(plan, engine.idle_slots()[0])
+def _run(plan: TrialPlan, engine: Engine, waiting: Interruptible) -> list[Event]:
+    with waiting():
+        engine.start(plan, engine.idle_slots()[0])
     events: list[Event] = []
     while not any(isinstance(event, TrialResult) for event in events):
-        events += engine.wait(WAIT_SECONDS)
+        with waiting():
+            events += engine.wait(WAIT_SECONDS)
     return events
 
 

@@ -225,10 +225,12 @@ def _take_up(job: Job, phase: "Exploration | HallOfFame") -> TrialPlan | None:
 
 def _as_fitted(plan: TrialPlan, earlier: TrialRecord | None) -> TrialPlan:
     """Return the plan with as few images at a time as the model's earlier training needed to fit into memory."""
-    if earlier is None:
-        return plan
-    steps = earlier.result.get("accumulation_steps") or earlier.plan.get("accumulation_steps", 1)
-    return dataclasses.replace(plan, accumulation_steps=steps)
+    return plan if earlier is None else dataclasses.replace(plan, accumulation_steps=fitted_steps(earlier))
+
+
+def fitted_steps(earlier: TrialRecord) -> int:
+    """Return in how many micro-batches a step of the model's earlier training had to be divided."""
+    return int(earlier.result.get("accumulation_steps") or earlier.plan.get("accumulation_steps", 1))
 
 
 def best_of(job: Job, phase: Phase) -> tuple[int, float] | None:

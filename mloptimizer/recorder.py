@@ -1,6 +1,7 @@
 """Writes every event of a search to its file: epochs and results, hardware rows, automatic choices."""
 
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from mloptimizer.errors import MloptimizerError
@@ -33,6 +34,7 @@ class Recorder:
         self._study = study
         self._store = store
         self._plans: dict[int, TrialPlan] = {}
+        self._gpus: dict[int, frozenset[str]] = {}  # those of each running trial
         self._logs: dict[int, HardwareLog] = {}
         self._told: set[int] = set()  # the trials of which rows were lost
 
@@ -41,7 +43,7 @@ class Recorder:
 
         What was there is replaced, unless the plan goes on from it.
         """
-        self._plans[plan.number] = plan
+        self._plans[plan.number], self._gpus[plan.number] = plan, frozenset(slot.gpu_ids)
         epochs = self._store.start(plan)
         readme = self._workspace.hardware_logs / "README.md"
         if not readme.exists():
@@ -76,6 +78,12 @@ class Recorder:
         self._store.start(plan)
         self._store.finish(plan.phase, result)
 
+    def fill_in(self, sample: HardwareSample) -> HardwareSample:
+        """Return the row with the number of trials that run on its trial's GPUs now, this one included."""
+        mine = self._gpus.get(sample.number, frozenset())
+        others = sum(bool(mine & gpus) for number, gpus in self._gpus.items() if number != sample.number)
+        return replace(sample, row={**sample.row, "trials_on_gpu": 1 + others})
+
     def record(self, event: Event) -> None:
         """Write the event; events of a trial that is not running here are dropped."""
         if isinstance(event, Decision):
@@ -101,7 +109,7 @@ class Recorder:
         self._forget(result.number)
 
     def _forget(self, number: int) -> None:
-        del self._plans[number]
+        del self._plans[number], self._gpus[number]
         self._told.discard(number)
         if log := self._logs.pop(number, None):
             log.close()

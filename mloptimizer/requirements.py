@@ -30,6 +30,7 @@ def check_machine(settings: Settings, gpus: Sequence[Gpu]) -> None:
     if limit_mb != "auto" and smallest and 0 < smallest.memory_mb < limit_mb:
         name, most = smallest.name or "a GPU", smallest.memory_mb
         raise UsageError(f"gpu_memory_limit_mb = {limit_mb}: {name} has {most} MB. Possible: auto, or at most {most}.")
+    _check_sharing(settings, gpus)
     unable = [gpu for gpu in gpus if not _may_have_tf32(gpu)]
     if settings.precision == "tf32" and (unable or not gpus):
         found = ", ".join(_describe(gpu) for gpu in unable) or "no GPU"
@@ -37,6 +38,20 @@ def check_machine(settings: Settings, gpus: Sequence[Gpu]) -> None:
         raise UsageError(
             f"precision = tf32: needs GPUs of compute capability 8.0 or more, and this machine has {found}. "
             f"Possible: {possible}."
+        )
+
+
+def _check_sharing(settings: Settings, gpus: Sequence[Gpu]) -> None:
+    count, limit_mb = settings.trials_per_gpu, settings.gpu_memory_limit_mb
+    if count in ("auto", 1):
+        return
+    if not gpus:
+        raise UsageError(f"trials_per_gpu = {count}: this machine has no GPU. Possible: 1 or auto; see also workers.")
+    smallest_mb = min(gpu.memory_mb for gpu in gpus)
+    if limit_mb != "auto" and 0 < smallest_mb < int(count) * limit_mb:
+        raise UsageError(
+            f"gpu_memory_limit_mb = {limit_mb}: {count} trials on a GPU take more than the {smallest_mb} MB of the "
+            f"smallest. Possible: auto, or at most {smallest_mb // int(count)}."
         )
 
 

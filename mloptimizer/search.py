@@ -111,5 +111,5 @@ def _run_phase(run: SearchRun, phase: PhaseRun) -> None:
     left = phase.total() - len(phase.ended())
     if left <= 0:
         return
-    with contextlib.closing(run.make_engine(left)) as engine:
+    with contextlib.closing(run.make_engine(left, phase.phase)) as engine:
         Loop(run, phase, engine).run()

@@ -224,7 +224,13 @@ class Settings(BaseModel):
         "auto", description="trials at a time; auto: as many as GPUs allow, without a GPU as cores and memory allow"
     )
     gpus_per_trial: Count | Auto = Field(
-        "auto", description="auto: one while there are more trials than GPUs, all of them when there are fewer"
+        "auto",
+        description="auto: one while there are trials enough; otherwise what was measured to train most per hour",
+    )
+    trials_per_gpu: Annotated[int, Field(ge=1, le=16)] | Auto = Field(
+        1,
+        description="trials that share a GPU, with one GPU per trial; auto: up to 4, as measured utilisation and free "
+        "memory allow, and fewer again where that does not pay. Not run on a GPU yet",
     )
     cpu_replicas: Count = Field(
         1, description="split the CPU into so many logical devices under MirroredStrategy; to try it without GPUs"

@@ -2,14 +2,15 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mloptimizer.budgets import Budgets, folder_mb
 from mloptimizer.control import Control, SearchRun
 from mloptimizer.disk_watch import DiskWatch
-from mloptimizer.engines.base import Emit, RunTrial, ShouldStop
+from mloptimizer.engines.base import Emit, Engine, RunTrial, ShouldStop
+from mloptimizer.engines.gpu_memory import ReadUse
 from mloptimizer.engines.thread import ThreadEngine
 from mloptimizer.job import Goal, Job
 from mloptimizer.metrics_store import WEIGHTS, MetricsStore
@@ -113,7 +114,9 @@ def run_small_search(
     explore_only: bool = False,
     interruptible: Any = contextlib.nullcontext,
     source: str = LINE,
-    slots: int = 1,
+    slots: int | Sequence[Slot] = 1,
+    new_engine: Callable[[SearchRun, int, Phase], Engine] | None = None,
+    read_gpus: ReadUse | None = None,
     memory_percent: Callable[[], float] = lambda: 50.0,
     free_disk_mb: Callable[[], float] = lambda: 1e6,
     clock: Callable[[], float] = time.monotonic,
@@ -121,7 +124,7 @@ def run_small_search(
     profile_trial: int | None = None,
     **changes: Any,
 ) -> tuple[SearchSummary, "Watcher"]:
-    """Run a search named "s" on so many slots; run again, it continues."""
+    """Run a search named "s" on these slots, or on so many; run again, it continues."""
     settings = Settings(**{"trials": 6, "pruner": "none", "exploration_epochs": 3, "hall_of_fame_epochs": 5, **changes})
     study = open_study("", workspace.journal, "s", settings, 1, Objective(settings.objective))
     store, watcher = MetricsStore(workspace, "s"), watcher or Watcher()
@@ -129,14 +132,14 @@ def run_small_search(
     spaces = {"line": load_space("line", source, "line.py")}
     goal = Goal(settings.trials)
     job = Job("s", study, spaces, dataset, settings, 1, workspace, store, goal, profile_trial)
-    places = [Slot(str(index)) for index in range(slots)]
+    places = [Slot(str(index)) for index in range(slots)] if isinstance(slots, int) else slots
 
-    def make_engine(trials: int) -> ThreadEngine:
-        return ThreadEngine(places, run_trial)
+    def make_engine(trials: int, phase: Phase) -> Engine:
+        return new_engine(run, trials, phase) if new_engine else ThreadEngine(places, run_trial)
 
     budgets = Budgets(settings, clock, lambda: folder_mb(*workspace.folders("s")))
     disk = DiskWatch(workspace.metrics, free_disk_mb, settings.min_free_disk_mb)
     control = Control(job, budgets, disk, store.remember_trials)
     run = SearchRun(job, make_engine, Recorder(workspace, "s", store), watcher, control, interruptible)
-    run.memory_percent, run.clock = memory_percent, clock
+    run.memory_percent, run.clock, run.read_gpus = memory_percent, clock, read_gpus
     return run_search(run, explore_only), watcher

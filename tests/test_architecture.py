@@ -27,7 +27,7 @@ LAYERS = [
     "observer disk_watch orders spaces metrics_readme",
     "metrics_store engines.base engines.cores engines.deaths engines.trees engines.lifeline"
     " engines.gpu_memory slots requirements",
-    "augmented_spaces attempts memory_watch deadlines"
+    "augmented_spaces attempts memory_watch packing running deadlines"
     " study.patience study.journal study.storage study.samplers study.trials study.suggestions study.phase_study"
     " study.answers study.earlier study.warm_start study.study"
     " engines.thread engines.process engines.preload engines.fork_server engines.child"
@@ -44,7 +44,7 @@ LAYERS = [
     " reports.listings dashboard probe_checks doctor display",
     "continuation measurement",
     "tuning_plans",
-    "tuning preparation",
+    "tuning preparation gpu_division",
     "bench",
     "reports.bench",
     "launch",

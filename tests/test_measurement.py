@@ -1,6 +1,7 @@
 """What a measurement says, of trainings that are a few lines long."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,17 @@ def test_the_plan_has_the_workload_and_short_intervals(workload: Workload) -> No
     (plan,) = plans
     assert (plan.epochs, plan.steps_per_epoch, plan.settings.xla, plan.settings.storage) == (3, 7, "on", "")
     assert not Path(plan.directory).exists()
+
+
+def test_a_model_that_needs_small_micro_batches_is_measured_with_them(workload: Workload) -> None:
+    plans: list[TrialPlan] = []
+
+    def train(plan: TrialPlan, *_: object) -> TrialResult:
+        plans.append(plan)
+        return TrialResult(plan.number, Outcome.PRUNED, None, 0.0)
+
+    measure(replace(workload, accumulation_steps=4), Variant("v", Settings()), make_machine(train))
+    assert [plan.accumulation_steps for plan in plans] == [4]
 
 
 def gpu_row(memory: float | None, used: float, percent: float) -> dict[str, float | str | None]:

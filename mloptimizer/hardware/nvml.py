@@ -4,6 +4,7 @@ Nothing here raises: without the library, a driver or a GPU there are no GPUs, a
 offer is missing. A GPU that is partitioned (MIG) is listed as its instances. One MB is 2**20 bytes.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -128,11 +129,15 @@ def read_memory(handle: Any) -> tuple[float, float]:
     Raises:
         NVMLError: the driver does not tell.
     """
-    memory = first_offered((
+    memory = _memory_info(handle)
+    return memory.used / 2**20, memory.total / 2**20
+
+
+def _memory_info(handle: Any) -> Any:
+    return first_offered((
         lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2),
         lambda: pynvml.nvmlDeviceGetMemoryInfo(handle),  # counts what the driver keeps for itself as used
     ))  # fmt: skip
-    return memory.used / 2**20, memory.total / 2**20
 
 
 def _list_at(index: int) -> list[Gpu]:
@@ -186,6 +191,7 @@ class GpuUse:
 
     pids: frozenset[int]  # of the processes that compute on them, as far as NVML lists them
     used_mb: float
+    free_mb: float = 0.0  # of the one that has least
 
 
 class GpuUseReader:
@@ -198,16 +204,17 @@ class GpuUseReader:
         """Return what is in use of these GPUs, None where NVML does not tell."""
         self._is_open = self._is_open or open_nvml()
         pids: set[int] = set()
-        used_mb = 0.0
+        used_mb, free_mb = 0.0, math.inf
         for uuid in uuids:
             handle = ask(pynvml.nvmlDeviceGetHandleByUUID, uuid) if self._is_open else None
-            memory = ask(read_memory, handle) if handle else None
+            memory = ask(_memory_info, handle) if handle else None
             if memory is None:
                 return None
-            used_mb += memory[0]
+            used_mb += memory.used / 2**20
+            free_mb = min(free_mb, memory.free / 2**20)
             processes = ask(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, handle) or ()
             pids.update(process.pid for process in processes)
-        return GpuUse(frozenset(pids), used_mb)
+        return GpuUse(frozenset(pids), used_mb, free_mb if uuids else 0.0)
 
     def close(self) -> None:
         """Close the library, if it is open."""
