@@ -21,7 +21,8 @@ LAYERS = [
     "setting_values",
     "settings_file records",
     "batches workspace interrupts terminal hardware.columns hardware.nvml hardware.machine hardware.memory"
-    " hardware.training_clock hardware.reader hardware.monitor hardware.log hardware.summary datasets.catalog"
+    " hardware.training_clock hardware.reader hardware.monitor hardware.log hardware.trace hardware.energy"
+    " hardware.throttling hardware.clocks hardware.grid hardware.summary hardware.evidence hardware.diagnosis datasets.catalog"
     " datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",
     "observer disk_watch orders spaces metrics_readme",
     "metrics_store engines.base engines.cores engines.deaths engines.trees engines.lifeline"
@@ -40,7 +41,7 @@ LAYERS = [
     "loop",
     "search training.trial training.export training.preload",
     "worker reports.figures reports.standings reports.trials reports.trial reports.hardware reports.study"
-    " reports.listings dashboard probe_checks doctor display",
+    " reports.summaries reports.diagnosis reports.listings dashboard probe_checks doctor display",
     "continuation measurement",
     "tuning_plans",
     "tuning preparation",

@@ -42,7 +42,7 @@ def test_a_machine_without_gpus_is_told_in_words(workspace: Workspace, study: St
     assert "CPU only" in report
     assert "GPU %" not in report
     row = next(line.split() for line in report.splitlines() if " exploration " in line)
-    assert row == ["0", "exploration", "2.0", "s", "0.80", "1.5", "–", "–"]
+    assert row == ["0", "exploration", "2.0", "s", "0.0", "s", "0.80", "1.5", "–", "–", "–"]
 
 
 def test_energy_is_summed_over_trials_and_says_what_it_misses(workspace: Workspace, study: StudyWriter) -> None:
@@ -51,7 +51,7 @@ def test_energy_is_summed_over_trials_and_says_what_it_misses(workspace: Workspa
     write_log(workspace, 0, 1, gpu0_energy_j=3600.0)
     write_log(workspace, 1, 1, gpu0_energy_j=7200.0)
     write_log(workspace, 2, 1)
-    assert "Energy of the GPUs: 6.00 Wh (2 of 3 logs tell it)." in text_of(hardware_report(workspace, "test"))
+    assert "Energy: 6.00 Wh (2 of 3 logs tell it)." in text_of(hardware_report(workspace, "test"))
 
 
 def test_figures_of_several_gpus_are_joined(workspace: Workspace, study: StudyWriter) -> None:
@@ -60,7 +60,7 @@ def test_figures_of_several_gpus_are_joined(workspace: Workspace, study: StudyWr
     row = next(
         line for line in text_of(hardware_report(workspace, "test"), 160).splitlines() if " exploration " in line
     )
-    assert row.split()[-5:] == ["2", "40", "1.5", "–", "–"]
+    assert row.split()[-5:] == ["2", "40", "60", "1.5", "–"]
 
 
 def test_one_trial_shows_mean_and_peak_of_every_column_of_both_phases(workspace: Workspace, study: StudyWriter) -> None:
