@@ -58,6 +58,16 @@ class Finding:
 
 
 RULES: tuple[Rule, ...] = (
+    # A third: then one trial in three could be had for nothing; less is the price of a graph, and hard to avoid
+    Rule(
+        "compile-bound",
+        "tracing and compiling take long against the training",
+        (Condition("compile_percent", "≥", 33),),
+        (
+            Change("xla", "off", "if it is on: so short a training does not earn what compiling costs"),
+            Change("exploration_epochs", None, "more: what is paid once a trial counts less"),
+        ),
+    ),
     # 20 %: from there TensorFlow's profiler calls a program highly input-bound (kHighlyInfeedBoundThresholdInPercent)
     Rule(
         "input-bound",
@@ -68,17 +78,6 @@ RULES: tuple[Rule, ...] = (
             Change("data_cache", "memory", "they are not read from the disk again"),
             Change("prefetch_batches", "8", "more batches are ready"),
             Change("randaugment_magnitude", "0", "the dearest of the augmentations is left out"),
-        ),
-    ),
-    # A third: then one trial in three could be had for nothing; less is the price of a graph, and hard to avoid
-    Rule(
-        "compile-bound",
-        "tracing and compiling take long against the training",
-        (Condition("compile_percent", "≥", 33),),
-        (
-            Change("xla", "off", "if it is on: so short a training does not earn what compiling costs"),
-            Change("exploration_epochs", None, "more: what is paid once a trial counts less"),
-            Change("batch_size", None, "the same for all trials: programs in the study's cache can be used again"),
         ),
     ),
     # 50 %: busy by NVML's count, in which one tiny kernel is as good as a large one. 40 % of the power limit: an idle
@@ -157,7 +156,8 @@ RULES: tuple[Rule, ...] = (
         (Change("workers", None, "fewer, or end what else runs on this machine"),),
     ),
 )  # fmt: skip
-"""What is looked for in every trial, in the order in which it is told."""
+"""What is looked for in every trial, in the order in which it is told: what costs the whole trial before what costs its
+training."""
 
 IDLE_BETWEEN = Rule(
     # 15 %: more than the start of a process (2 to 4 s) costs a trial of half a minute

@@ -96,7 +96,7 @@ def summarise(
     cores = machine_cores or os.cpu_count() or 1
     training = gains_of_training(trace)
     energy = _energy(trace, grid_g_per_kwh, cores)
-    images = sum(training.totals["images"]) if training.totals["images"] else None
+    images = round(sum(training.totals["images"])) if training.totals["images"] else None
     watt_hours = energy["energy_wh"]
     found: dict[str, Cell] = {
         "duration_s": trace.duration_s,
