@@ -23,7 +23,8 @@ LAYERS = [
     "batches workspace interrupts terminal hardware.columns hardware.nvml hardware.machine hardware.memory"
     " hardware.training_clock hardware.reader hardware.monitor hardware.log hardware.trace hardware.energy"
     " hardware.throttling hardware.clocks hardware.grid hardware.summary hardware.evidence hardware.diagnosis"
-    " datasets.catalog datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",
+    " datasets.catalog datasets.formats datasets.sources datasets.split datasets.cache datasets.process"
+    " datasets.library",
     "observer disk_watch orders spaces metrics_readme",
     "metrics_store engines.base engines.cores engines.deaths engines.trees engines.lifeline"
     " engines.gpu_memory slots requirements",
