@@ -1,6 +1,6 @@
 """The command line on a machine whose GPU is the stand-in for NVIDIA's library: what trains is the CPU.
 
-    python -m tests.pretended_gpu search --dataset digits --set start_method=spawn
+python -m tests.pretended_gpu search --dataset digits --set start_method=spawn
 """
 
 from dataclasses import replace
@@ -25,8 +25,11 @@ def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -
 
 
 if __name__ == "__main__":
-    import tests.pretended_gpu
+    import importlib
+
     from mloptimizer import cli, launch
 
-    launch.run_plan = tests.pretended_gpu.run_plan
+    launch.run_plan = importlib.import_module(
+        "tests.pretended_gpu"
+    ).run_plan  # a trial's process cannot import __main__
     cli.main()
