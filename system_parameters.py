@@ -232,7 +232,7 @@ min_free_disk_mb = 200
 # Possible: a number >= 0
 max_hours = 0.0
 
-# energy after which the search stops, kWh, as measured from the power of its GPUs
+# energy of its GPUs and its share of the CPU's after which the search stops, kWh
 # Possible: a number >= 0
 max_kwh = 0.0
 
@@ -276,6 +276,11 @@ nice = 0
 # seconds between two rows of the hardware log
 # Possible: a number >= 0.1 and <= 60
 monitor_seconds = 1.0
+
+# CO2 of a kWh of your grid, g; or a country's ISO code such as DEU, with the extra 'carbon'. 475: the world's
+# mean
+# Possible: a number >= 0 or a country's code
+grid_co2 = 475.0
 
 # Optuna storage URL; empty: the journal metrics_data/studies.journal of this workspace
 # Possible: text

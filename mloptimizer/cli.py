@@ -13,7 +13,7 @@ import click
 import mloptimizer
 from mloptimizer.commands.control import add_trials, pause, resume, stop
 from mloptimizer.commands.measurements import bench, tune
-from mloptimizer.commands.results import dashboard, export, hardware, show, trials
+from mloptimizer.commands.results import dashboard, diagnose, export, hardware, show, trials
 from mloptimizer.commands.search import search
 from mloptimizer.commands.workspace import datasets, doctor, init, settings, spaces
 from mloptimizer.errors import MloptimizerError, unknown_name
@@ -41,7 +41,7 @@ def commands() -> None:
 
 _COMMANDS = (
     *(search, resume, stop, pause, add_trials),
-    *(trials, show, hardware, dashboard, export),
+    *(trials, show, hardware, diagnose, dashboard, export),
     *(datasets, spaces, settings, init, doctor, tune, bench),
 )
 for _command in _COMMANDS:

@@ -23,6 +23,7 @@ from mloptimizer.engines.process import ProcessEngine
 from mloptimizer.errors import RunError, UsageError
 from mloptimizer.files import Wait, file_error, hold_lock, waiting_for_room, write_json, write_text
 from mloptimizer.gpu_division import choose_gpus_per_trial
+from mloptimizer.hardware.grid import find_grid
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.vendors import describe_unused
 from mloptimizer.job import Goal, Job
@@ -32,7 +33,8 @@ from mloptimizer.observer import Observer
 from mloptimizer.orders import take_orders
 from mloptimizer.preparation import PreparedSearch, SearchRequest, largest_slot
 from mloptimizer.recorder import Recorder
-from mloptimizer.records import DatasetInfo, Objective, Phase, to_json
+from mloptimizer.records import DatasetInfo, Decision, Objective, Phase, to_json
+from mloptimizer.reports.diagnosis import describe_main_finding
 from mloptimizer.reports.standings import find_study, find_winner
 from mloptimizer.requirements import check_images
 from mloptimizer.search import SearchSummary, run_search
@@ -67,6 +69,7 @@ def launch_search(
             f"study '{name}': the images of {prepared.dataset} have changed since it began, so its values could not be "
             "compared with new ones. Put the old images back, or start a new study."
         )
+    grid = find_grid(settings.grid_co2)
     check_images(settings, largest_slot(settings), dataset.train_size)
     prepared = replace(prepared, answers=_complete(prepared, dataset))
     with hold_lock(workspace.driver_lock(name), busy):
@@ -79,11 +82,13 @@ def launch_search(
             if settings.start_method != "spawn":
                 start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
             job = _open_job(request, prepared, dataset, store, observer, wait)
-            run = _make_run(job, budgets, observer, interruptible, wait)
+            recorder = Recorder(workspace, name, store, grid.g_per_kwh)
+            recorder.note(Decision(None, "CO2 of a kWh", f"{grid.g_per_kwh:g} g", grid.source))
+            run = _make_run(job, recorder, budgets, observer, interruptible, wait)
             summary = run_search(run, request.explore_only)
     if summary.winner is None and not summary.stopped:
         raise RunError(_why_no_winner(store, name))
-    return summary
+    return replace(summary, hardware=describe_main_finding(workspace, name))
 
 
 def _open_job(
@@ -160,10 +165,9 @@ def _take_over(study: Study, prepared: PreparedSearch, dataset: DatasetInfo, obs
 
 
 def _make_run(
-    job: Job, budgets: Budgets, observer: Observer, interruptible: Interruptible, waiting: Waiting
+    job: Job, recorder: Recorder, budgets: Budgets, observer: Observer, interruptible: Interruptible, waiting: Waiting
 ) -> SearchRun:
     workspace, settings = job.workspace, job.settings
-    recorder = Recorder(workspace, job.name, job.store)
 
     def free_mb() -> float:
         return shutil.disk_usage(workspace.metrics).free / 2**20

@@ -244,7 +244,7 @@ class Loop:
 
     def _end(self, plan: TrialPlan, result: TrialResult, pruned: bool = False) -> None:
         result = check_result(result, self._run.job.objective.metric, pruned)
-        result = replace(result, attempts=plan.attempt)
+        result = replace(result, attempts=plan.attempt, hardware=self._run.recorder.summarise(plan))
         self._run.recorder.record(result)
         self._phase.finish(result)
         self._run.observer.trial_ended(plan, result)

@@ -57,7 +57,14 @@ _PLAN_KINDS: Mapping[str, type] = {
     "accumulation_steps": int,
 }
 _RESULT_KINDS: Mapping[str, type | tuple[type, ...]] = {
-    **{"outcome": str, "metrics": dict, "timings": dict, "failure": (dict, type(None)), "accumulation_steps": int},
+    **{
+        "outcome": str,
+        "metrics": dict,
+        "timings": dict,
+        "hardware": dict,
+        "failure": (dict, type(None)),
+        "accumulation_steps": int,
+    },
     **{"value": _NUMBER, "seconds": _NUMBER},
 }
 

@@ -1,11 +1,15 @@
 """Writes every event of a search to its file: epochs and results, hardware rows, automatic choices."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from mloptimizer.errors import MloptimizerError
 from mloptimizer.files import append_line, write_text
+from mloptimizer.hardware.columns import Cell
+from mloptimizer.hardware.diagnosis import describe_trial
+from mloptimizer.hardware.grid import WORLD_G_PER_KWH
 from mloptimizer.hardware.log import HardwareLog
 from mloptimizer.hardware.machine import list_cpus
 from mloptimizer.hardware.reader import columns, render_log_readme
@@ -29,7 +33,11 @@ logger = logging.getLogger(__name__)
 class Recorder:
     """The one writer of a study's records."""
 
-    def __init__(self, workspace: Workspace, study: str, store: MetricsStore) -> None:
+    def __init__(
+        self, workspace: Workspace, study: str, store: MetricsStore, grid_g_per_kwh: float = WORLD_G_PER_KWH
+    ) -> None:
+        """Args: grid_g_per_kwh: what a kWh stands for, g of CO2."""
+        self._grid_g_per_kwh = grid_g_per_kwh
         self._workspace = workspace
         self._study = study
         self._store = store
@@ -72,6 +80,15 @@ class Recorder:
         """Write how an attempt ended that is not the trial's end."""
         self._store.add_attempt(plan, attempt)
         self._forget(plan.number)
+
+    def summarise(self, plan: TrialPlan) -> Mapping[str, Cell]:
+        """Return what the trial's hardware log says, of all its attempts; nothing where that cannot be told."""
+        path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
+        try:
+            return describe_trial(path, self._grid_g_per_kwh)
+        except Exception as error:  # noqa: BLE001  (figures about a trial are worth less than the trial)
+            logger.warning("hardware log: trial %d has no summary: %s", plan.number, error)
+            return {}
 
     def record_untrained(self, plan: TrialPlan, result: TrialResult) -> None:
         """Write a trial that ended when it was proposed; there is no hardware log of it."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mloptimizer.batches import plan_batch
 from mloptimizer.errors import UsageError
+from mloptimizer.hardware.energy import can_measure_energy
 from mloptimizer.hardware.nvml import Gpu
 from mloptimizer.records import Slot
 from mloptimizer.settings import Settings
@@ -21,10 +22,10 @@ def check_machine(settings: Settings, gpus: Sequence[Gpu]) -> None:
         raise UsageError(
             f"gpu_memory_limit_mb = {settings.gpu_memory_limit_mb}: this machine has no GPU. Possible: auto."
         )
-    if settings.max_kwh and not gpus:
+    if settings.max_kwh and not can_measure_energy([gpu.uuid for gpu in gpus]):
         raise UsageError(
-            f"max_kwh = {settings.max_kwh:g}: this machine has no GPU whose power could be measured. "
-            "Possible: max_hours."
+            f"max_kwh = {settings.max_kwh:g}: this machine tells neither the power of a GPU nor the energy of its "
+            "processors (RAPL, which only root may read by default). Possible: max_hours."
         )
     limit_mb, smallest = settings.gpu_memory_limit_mb, min(gpus, key=lambda gpu: gpu.memory_mb, default=None)
     if limit_mb != "auto" and smallest and 0 < smallest.memory_mb < limit_mb:

@@ -26,6 +26,7 @@ class SearchSummary:
     verdicts: tuple[Mapping[str, object], ...]
     seconds: float
     notes: tuple[str, ...] = ()  # what the person asked for and did not get, and what ended early
+    hardware: str = ""  # what slows most of its trials down, in a line
     stopped: str = ""  # why the run ended before its phases were done
 
 

@@ -13,6 +13,7 @@ from mloptimizer.conflicts import find_conflict
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
+_COUNTRY = "^[A-Za-z]{3}$"  # ISO 3166
 Percent = Annotated[float, Field(gt=0, le=100)]
 
 
@@ -209,7 +210,7 @@ class Settings(BaseModel):
         0.0, description="hours after which the search stops; running trials go on when it is continued"
     )
     max_kwh: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="energy after which the search stops, kWh, as measured from the power of its GPUs"
+        0.0, description="energy of its GPUs and its share of the CPU's after which the search stops, kWh"
     )
     max_disk_mb: Annotated[float, Field(ge=0)] = Field(
         0.0, description="space that the study's records and weights may take, MB; the search stops when it is reached"
@@ -243,6 +244,11 @@ class Settings(BaseModel):
     )
     monitor_seconds: Annotated[float, Field(ge=0.1, le=60)] = Field(
         1.0, description="seconds between two rows of the hardware log"
+    )
+    grid_co2: Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=_COUNTRY, title="a country's code")] = Field(
+        475.0,
+        description="CO2 of a kWh of your grid, g; or a country's ISO code such as DEU, with the extra 'carbon'. 475: "
+        "the world's mean",
     )
     storage: str = Field(
         "", description="Optuna storage URL; empty: the journal metrics_data/studies.journal of this workspace"

@@ -22,7 +22,8 @@ LAYERS = [
     "settings_file records",
     "batches workspace interrupts terminal hardware.columns hardware.nvml hardware.gpu_readings hardware.throttling"
     " hardware.vendors hardware.rapl hardware.machine hardware.memory hardware.training_clock hardware.reader"
-    " hardware.monitor hardware.thinning hardware.log hardware.summary datasets.catalog datasets.formats"
+    " hardware.monitor hardware.thinning hardware.log hardware.trace hardware.energy hardware.clocks hardware.grid"
+    " hardware.summary hardware.evidence hardware.diagnosis datasets.catalog datasets.formats"
     " datasets.sources datasets.split datasets.cache datasets.process datasets.library",
     "observer disk_watch orders spaces metrics_readme",
     "metrics_store engines.base engines.cores engines.deaths engines.trees engines.lifeline"
@@ -41,7 +42,7 @@ LAYERS = [
     "loop",
     "search training.trial training.export training.preload",
     "worker reports.figures reports.standings reports.trials reports.trial reports.hardware reports.study"
-    " reports.listings dashboard probe_checks doctor display",
+    " reports.summaries reports.diagnosis reports.listings dashboard probe_checks doctor display",
     "continuation measurement",
     "tuning_plans",
     "tuning preparation gpu_division",

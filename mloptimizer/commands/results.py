@@ -53,11 +53,23 @@ def show(workspace: Path, study: str, trial: int | None) -> None:
 @click.argument("trial", required=False, type=click.IntRange(min=0))
 @workspace_option
 def hardware(workspace: Path, study: str, trial: int | None) -> None:
-    """Show what the machine did: mean, peak, energy."""
+    """Show what the machine did: time, use, energy, CO2."""
     from mloptimizer.reports.hardware import hardware_report
     from mloptimizer.workspace import Workspace
 
     show_table(hardware_report(Workspace(workspace), study, trial))
+
+
+@click.command()
+@click.argument("study")
+@click.argument("trial", required=False, type=click.IntRange(min=0))
+@workspace_option
+def diagnose(workspace: Path, study: str, trial: int | None) -> None:
+    """Say what slows trials down, and what to change."""
+    from mloptimizer.reports.diagnosis import diagnosis_report
+    from mloptimizer.workspace import Workspace
+
+    show_table(diagnosis_report(Workspace(workspace), study, trial))
 
 
 @click.command()

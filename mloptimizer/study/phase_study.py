@@ -129,6 +129,7 @@ class PhaseStudy:
             "metrics": {name: float(value) for name, value in result.metrics.items() if math.isfinite(value)},
             "seconds": round(result.seconds, 3),
             "attempts": result.attempts,
+            **{f"hardware_{name}": figure for name, figure in result.hardware.items() if figure is not None},
         }
         if outcome is Outcome.FAILED:
             facts |= describe_failure(failure or Failure(FailureKind.ERROR, "the trial failed"))
