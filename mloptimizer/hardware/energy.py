@@ -7,6 +7,7 @@ processes' share of the processor time that all processes of the machine spent; 
 never add up to more than it took. Memory, disks, fans and the losses of the power supply are not in it.
 """
 
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -81,7 +82,7 @@ class EnergyMeter:
                 gpu.begin()
         self._seconds = now
         sharers = max(_figure(row, "trials_on_gpu") or 1.0, 1.0)
-        for name in {found[1] for column in row if (found := re.match(r"(gpu\d+)_(?:power_w|energy_j)$", column))}:
+        for name in _metered_gpus(tuple(row)):
             gpu = self._gpus.setdefault(name, _Gpu())
             gpu.add(now, _figure(row, f"{name}_energy_j"), _figure(row, f"{name}_power_w"), first, sharers)
         self._add_cpu(row)
@@ -123,6 +124,12 @@ class EnergyMeter:
     def joules(self) -> float:
         """All of it that is known, J."""
         return (self.gpu_joules or 0.0) + (self.cpu_joules or 0.0)
+
+
+@functools.lru_cache
+def _metered_gpus(columns: tuple[str, ...]) -> tuple[str, ...]:
+    found = (re.fullmatch(r"(gpu\d+)_(?:power_w|energy_j)", column) for column in columns)
+    return tuple(dict.fromkeys(match[1] for match in found if match))
 
 
 def _figure(row: Row, name: str) -> float | None:

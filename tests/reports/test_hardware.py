@@ -127,7 +127,7 @@ def test_an_ended_training_shows_its_record_also_without_its_log(workspace: Work
     assert "busy 14 % (95 % of the time at most 41, peak –)" in told
     assert "first step 11.0 s" in told
     shown = text_of(trial_report(workspace, "test", 0), 300)
-    assert "hardware log  1 min 0 s (first step 11.0 s)" in shown
+    assert "1 min 0 s (first step 11.0 s)" in shown
     assert "compile-bound" in shown
 
 
