@@ -6,7 +6,6 @@ measured training stays on the disk.
 
 import contextlib
 import math
-import platform
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.process import ProcessEngine
+from mloptimizer.hardware.facts import cpu_model
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.nvml import Gpu, list_gpus
 from mloptimizer.records import (
@@ -145,15 +145,7 @@ def this_machine() -> Machine:
     def make_engine(settings: Settings) -> Engine:
         return ProcessEngine([find_slot(settings)], run_plan, settings.start_method, PRELOAD)
 
-    return Machine(gpus, _cpu_model(), len(list_cpus()), find_slot, make_engine)
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return Machine(gpus, cpu_model(), len(list_cpus()), find_slot, make_engine)
 
 
 def choose_model(name: str | None, dataset: DatasetInfo, own_folder: Path) -> tuple[SearchSpace, Params]:

@@ -78,6 +78,10 @@ class Workspace:
     def driver_lock(self, study: str) -> Path:
         return self.study(study) / "driver.lock"
 
+    def running_file(self, study: str) -> Path:
+        """What the search that is under way runs; missing where there is none."""
+        return self.study(study) / "running.json"
+
     def orders(self, study: str) -> Path:
         """What other terminals tell the search that runs."""
         return self.study(study) / "orders"

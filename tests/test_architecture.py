@@ -21,8 +21,9 @@ LAYERS = [
     "setting_values",
     "settings_file records",
     "batches workspace interrupts terminal hardware.columns hardware.nvml hardware.machine hardware.memory"
-    " hardware.training_clock hardware.reader hardware.monitor hardware.log hardware.summary datasets.catalog"
-    " datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",
+    " hardware.facts hardware.live hardware.training_clock hardware.reader hardware.monitor hardware.log"
+    " hardware.summary datasets.catalog datasets.formats datasets.sources datasets.split"
+    " datasets.cache datasets.process datasets.library",
     "observer disk_watch orders spaces metrics_readme",
     "metrics_store engines.base engines.cores engines.deaths engines.trees engines.lifeline"
     " engines.gpu_memory slots requirements",
@@ -34,13 +35,13 @@ LAYERS = [
     " training.pipeline training.augmentation training.randaugment training.clipping training.remat training.memory"
     " training.activations training.batch_size training.setup training.stability training.model"
     " training.failures training.callbacks training.probe training.checkpoint_files training.checkpoints training.run",
-    "job budgets recorder",
+    "job budgets activity recorder",
     "control phases",
     "waiting",
     "loop",
     "search training.trial training.export training.preload",
     "worker reports.figures reports.standings reports.trials reports.trial reports.hardware reports.study"
-    " reports.listings dashboard probe_checks doctor display",
+    " reports.listings reports.running reports.top prometheus dashboard probe_checks doctor display",
     "continuation measurement",
     "tuning_plans",
     "tuning preparation",
@@ -49,7 +50,7 @@ LAYERS = [
     "launch",
     "commands.options",
     "commands.search",
-    "commands.control commands.results commands.workspace commands.measurements",
+    "commands.control commands.results commands.watching commands.workspace commands.measurements",
     "cli",
     "__main__",
 ]
@@ -61,6 +62,7 @@ MAY_IMPORT = {
     "pynvml": "hardware.nvml",
     "click": "cli commands.",
     "sqlalchemy": "study.storage",
+    "prometheus_client": "prometheus",
 }
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 50
