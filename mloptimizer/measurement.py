@@ -18,6 +18,7 @@ from mloptimizer.engines.process import ProcessEngine
 from mloptimizer.hardware.facts import cpu_model
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.nvml import Gpu, list_gpus
+from mloptimizer.hardware.watts import cpu_watts, gpu_watts
 from mloptimizer.records import (
     DatasetInfo,
     Decision,
@@ -118,6 +119,8 @@ class Measurement:
     gpu_memory_mb: float | None = None  # of the GPU that had most in use
     cpu_percent: float | None = None  # of a core, mean after the first epoch
     gpu_percent: float | None = None  # mean over the GPUs, after the first epoch
+    gpu_power_w: float | None = None  # of all its GPUs together, mean after the first epoch
+    cpu_power_w: float | None = None  # of the machine's CPU packages, mean after the first epoch
     data_wait_percent: float | None = None  # share of an epoch in which the device waited for images
     choices: Mapping[str, str] = field(default_factory=dict)  # what was chosen automatically, by topic
     failure: str = ""  # why there are no figures
@@ -243,6 +246,8 @@ def summarise(workload: Workload, variant: Variant, events: Sequence[Event]) -> 
         gpu_memory_mb=_gpu_memory_mb(rows),
         cpu_percent=_mean(_column(late, "process_cpu_percent")),
         gpu_percent=_mean(_column(late, "_utilization_percent", but="_memory_utilization_percent")),
+        gpu_power_w=gpu_watts(late),
+        cpu_power_w=cpu_watts(late),
     )
 
 

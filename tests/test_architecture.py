@@ -21,11 +21,11 @@ LAYERS = [
     "setting_values",
     "settings_file records",
     "batches workspace interrupts terminal hardware.columns hardware.nvml hardware.machine hardware.memory"
-    " hardware.facts hardware.live hardware.training_clock hardware.reader hardware.monitor hardware.log"
-    " hardware.summary datasets.catalog datasets.formats datasets.sources datasets.split"
+    " hardware.facts hardware.live hardware.watts hardware.training_clock hardware.reader hardware.monitor"
+    " hardware.log hardware.summary datasets.catalog datasets.formats datasets.sources datasets.split"
     " datasets.cache datasets.process datasets.library",
     "observer disk_watch orders spaces metrics_readme",
-    "metrics_store engines.base engines.cores engines.deaths engines.trees engines.lifeline"
+    "metrics_store machine_file engines.base engines.cores engines.deaths engines.trees engines.lifeline"
     " engines.gpu_memory slots requirements",
     "augmented_spaces attempts memory_watch deadlines"
     " study.patience study.journal study.storage study.samplers study.trials study.suggestions study.phase_study"
@@ -41,15 +41,16 @@ LAYERS = [
     "loop",
     "search training.trial training.export training.preload",
     "worker reports.figures reports.standings reports.trials reports.trial reports.hardware reports.study"
-    " reports.listings reports.running reports.top prometheus dashboard probe_checks doctor display",
+    " reports.listings reports.trainings reports.comparison reports.comparison_views"
+    " reports.running reports.top prometheus dashboard probe_checks doctor display",
     "continuation measurement",
     "tuning_plans",
     "tuning preparation",
-    "bench",
+    "bench machine_bench",
     "reports.bench",
     "launch",
     "commands.options",
-    "commands.search",
+    "commands.search commands.comparison",
     "commands.control commands.results commands.watching commands.workspace commands.measurements",
     "cli",
     "__main__",

@@ -86,7 +86,8 @@ def slot_facts(slot: Slot) -> dict[str, Any]:
 
 def describe_machine(facts: Mapping[str, Any]) -> str:
     """Return the machine in a few words: its GPUs, or else its cores and processor."""
-    gpus = [gpu for gpu in facts.get("gpus") or () if isinstance(gpu, Mapping)]
+    listed = facts.get("gpus")
+    gpus = [gpu for gpu in (listed if isinstance(listed, list) else ()) if isinstance(gpu, Mapping)]
     if gpus:
         return " + ".join(f"{gpu.get('count', 1)} × {gpu.get('name') or 'an unknown GPU'}" for gpu in gpus)
     return f"{facts.get('cores') or '?'} cores of {facts.get('cpu') or 'an unknown processor'}"
