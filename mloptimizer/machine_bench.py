@@ -28,6 +28,7 @@ from mloptimizer.measurement import (
     measure,
 )
 from mloptimizer.records import DatasetInfo
+from mloptimizer.reports.trainings import SETTINGS
 from mloptimizer.setting_values import make_settings
 from mloptimizer.settings import Settings
 from mloptimizer.tuning import why_not
@@ -47,7 +48,7 @@ class Extent:
     epochs: int
 
 
-ON_CPU, ON_GPUS = Extent(2304, 3), Extent(36_864, 6)
+ON_CPU, ON_GPUS = Extent(1152, 3), Extent(36_864, 6)
 
 Tell = Callable[[str], None]
 """Is told in a line what was measured."""
@@ -122,7 +123,7 @@ def run_machine_bench(machine: Machine, tell: Tell, extent: Extent | None = None
 
 def _join(case: _Case, rows: Sequence[Measurement]) -> BenchRun:
     """Return the mean of the repetitions, or why there is none."""
-    stated = case.settings.model_dump(mode="json", include={*_FIXED, "precision", "xla", "gpus_per_trial"})
+    stated = case.settings.model_dump(mode="json", include={*_FIXED, *SETTINGS, "gpus_per_trial"})
     choices = dict(rows[0].choices)
     if failure := next((row.failure for row in rows if row.failure), ""):
         return BenchRun(case.name, case.gpus, stated, choices, failure=failure)

@@ -75,6 +75,9 @@ class Workspace:
     def bench(self, dataset: str) -> Path:
         return self.root / f"bench_{dataset}"
 
+    def machine_bench(self, host: str) -> Path:
+        return self.root / f"machine_{re.sub(r'[^A-Za-z0-9_.-]', '_', host)}.json"
+
     def driver_lock(self, study: str) -> Path:
         return self.study(study) / "driver.lock"
 

@@ -41,6 +41,10 @@ class ComparedRow:
     wh_per_trial: float | None
     wh_per_1000_images: float | None
     gpu_percent: float | None
+    startup_s: float | None
+    ram_mb: float | None  # the highest peak
+    gpu_memory_mb: float | None
+    noise_percent: float | None
     against_first: Pairs  # images per second over those of the first row
     scaling: Pairs  # images per second on n GPUs over n times those on one
     price_per_hour: float | None = None
@@ -56,8 +60,8 @@ class Comparison:
     notes: tuple[str, ...]
 
     def differing_settings(self) -> list[str]:
-        """Return the names of the settings that are not the same in all rows."""
-        return [name for name in COMPARED if len({row.settings.get(name) for row in self.rows}) > 1]
+        """Return the names of the settings that are not the same in all rows that tell them."""
+        return [name for name in COMPARED if len({row.settings[name] for row in self.rows if row.settings[name]}) > 1]
 
 
 def compare(trainings: Sequence[Training], notes: Sequence[str], prices: Mapping[str, float]) -> Comparison:
@@ -110,6 +114,10 @@ def _row(
         wh_per_trial=_over(group, "energy_wh", statistics.fmean),
         wh_per_1000_images=power / speed / 3.6 if power is not None and speed else None,
         gpu_percent=_over(group, "gpu_percent", statistics.fmean),
+        startup_s=_over(group, "startup_s", statistics.median),
+        ram_mb=_over(group, "ram_mb", max),
+        gpu_memory_mb=_over(group, "gpu_memory_mb", max),
+        noise_percent=_over(group, "noise_percent", max),
         against_first=Pairs() if group is first else _pair(group, _by(first, _model), _model, 1),
         scaling=_pair(group, alone, _scaled_model, one.gpus) if one.gpus and one.gpus > 1 else Pairs(),
         price_per_hour=price,

@@ -5,7 +5,7 @@ A figure that is not known is a dash, in the CSV an empty cell.
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -21,10 +21,14 @@ _LEGEND = (
     "images/s: of training alone; s/epoch: with validation (medians over the trainings, first epochs left out). W, Wh: "
     "means over whole trainings; Wh/1k: W over images/s, for 1,000 images. × first: images/s over the first row's, of "
     "the same models alone; scaling: images/s over n times that of one GPU of the same name, of the same models under "
-    "the same precision and XLA; in brackets: of how many models. Cost/1M: of a million images."
+    "the same precision and XLA; in brackets: of how many models. cost/1M: of a million images. start: "
+    "before the epochs are at their pace; noise: how far two repetitions are apart."
 )
 _INK, _BACKGROUND, _BAR = "#222222", "#ffffff", "#4f6d8f"
 _MACHINE_FACTS = ("host", "cpu", "cores", "ram_mb", "python", "tensorflow", "keras", "cuda")
+
+Columns = Mapping[str, tuple[str, Callable[[ComparedRow], str]]]
+"""By name: title and cell."""
 
 _FIGURES: Mapping[str, Callable[[ComparedRow], Any]] = {  # of the CSV
     "images_per_second": lambda row: row.images_per_second,
@@ -34,7 +38,11 @@ _FIGURES: Mapping[str, Callable[[ComparedRow], Any]] = {  # of the CSV
     "power_w": lambda row: row.power_w,
     "wh_per_trial": lambda row: row.wh_per_trial,
     "wh_per_1000_images": lambda row: row.wh_per_1000_images,
+    "startup_s": lambda row: row.startup_s,
+    "ram_peak_mb": lambda row: row.ram_mb,
     "gpu_utilization_percent": lambda row: row.gpu_percent,
+    "gpu_memory_peak_mb": lambda row: row.gpu_memory_mb,
+    "noise_percent": lambda row: row.noise_percent,
     "scaling_efficiency": lambda row: row.scaling.ratio,
     "scaling_models": lambda row: row.scaling.count,
     "price_per_hour": lambda row: row.price_per_hour,
@@ -48,25 +56,31 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     """Return the rows, then the machines and the settings that differ, what the columns mean, and what is missing."""
     if not comparison.rows:
         return Group(Text("There is nothing to compare yet."), *map(Text, comparison.notes))
-    parts: list[RenderableType] = [_figures_table(comparison), Text(), _places_table(comparison)]
+    figures, missing = _figures_table(comparison.rows, _COLUMNS, "train-\nings")
+    more, missing_more = _figures_table(comparison.rows, _MORE_COLUMNS)
+    parts: list[RenderableType] = [figures, Text(), _places_table(comparison)]
+    if len(more.columns) > 1:
+        parts += [Text(), more]
     if settings := comparison.differing_settings():
         parts += [Text(), _settings_table(comparison, settings)]
     parts += [Text(), Text(_LEGEND, style="dim")]
+    if unknown := [name for name in (*missing, *missing_more) if name not in _OPTIONAL]:
+        parts.append(Text(f"Not known of any row: {', '.join(unknown)}.", style="dim"))
     if any(row.price_per_hour is not None for row in comparison.rows):
         parts.append(Text(_price_line(comparison)))
     return Group(*parts, *map(Text, comparison.notes))
 
 
-def _figures_table(comparison: Comparison) -> RenderableType:
-    rows = comparison.rows
-    table = _table("", "train-\nings")
-    shown = {name: cell for name, (_, cell) in _COLUMNS.items() if any(cell(row) != MISSING for row in rows)}
+def _figures_table(rows: Sequence[ComparedRow], columns: Columns, *before: str) -> tuple[Table, list[str]]:
+    """Return a table of the columns that any row tells, and the names of the others."""
+    table = _table("", *before)
+    shown = {name: cell for name, (_, cell) in columns.items() if any(cell(row) != MISSING for row in rows)}
     for name in shown:
-        table.add_column(_COLUMNS[name][0], justify="right", no_wrap=True)
+        table.add_column(columns[name][0], justify="right", no_wrap=True)
     for number, row in enumerate(rows, start=1):
-        table.add_row(str(number), str(row.trainings), *(cell(row) for cell in shown.values()))
-    missing = [name for name in _COLUMNS if name not in shown and not name.startswith("cost")]
-    return Group(table, Text(f"Not known of any row: {', '.join(missing)}.", style="dim")) if missing else table
+        counts = [str(row.trainings)] if before else []
+        table.add_row(str(number), *counts, *(cell(row) for cell in shown.values()))
+    return table, [name for name in columns if name not in shown]
 
 
 def _table(*titles: str) -> Table:
@@ -82,18 +96,25 @@ def _with_count(pairs: Pairs, decimals: int, factor: float = 1.0, unit: str = ""
     return f"{pairs.ratio * factor:.{decimals}f}{unit} ({pairs.count})"
 
 
-_COLUMNS: Mapping[str, tuple[str, Callable[[ComparedRow], str]]] = {  # by name: title and cell
+_COLUMNS: Columns = {
     "images/s": ("images\n/s", lambda row: fixed(row.images_per_second, 0)),
     "s/epoch": ("s/\nepoch", lambda row: fixed(row.seconds_per_epoch, 2)),
     "× first": ("× first", lambda row: _with_count(row.against_first, 2)),
     "scaling": ("scaling", lambda row: _with_count(row.scaling, 0, 100, " %")),
-    "GPU %": ("GPU\n%", lambda row: fixed(row.gpu_percent, 0)),
     "W": ("W", lambda row: fixed(row.power_w, 0)),
     "Wh/trial": ("Wh/\ntrial", lambda row: short(row.wh_per_trial, 3)),
     "Wh/1k": ("Wh/\n1k", lambda row: short(row.wh_per_1000_images, 3)),
     "cost/trial": ("cost/\ntrial", lambda row: short(row.cost_per_trial, 3)),
     "cost/1M": ("cost/\n1M", lambda row: short(row.cost_per_million_images, 3)),
 }
+_MORE_COLUMNS: Columns = {
+    "start s": ("start s", lambda row: fixed(row.startup_s, 1)),
+    "RAM MB": ("RAM MB", lambda row: fixed(row.ram_mb, 0)),
+    "GPU %": ("GPU %", lambda row: fixed(row.gpu_percent, 0)),
+    "GPU MB": ("GPU MB", lambda row: fixed(row.gpu_memory_mb, 0)),
+    "noise %": ("noise %", lambda row: fixed(row.noise_percent, 1)),
+}
+_OPTIONAL = ("cost/trial", "cost/1M", "noise %")  # only with a price, only of benchmarks
 
 
 def _places_table(comparison: Comparison) -> Table:
@@ -115,9 +136,10 @@ def describe_devices(row: ComparedRow) -> str:
 
 
 def _settings_table(comparison: Comparison, settings: list[str]) -> Table:
-    table = _table("", *settings)
-    for number, row in enumerate(comparison.rows, start=1):
-        table.add_row(str(number), *(Text(_plain(row.settings.get(name)) or MISSING) for name in settings))
+    """Return a row per setting and a column per row of the comparison: settings are few, and their names long."""
+    table = _table("setting", *(str(number) for number in range(1, len(comparison.rows) + 1)))
+    for name in settings:
+        table.add_row(name, *(Text(_plain(row.settings.get(name)) or MISSING) for row in comparison.rows))
     return table
 
 
@@ -192,7 +214,7 @@ def comparison_chart(comparison: Comparison) -> bytes:
     return image.getvalue()
 
 
-def _panels(rows: tuple[ComparedRow, ...]) -> Iterator[tuple[str, list[float | None]]]:
+def _panels(rows: Sequence[ComparedRow]) -> Iterator[tuple[str, list[float | None]]]:
     yield "images per second", [row.images_per_second for row in rows]
     if any(row.wh_per_1000_images is not None for row in rows):
         yield "Wh per 1,000 images", [row.wh_per_1000_images for row in rows]

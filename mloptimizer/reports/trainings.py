@@ -21,6 +21,7 @@ from mloptimizer.workspace import Workspace
 
 # Fields of result.json's "hardware", see hardware.summary
 _DURATION_S, _POWER_W, _GPU_SHARE, _PACKED = "duration_s", "gpu_power_w", "gpu_utilization_percent", "trials_on_gpu"
+_RAM_MB, _GPU_MB = "ram_peak_mb", "gpu_memory_peak_mb"
 _ENERGY_WH = ("energy_wh", "gpu_wh", "cpu_wh")  # the first that is known
 
 SETTINGS: Mapping[str, str] = {  # that can make a training faster, and the topic of the choice that tells more
@@ -37,6 +38,7 @@ SETTINGS: Mapping[str, str] = {  # that can make a training faster, and the topi
     "cpu_replicas": "",
     "deterministic": "",
 }
+_STARTUP = ("setup", "build", "first_step")  # of result.json's "timings"
 _WORKLOAD = ("model", "params", "input_shape", "classes", "batch_size")  # of a benchmark; how much of it matters not
 _DATA, _PACKING = "data set", "trials_per_gpu"  # what tells trainings apart beside the settings
 COMPARED = (_DATA, *SETTINGS, _PACKING)
@@ -60,6 +62,10 @@ class Training:
     seconds: float | None = None
     gpu_percent: float | None = None
     shared_by: float = 1.0  # trials on its GPUs, itself included
+    startup_s: float | None = None  # before its epochs are at their pace
+    ram_mb: float | None = None  # most resident memory of its processes
+    gpu_memory_mb: float | None = None  # most memory of one GPU
+    noise_percent: float | None = None  # how far repetitions were apart
 
     @property
     def host(self) -> str:
@@ -119,6 +125,10 @@ def _of_run(source: str, benchmark: MachineBenchmark, run: BenchRun) -> Training
         seconds_per_epoch=run.seconds_per_epoch,
         power_w=run.power_w,
         gpu_percent=run.gpu_utilization_percent,
+        startup_s=run.startup_seconds,
+        ram_mb=run.peak_memory_mb,
+        gpu_memory_mb=run.gpu_memory_mb,
+        noise_percent=run.noise_percent,
     )
 
 
@@ -148,7 +158,8 @@ def _of_record(source: str, facts: Mapping[str, Any], record: TrialRecord) -> Tr
     shared_by = max(1.0, float(shared)) if is_figure(shared) else 1.0
     choices = _mapping(record.result.get("choices"))
     settings = {_DATA: data, **_settings(_mapping(plan.get("settings")), choices), _PACKING: f"{shared_by:.0f}"}
-    cpu_ids = slot.get("cpu_ids")
+    cpu_ids, timings = slot.get("cpu_ids"), _mapping(record.result.get("timings"))
+    begun = [float(timings[part]) for part in _STARTUP if is_figure(timings.get(part))]
     return Training(
         source,
         machine,
@@ -163,6 +174,9 @@ def _of_record(source: str, facts: Mapping[str, Any], record: TrialRecord) -> Tr
         seconds=duration or _figure(record.result.get("seconds")),
         gpu_percent=_figure(hardware.get(_GPU_SHARE)),
         shared_by=shared_by,
+        startup_s=sum(begun) if len(begun) == len(_STARTUP) else None,
+        ram_mb=_figure(hardware.get(_RAM_MB)),
+        gpu_memory_mb=_figure(hardware.get(_GPU_MB)),
     )
 
 
