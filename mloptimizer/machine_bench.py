@@ -36,7 +36,6 @@ from mloptimizer.tuning import why_not
 SHAPE, CLASSES = (32, 32, 3), 10
 FRACTION = 1 / 9  # of the images that validate
 BATCH = 128  # images per step and GPU
-REPETITIONS = 2
 _FIXED = {"profile": "basic", "batch_size": BATCH, "batch_size_multiplier": 1, "prefetch_batches": 4}
 
 
@@ -46,6 +45,7 @@ class Extent:
 
     images: int  # those that validate included
     epochs: int
+    repetitions: int = 2
 
 
 ON_CPU, ON_GPUS = Extent(1152, 3), Extent(36_864, 6)
@@ -92,12 +92,12 @@ def run_machine_bench(machine: Machine, tell: Tell, extent: Extent | None = None
         dataset = generate_images(Path(folder), extent.images)
         space, params = choose_model(None, dataset, Path(folder))
         workload = Workload(space, params, dataset, extent.epochs)
-        for repetition in range(1, REPETITIONS + 1):
+        for repetition in range(1, extent.repetitions + 1):
             for case in cases:
                 row = measure(workload, Variant(case.name, case.settings), machine)
                 found[case.name].append(row)
                 figure = row.failure or f"{row.images_per_second or 0.0:.0f} images/s"
-                tell(f"{case.name}, {repetition} of {REPETITIONS}: {figure}")
+                tell(f"{case.name}, {repetition} of {extent.repetitions}: {figure}")
     runs = tuple(_join(case, found[case.name]) for case in cases)
     if all(run.failure for run in runs):
         raise RunError(f"bench --machine: the model could not be trained ({runs[0].failure}).")
@@ -115,7 +115,7 @@ def run_machine_bench(machine: Machine, tell: Tell, extent: Extent | None = None
             "images": dataset.train_size,
             "validation_images": dataset.validation_size,
             "epochs": extent.epochs,
-            "repetitions": REPETITIONS,
+            "repetitions": extent.repetitions,
         },
         runs,
     )
