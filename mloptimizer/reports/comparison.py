@@ -86,8 +86,8 @@ def compare(trainings: Sequence[Training], notes: Sequence[str], prices: Mapping
 
 
 def _versions(machine: Mapping[str, Any]) -> str:
-    """Return what tells two states of a machine apart, such as another driver."""
-    return str({name: value for name, value in machine.items() if name != "since_utc"})
+    """Return what tells two states of a machine apart, such as another driver; its memory differs a little by boot."""
+    return str({name: value for name, value in machine.items() if name not in ("since_utc", "ram_mb")})
 
 
 def _apart(training: Training) -> str:

@@ -138,6 +138,7 @@ def describe_devices(row: ComparedRow) -> str:
 def _settings_table(comparison: Comparison, settings: list[str]) -> Table:
     """Return a row per setting and a column per row of the comparison: settings are few, and their names long."""
     table = _table("setting", *(str(number) for number in range(1, len(comparison.rows) + 1)))
+    table.columns[0].no_wrap = True
     for name in settings:
         table.add_row(name, *(Text(_plain(row.settings.get(name)) or MISSING) for row in comparison.rows))
     return table

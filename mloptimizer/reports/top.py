@@ -76,7 +76,7 @@ def _machine_table(snapshot: Snapshot) -> RenderableType:
             memory,
             fixed(figures.get("power_w"), 0, "W"),
             fixed(figures.get("temperature_c"), 0, "°C"),
-            Text(owners.get(now.gpu.uuid, "idle"), style="" if now.gpu.uuid in owners else "dim"),
+            Text(owners.get(now.gpu.uuid, "no trial"), style="" if now.gpu.uuid in owners else "dim"),
             Text(now.gpu.name or "", style="dim"),
         )
     return table if machine.gpus else Group(table, Text(_NO_GPU, style="dim"))
@@ -114,6 +114,8 @@ def _search_parts(search: SearchNow) -> Iterator[RenderableType]:
         for trial in search.trials:
             if trial.trouble:
                 yield Text(f"trial {trial.number} looks hung: {trial.trouble}", style="bold red")
+    if search.state is SearchState.CUT_OFF:
+        yield Text(f"Let it go on with: mloptimizer resume {search.study}")
     busy = {trial.slot for trial in search.trials}
     idle = [str(slot.get("name")) for slot in search.slots if slot.get("name") not in busy]
     if idle and search.state is SearchState.RUNNING:
@@ -126,7 +128,6 @@ def _describe(search: SearchNow) -> Iterator[str | tuple[str, str]]:
         return
     if search.state is SearchState.CUT_OFF:
         yield ("ended without a word: its process is gone", "yellow")
-        yield f"   go on: mloptimizer resume {search.study}"
         return
     yield f"{search.explored} of {search.planned if search.planned is not None else '?'} explored"
     if search.trained_on:

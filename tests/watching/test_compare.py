@@ -136,7 +136,7 @@ def test_records_that_tell_less_are_dashes(workspace: Workspace) -> None:
 def test_a_study_in_another_workspace_and_benchmarks_join(workspace: Workspace, tmp_path: Path) -> None:
     other = Workspace(tmp_path / "other")
     write_study(other, "a", machine=machine("far"))
-    write_training(other, "a", 0, 100.0)
+    write_training(other, "a", 0, 100.0, host="far")
     file = write_benchmark(tmp_path / "m.json", "here", run_of(1, 1000.0), run_of(8, 6000.0))
     rows = compared(workspace, f"a@{other.root}", file).rows
     assert [row.machine["host"] for row in rows] == ["far", "here", "here"]

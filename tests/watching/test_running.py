@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mloptimizer.activity import Activity
 from mloptimizer.errors import UsageError
-from mloptimizer.files import hold_lock
+from mloptimizer.files import hold_lock, waiting_for_room
 from mloptimizer.hardware.facts import host_name, remember_machines
 from mloptimizer.hardware.live import GpuNow, MachineNow
 from mloptimizer.hardware.nvml import Gpu
@@ -26,12 +26,25 @@ from mloptimizer.records import DatasetInfo, Slot, TrialPlan
 from mloptimizer.reports.running import SearchState, read_last_rows, read_searches
 from mloptimizer.reports.top import Snapshot, top_view
 from mloptimizer.workspace import Workspace
+from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in
 from tests.reports.study_files import text_of
 from tests.shell import SMALL, run, start, wait_for, write_small_space
 from tests.small_searches import run_small_search, train
+from tests.study.small_disk import fill, run_on_small_disk
 from tests.watching.records import running_trial, write_log, write_running, write_study
 
 NOW = datetime(2026, 1, 1, 12, 1, tzinfo=UTC)
+READ_GPUS = """
+import json
+from mloptimizer.hardware.facts import read_machine_facts
+from mloptimizer.hardware.live import LiveMachine
+machine, facts = LiveMachine(), read_machine_facts()
+read = lambda: [gpu.figures["power_w"] for gpu in machine.read().gpus]
+watts = read()
+set_figures(error__1__all=15)
+print(json.dumps([facts["gpus"], facts["cuda"], watts, read()]))
+machine.close()
+"""
 DOCS = Path(__file__).parents[2] / "docs/watching.md"
 
 
@@ -129,7 +142,7 @@ def test_the_view_fits_80_columns_and_says_which_gpu_runs_what(searched: Workspa
     text = text_of(top_view(snapshot(searched, 2)), 80)
     assert "…" not in text
     assert "trial 3" in text
-    assert "idle" in text
+    assert "no trial" in text
     assert re.search(r"3 +explore +gpu0 +training +2/8 +123456 +123456 +100 +99 +97\.7 +1:00", text)
 
 
@@ -149,6 +162,31 @@ def test_a_search_keeps_running_json_while_it_runs_and_only_then(
     assert plan["slot"]["host"] == host_name()
     result = json.loads((workspace.trial("s", 0) / "result.json").read_text())
     assert result["choices"] == {"precision": "float32"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a disk of its own, as Linux does")
+def test_a_full_disk_costs_the_file_and_no_waiting(tmp_path: Path, make_plan: Callable[..., TrialPlan]) -> None:
+    def on_disk(disk: Path) -> None:
+        activity, path = Activity(disk / "running.json"), disk / "running.json"
+        activity.begin([Slot("one")])
+        assert path.is_file()
+        filler = fill(disk)
+        with waiting_for_room(lambda problem: pytest.fail(problem)):
+            activity.start(make_plan(1), Slot("one"))
+        assert not path.exists(), "it would tell what is no longer so"
+        filler.unlink()
+        activity.start(make_plan(2), Slot("one"))
+        assert [trial["number"] for trial in json.loads(path.read_text())["trials"]] == [1, 2]
+
+    run_on_small_disk(tmp_path / "disk", 64, on_disk)
+
+
+def test_gpus_are_read_directly_and_told_as_facts(tmp_path: Path) -> None:
+    nvml = NvmlStandIn(build_nvml_stand_in(tmp_path), tmp_path / "state.txt")
+    nvml.set(gpus=2, gpu__1__power_mw=99_000)
+    gpus, cuda, watts, lost = nvml.run(READ_GPUS)
+    assert gpus == [{"name": "NVIDIA Stand-in", "memory_mb": 81920, "driver": "580.95.05", "count": 2}]
+    assert (cuda, watts, lost) == ("13.0", [250.0, 99.0], [250.0, None])
 
 
 def test_a_file_that_cannot_be_written_costs_the_search_nothing(
