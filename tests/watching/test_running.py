@@ -171,7 +171,7 @@ def test_a_full_disk_costs_the_file_and_no_waiting(tmp_path: Path, make_plan: Ca
         activity.begin([Slot("one")])
         assert path.is_file()
         filler = fill(disk)
-        with waiting_for_room(lambda problem: pytest.fail(problem)):
+        with waiting_for_room(pytest.fail):
             activity.start(make_plan(1), Slot("one"))
         assert not path.exists(), "it would tell what is no longer so"
         filler.unlink()
