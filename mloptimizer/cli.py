@@ -15,6 +15,7 @@ from mloptimizer.commands.control import add_trials, pause, resume, stop
 from mloptimizer.commands.measurements import bench, tune
 from mloptimizer.commands.results import dashboard, diagnose, export, hardware, show, trials
 from mloptimizer.commands.search import search
+from mloptimizer.commands.watching import top
 from mloptimizer.commands.workspace import datasets, doctor, init, settings, spaces
 from mloptimizer.errors import MloptimizerError, unknown_name
 from mloptimizer.files import file_error
@@ -41,7 +42,7 @@ def commands() -> None:
 
 _COMMANDS = (
     *(search, resume, stop, pause, add_trials),
-    *(trials, show, hardware, diagnose, dashboard, export),
+    *(trials, show, hardware, diagnose, top, dashboard, export),
     *(datasets, spaces, settings, init, doctor, tune, bench),
 )
 for _command in _COMMANDS:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import concurrent.futures.process
+import contextlib
 import importlib.metadata
 import multiprocessing
 import shutil
@@ -23,6 +24,7 @@ from mloptimizer.engines.process import ProcessEngine
 from mloptimizer.errors import RunError, UsageError
 from mloptimizer.files import Wait, file_error, hold_lock, waiting_for_room, write_json, write_text
 from mloptimizer.gpu_division import choose_gpus_per_trial
+from mloptimizer.hardware.facts import remember_machines
 from mloptimizer.hardware.grid import find_grid
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.vendors import describe_unused
@@ -84,8 +86,9 @@ def launch_search(
             job = _open_job(request, prepared, dataset, store, observer, wait)
             recorder = Recorder(workspace, name, store, grid.g_per_kwh)
             recorder.note(Decision(None, "CO2 of a kWh", f"{grid.g_per_kwh:g} g", grid.source))
-            run = _make_run(job, recorder, budgets, observer, interruptible, wait)
-            summary = run_search(run, request.explore_only)
+            with contextlib.closing(recorder):
+                run = _make_run(job, recorder, budgets, observer, interruptible, wait)
+                summary = run_search(run, request.explore_only)
     if summary.winner is None and not summary.stopped:
         raise RunError(_why_no_winner(store, name))
     return replace(summary, hardware=describe_main_finding(workspace, name))
@@ -105,11 +108,13 @@ def _open_job(
     study = open_study(settings.storage, workspace.journal, name, settings, prepared.seed, objective, wait=wait)
     for phase, result in study.given_up:
         store.finish(phase, result)
-    store.write_study(_facts(prepared, dataset), {space.name: space.source for space in prepared.spaces})
+    machines = remember_machines(store.read_study() if prepared.continued else {}, _now())
+    sources = {space.name: space.source for space in prepared.spaces}
+    store.write_study(_facts(prepared, dataset, machines), sources)
     settings, choices = apply_tuning(workspace, dataset, settings, kept=prepared.tuned)
     tuned = find_tuned(prepared.settings, settings)
     if prepared.tuned is None:
-        store.write_study(_facts(replace(prepared, tuned=tuned), dataset), {})
+        store.write_study(_facts(replace(prepared, tuned=tuned), dataset, machines), {})
     recorder = Recorder(workspace, name, store)
     for choice in choices:
         recorder.note(choice)
@@ -179,6 +184,7 @@ def _make_run(
             machine.gpus, list_cpus(), available_memory_mb(), trials, settings, chosen=chosen, no_gpu=others
         )
         recorder.note(decision)
+        recorder.begin(slots)
         return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
 
     disk = DiskWatch(workspace.metrics, free_mb, settings.min_free_disk_mb)
@@ -211,20 +217,25 @@ def open_workspace_storage(workspace: Workspace, assignments: Mapping[str, objec
     return open_storage(settings.storage, workspace.journal)
 
 
-def _facts(prepared: PreparedSearch, dataset: DatasetInfo) -> Mapping[str, object]:
+def _facts(prepared: PreparedSearch, dataset: DatasetInfo, machines: Mapping[str, object]) -> Mapping[str, object]:
     settings = prepared.settings.model_dump(mode="json", exclude=set(RUN_SETTINGS))
     tuned = {} if prepared.tuned is None else {"tuned": prepared.tuned}
     return {
         "study": prepared.name,
         "mloptimizer": importlib.metadata.version("mloptimizer"),
-        "updated_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "updated_utc": _now(),
         "seed": prepared.seed,
         "spaces": [space.name for space in prepared.spaces],
         "storage": hide_secrets(settings.pop("storage")),
         "settings": settings,
         **tuned,
         "dataset": to_json(dataset),
+        **machines,
     }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def launch_export(workspace: Workspace, study: str, target: Path, number: int | None) -> Mapping[str, object]:

@@ -6,7 +6,6 @@ measured training stays on the disk.
 
 import contextlib
 import math
-import platform
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,8 +16,10 @@ from typing import Any
 from mloptimizer.control import Interruptible
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.process import ProcessEngine
+from mloptimizer.hardware.facts import cpu_model
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.nvml import Gpu, list_gpus
+from mloptimizer.hardware.watts import cpu_watts, gpu_watts
 from mloptimizer.records import (
     DatasetInfo,
     Decision,
@@ -120,6 +121,8 @@ class Measurement:
     gpu_memory_mb: float | None = None  # of the GPU that had most in use
     cpu_percent: float | None = None  # of a core, mean after the first epoch
     gpu_percent: float | None = None  # mean over the GPUs, after the first epoch
+    gpu_power_w: float | None = None  # of all its GPUs together, mean after the first epoch
+    cpu_power_w: float | None = None  # of the machine's CPU packages, mean after the first epoch
     data_wait_percent: float | None = None  # share of an epoch in which the device waited for images
     choices: Mapping[str, str] = field(default_factory=dict)  # what was chosen automatically, by topic
     failure: str = ""  # why there are no figures
@@ -147,15 +150,7 @@ def this_machine() -> Machine:
     def make_engine(settings: Settings) -> Engine:
         return ProcessEngine([find_slot(settings)], run_plan, settings.start_method, PRELOAD)
 
-    return Machine(gpus, _cpu_model(), len(list_cpus()), find_slot, make_engine)
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return Machine(gpus, cpu_model(), len(list_cpus()), find_slot, make_engine)
 
 
 def choose_model(name: str | None, dataset: DatasetInfo, own_folder: Path) -> tuple[SearchSpace, Params]:
@@ -257,6 +252,8 @@ def summarise(workload: Workload, variant: Variant, events: Sequence[Event]) -> 
         gpu_memory_mb=_gpu_memory_mb(rows),
         cpu_percent=_mean(_column(late, "process_cpu_percent")),
         gpu_percent=_mean(_column(late, "_utilization_percent", but="_memory_utilization_percent")),
+        gpu_power_w=gpu_watts(late),
+        cpu_power_w=cpu_watts(late),
     )
 
 

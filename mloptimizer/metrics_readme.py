@@ -29,14 +29,15 @@ def render_metrics_readme() -> str:
 | file | what it holds |
 |---|---|
 | `studies.journal` | the Optuna storage of this workspace: `mloptimizer dashboard` shows it |
-| `STUDY/study.json` | data set, settings, what `tune` filled in, and seed of the study |
+| `STUDY/study.json` | data set, settings, what `tune` filled in, seed, machine, earlier machines |
+| `STUDY/running.json` | slots and running trials of the search that is under way; only while it is |
 | `STUDY/cache/` | what its trials share: programs compiled by XLA, measured batch sizes; may be removed |
 | `tuning.json` | what `mloptimizer tune` found fastest on this machine |
 | `STUDY/search_spaces/NAME.py` | the text of each search space as it was used |
-| `STUDY/trial_00007/plan.json` | what was trained: space, parameters, epochs, seed, data set, settings |
+| `STUDY/trial_00007/plan.json` | what was trained: space, parameters, epochs, seed, data set, settings, slot |
 | `STUDY/trial_00007/epochs.jsonl` | one line per epoch, see below |
 | `STUDY/trial_00007/attempts.jsonl` | why each attempt ended that was not the last; only where there were several |
-| `STUDY/trial_00007/result.json` | outcome, value, best epoch's figures, time, failure, what the hardware did |
+| `STUDY/trial_00007/result.json` | outcome, value, best epoch's figures, time, failure, choices, use of hardware |
 | `STUDY/trial_00007/model.weights.h5` | weights of the best epoch; only of trials that are worth keeping |
 | `STUDY/trial_00007/checkpoints/` | from where the training goes on if it is cut off; only while it runs |
 | `STUDY/hall_of_fame_00007/` | the same files for the long training of trial 7 |

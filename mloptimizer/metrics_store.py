@@ -1,14 +1,15 @@
 """Keeps what a study learned as files that a person can read without mloptimizer: JSON and JSON lines.
 
-    STUDY/study.json                     data set, settings, what tuning filled in, and seed of the study
+    STUDY/study.json                     data set, settings, what tuning filled in, seed and machines of the study
     STUDY/search_spaces/NAME.py          the text of each search space as it was used
-    STUDY/trial_00007/plan.json          what was trained
+    STUDY/trial_00007/plan.json          what was trained, and in which slot of which machine
     STUDY/trial_00007/epochs.jsonl       one line per epoch
     STUDY/trial_00007/attempts.jsonl     one line per attempt that was not the last; missing where the first was
     STUDY/trial_00007/result.json        how it ended; missing while it runs
     STUDY/trial_00007/model.weights.h5   weights of the best epoch, of trials worth keeping
     STUDY/trial_00007/checkpoints/       from where it goes on if it is cut off; while it runs, by its worker
     STUDY/hall_of_fame_00007/            the same for the long training of trial 7
+    STUDY/running.json                   what runs now, while a search is under way; written by `activity`
     STUDY/orders/                        what other terminals tell the search that runs; not written here
     STUDY/verdict.json                   every reading of the test set
     STUDY/cache/                         what the trials share and could make again; not written here
@@ -39,8 +40,9 @@ from mloptimizer.files import (
     write_json,
     write_text,
 )
+from mloptimizer.hardware.facts import slot_facts
 from mloptimizer.metrics_readme import render_metrics_readme
-from mloptimizer.records import EndedAttempt, EpochRecord, Outcome, Phase, TrialPlan, TrialResult, to_json
+from mloptimizer.records import EndedAttempt, EpochRecord, Outcome, Phase, Slot, TrialPlan, TrialResult, to_json
 from mloptimizer.workspace import Workspace
 
 PLAN, EPOCHS, RESULT, WEIGHTS = "plan.json", "epochs.jsonl", "result.json", "model.weights.h5"
@@ -118,7 +120,8 @@ class MetricsStore:
         return trials
 
     def remove_leftovers(self) -> None:
-        """Remove the unfinished files that a kill left; nobody may be writing."""
+        """Remove the unfinished files that a kill left, and what it ran; nobody may be writing."""
+        _remove(self._workspace.running_file(self._study))
         for path in self._workspace.study(self._study).rglob(f".*{UNFINISHED}"):
             _remove(path)
 
@@ -149,8 +152,8 @@ class MetricsStore:
         except UnicodeDecodeError as error:
             raise UsageError(f"{path}: is not UTF-8 text ({error.reason}). Restore it.") from error
 
-    def start(self, plan: TrialPlan) -> int:
-        """Write the plan; return how many epochs the training has made before.
+    def start(self, plan: TrialPlan, slot: Slot | None = None) -> int:
+        """Write the plan, and the slot that trains it; return how many epochs the training has made before.
 
         What was there is removed, unless the plan goes on from it; a training that had ended is set aside: the storage
         does not know it any more, as where an older copy of the journal was put back.
@@ -165,7 +168,8 @@ class MetricsStore:
             _remove(path)
         record = to_json(plan)
         del record["space_source"]  # it stands once, in STUDY/search_spaces
-        write_json(folder / PLAN, {**record, "started_utc": _now()})
+        place = {"slot": slot_facts(slot)} if slot else {}
+        write_json(folder / PLAN, {**record, **place, "started_utc": _now()})
         epochs, _ = self.measure(plan.number, plan.phase)
         self._epochs[plan.number, plan.phase] = epochs
         return epochs
@@ -200,9 +204,10 @@ class MetricsStore:
                 found.append(_ATTEMPT.validate_python({name: line.get(name) for name in names}))
         return found
 
-    def finish(self, phase: Phase, result: TrialResult) -> None:
-        """Write how the trial ended; its checkpoints have served."""
-        write_json(self._folder(result.number, phase) / RESULT, {**to_json(result), "ended_utc": _now()})
+    def finish(self, phase: Phase, result: TrialResult, choices: Mapping[str, str] | None = None) -> None:
+        """Write how the trial ended, and what was chosen automatically, by topic; its checkpoints have served."""
+        record = {**to_json(result), "choices": dict(choices or {}), "ended_utc": _now()}
+        write_json(self._folder(result.number, phase) / RESULT, record)
         _remove(self._folder(result.number, phase) / CHECKPOINTS)
 
     def keep_weights(self, phase: Phase, numbers: Collection[int]) -> None:

@@ -1,10 +1,11 @@
 """Writes every event of a search to its file: epochs and results, hardware rows, automatic choices."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from mloptimizer.activity import Activity
 from mloptimizer.errors import MloptimizerError
 from mloptimizer.files import append_line, write_text
 from mloptimizer.hardware.columns import Cell
@@ -45,6 +46,16 @@ class Recorder:
         self._gpus: dict[int, frozenset[str]] = {}  # those of each running trial
         self._logs: dict[int, HardwareLog] = {}
         self._told: set[int] = set()  # the trials of which rows were lost
+        self._choices: dict[int, dict[str, str]] = {}  # made automatically, by trial and topic
+        self._activity = Activity(workspace.running_file(study))
+
+    def begin(self, slots: Sequence[Slot]) -> None:
+        """Take the slots that the next trials run on."""
+        self._activity.begin(slots)
+
+    def close(self) -> None:
+        """Take that the search has ended in an orderly way: nothing runs any more."""
+        self._activity.close()
 
     def start(self, plan: TrialPlan, slot: Slot) -> int:
         """Write the plan and open the trial's hardware log; return how many epochs the trial has made before.
@@ -52,7 +63,8 @@ class Recorder:
         What was there is replaced, unless the plan goes on from it.
         """
         self._plans[plan.number], self._gpus[plan.number] = plan, frozenset(slot.gpu_ids)
-        epochs = self._store.start(plan)
+        self._choices[plan.number] = {}
+        epochs = self._store.start(plan, slot)
         readme = self._workspace.hardware_logs / "README.md"
         if not readme.exists():
             write_text(readme, render_log_readme())
@@ -60,6 +72,7 @@ class Recorder:
         if not plan.resumes:
             path.unlink(missing_ok=True)
         self._logs[plan.number] = HardwareLog(path, columns(len(slot.gpu_ids), slot.cpu_ids or list_cpus()))
+        self._activity.start(plan, slot)
         return epochs
 
     def read_attempts(self, plan: TrialPlan) -> list[EndedAttempt]:
@@ -122,17 +135,21 @@ class Recorder:
                 logger.warning("hardware log: %s Rows are lost meanwhile.", error)
 
     def _finish(self, phase: Phase, result: TrialResult) -> None:
-        self._store.finish(phase, result)
+        self._store.finish(phase, result, self._choices.get(result.number))
         self._forget(result.number)
 
     def _forget(self, number: int) -> None:
         del self._plans[number], self._gpus[number]
+        self._choices.pop(number, None)
+        self._activity.end(number)
         self._told.discard(number)
         if log := self._logs.pop(number, None):
             log.close()
 
     def note(self, decision: Decision) -> None:
         """Append the automatic choice and its reason to `debug_strategy.log`."""
+        if decision.number in self._choices:
+            self._choices[decision.number][decision.topic] = decision.choice
         now = datetime.now(UTC).isoformat(timespec="seconds")
         who = "driver" if decision.number is None else f"trial {decision.number}"
         line = f"{now}  {self._study}  {who}  {decision.topic}: {decision.choice}  ({decision.reason})"

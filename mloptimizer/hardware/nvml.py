@@ -54,6 +54,17 @@ def list_gpus() -> list[Gpu]:
     return visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
+def cuda_version() -> str | None:
+    """Return the newest CUDA version that the driver can run, such as 13.0; None without a driver that tells."""
+    if not open_nvml():
+        return None
+    try:
+        version = ask(pynvml.nvmlSystemGetCudaDriverVersion)
+    finally:
+        close_nvml()
+    return f"{version // 1000}.{version % 1000 // 10}" if version else None
+
+
 def visible_gpus(gpus: Sequence[Gpu], visible: str | None) -> list[Gpu]:
     """Return the GPUs that a value of CUDA_VISIBLE_DEVICES names, in its order; None names all.
 
