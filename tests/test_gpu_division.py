@@ -1,20 +1,18 @@
 """How many GPUs each trial gets; the measured trainings are a few lines, and how fast they are is stated."""
 
-import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from mloptimizer.control import SearchRun
-from mloptimizer.datasets.library import prepare_dataset
 from mloptimizer.engines.base import Emit, Engine, ShouldStop
 from mloptimizer.engines.thread import ThreadEngine
 from mloptimizer.gpu_division import Load, choose_gpus_per_trial
 from mloptimizer.hardware.nvml import Gpu
-from mloptimizer.measurement import Machine, Variant, Workload, measure
+from mloptimizer.measurement import Machine
 from mloptimizer.orders import Order, OrderName, send_order
 from mloptimizer.records import (
     DatasetInfo,
@@ -29,24 +27,8 @@ from mloptimizer.records import (
 )
 from mloptimizer.settings import Settings
 from mloptimizer.slots import GpusPerTrial
-from mloptimizer.spaces import load_space
 from mloptimizer.workspace import Workspace
-from tests.pretended_machine import make_machine
 from tests.small_searches import Interrupt, Search, run_small_search, train
-
-TINY = '''"""One layer."""
-
-import keras
-
-
-def sample(trial, dataset):
-    return {"optimizer": "sgd", "learning_rate": 0.01}
-
-
-def build(params, dataset):
-    inputs = keras.Input(dataset.input_shape)
-    return keras.Model(inputs, keras.layers.Dense(dataset.classes)(keras.layers.Flatten()(inputs)))
-'''
 
 Speeds = Mapping[int, float | None]
 """Images per second by GPUs; None: the training fails."""
@@ -287,21 +269,3 @@ def test_ctrl_c_ends_the_measurement_and_the_search(search: Search) -> None:
     assert gpus.chosen == {}
     search(new_engine=gpus.make_engine, explore_only=True)
     assert gpus.chosen[Phase.EXPLORATION] is not None
-
-
-def test_a_real_training_is_measured_and_watched_meanwhile() -> None:
-    from mloptimizer.training.trial import run_trial
-
-    uses: list[None] = []
-
-    @contextlib.contextmanager
-    def waiting() -> Iterator[None]:
-        uses.append(None)
-        yield
-
-    params = {"optimizer": "sgd", "learning_rate": 0.01}
-    dataset = prepare_dataset("digits", 0.2, 1, 0)
-    workload = Workload(load_space("tiny", TINY, "tiny"), params, dataset, epochs=3, steps_per_epoch=5)
-    found = measure(workload, Variant("1 GPU", Settings()), make_machine(run_trial), waiting)
-    assert (found.failure, len(uses) > 1) == ("", True)
-    assert found.images_per_second is not None and found.images_per_second > 0

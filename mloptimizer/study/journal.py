@@ -6,6 +6,7 @@ line keeps its length, so programs that have the file open read on; nobody waits
 full disk stopped is written once, when there is space again.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -110,9 +111,17 @@ class HealingBackend:
 
         def write_once() -> None:
             if not self._has_written(logs, start):
-                self._file.append_logs(logs)
+                self._append(logs)
 
-        persist(lambda: self._file.append_logs(logs), self._wait, _describe_trouble(self._path), write_once)
+        persist(lambda: self._append(logs), self._wait, _describe_trouble(self._path), write_once)
+
+    def _append(self, logs: list[dict[str, Any]]) -> None:
+        try:
+            self._file.append_logs(logs)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.heal()  # nothing half-written stays while the disk is full
+            raise
 
     def _has_written(self, logs: list[dict[str, Any]], start: int) -> bool:
         """Return whether the records stand in the file behind this offset: their writing may have failed at its end."""
