@@ -3,6 +3,7 @@
 A figure that the log does not tell is None, never 0. Means are weighted by time; a continued log counts as a whole.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,9 +124,11 @@ def summarise(
 
 
 def rounded(value: Cell) -> Cell:
-    """Return a figure with three decimals, or three digits where it is below 1."""
+    """Return a figure with three decimals, or three digits where it is below 1; None where it is not finite."""
     if not isinstance(value, float):
         return value
+    if not math.isfinite(value):  # of a damaged log, and JSON cannot keep it
+        return None
     return round(value, 3) if abs(value) >= 1 else float(f"{value:.3g}")
 
 
