@@ -226,7 +226,9 @@ def _idle(trace: Trace) -> dict[str, Cell]:
     busy = over_columns(utilization) if utilization else trace.column("process_cpu_percent")
     idle = busy < IDLE_PERCENT  # unknown is not idle
     if part is not None:
-        idle |= np.array([not word for word in part])
+        for rows in trace.attempts:
+            if any(part[rows]):  # an attempt of an earlier version does not tell what it did
+                idle[rows] |= np.array([not word for word in part[rows]])
     elif not np.isfinite(busy).any():
         return dict.fromkeys(("idle_s", "idle_periods", "longest_idle_s"))
     lengths = [length for rows in trace.attempts for length in _runs(idle[rows], trace.spans[rows])]
@@ -260,7 +262,9 @@ def read_log(path: Path) -> "pd.DataFrame":
     trace = read_trace(path)
     words = {name: [word or None for word in found] for name, found in trace.words.items()}
     columns = {name: trace.figures[name] if name in trace.figures else words[name] for name in trace.header}
-    return pd.DataFrame({**columns, "time_utc": pd.to_datetime(pd.Series(columns["time_utc"]), errors="coerce")})
+    return pd.DataFrame(
+        {**columns, "time_utc": pd.to_datetime(pd.Series(columns["time_utc"]), errors="coerce", format="ISO8601")}
+    )
 
 
 @dataclass(frozen=True)

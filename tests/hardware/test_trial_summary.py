@@ -100,6 +100,12 @@ def test_periods_in_which_a_gpu_does_nothing_are_counted_from_five_seconds_on(tm
     assert (told["idle_s"], told["idle_periods"], told["longest_idle_s"]) == (16.0, 2, 10.0)
 
 
+def test_an_attempt_that_does_not_tell_what_it_did_was_not_idle_for_that(tmp_path: Path) -> None:
+    earlier = [{"seconds": float(s), "process_cpu_percent": 90} for s in range(20)]
+    later = [{"seconds": float(s), "process_cpu_percent": 90, "part": "training"} for s in range(10)]
+    assert summary(tmp_path, [*earlier, *later])["idle_s"] == 0.0
+
+
 @pytest.mark.parametrize(("cpu", "part", "idle"), [(4.9, "training", 9.0), (5.1, "training", 0.0), (90, "", 9.0)])
 def test_without_a_gpu_it_is_the_processes_that_idle_or_a_time_without_a_part(
     tmp_path: Path, cpu: float, part: str, idle: float
