@@ -1,9 +1,18 @@
 """Knows which running trials have given no sign of life for too long, or have trained for longer than they may."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from mloptimizer.records import EpochRecord, Event, Failure, FailureKind, HardwareSample, SignOfLife
+from mloptimizer.records import (
+    EpochRecord,
+    Event,
+    Failure,
+    FailureKind,
+    HardwareSample,
+    SignOfLife,
+    TrialResult,
+    failed,
+)
 from mloptimizer.settings import Settings
 
 
@@ -41,6 +50,12 @@ class Deadlines:
             return
         trial.heard = self._clock()
         trial.stepped |= isinstance(event, (SignOfLife, EpochRecord))
+
+    def hear_all(self, events: Iterable[Event]) -> list[TrialResult]:
+        """Take events; return how the trials that are to end now have failed."""
+        for event in events:
+            self.hear(event)
+        return [failed(number, failure.kind, failure.message) for number, failure in self.find_overdue()]
 
     def hold(self, seconds: float) -> None:
         """Take note that nobody listened to the trials for so long."""

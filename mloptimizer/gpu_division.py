@@ -98,7 +98,7 @@ def choose_gpus_per_trial(run: SearchRun, phase: Phase, trials: int, machine: Ma
         return _choose(load, epochs * job.dataset.train_size, known, measure_on, by_count)
     except _BrokenOffError as reason:
         return GpusPerTrial(by_count.count, f"{by_count.reason}; not measured: {reason}")
-    except MloptimizerError as error:
+    except (MloptimizerError, OSError) as error:  # the measured training has a folder of its own, which may be full
         return GpusPerTrial(by_count.count, f"{by_count.reason}; the measurement failed: {error}")
 
 

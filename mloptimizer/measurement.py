@@ -8,18 +8,20 @@ import contextlib
 import math
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mloptimizer.control import Interruptible
+from mloptimizer.deadlines import Deadlines
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.process import ProcessEngine
 from mloptimizer.hardware.facts import cpu_model
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.nvml import Gpu, list_gpus
-from mloptimizer.hardware.watts import cpu_watts, gpu_watts
+from mloptimizer.hardware.watts import Row, cpu_watts, gpu_watts
 from mloptimizer.records import (
     DatasetInfo,
     Decision,
@@ -59,7 +61,6 @@ MEASURED_MODEL: Mapping[str, Any] = {
     "label_smoothing": 0.0,
 }
 
-Row = Mapping[str, float | str | None]  # of a hardware log
 FindSlot = Callable[[Settings], Slot]
 """Returns what a training under these settings would run on. Raises UsageError where they ask for too much."""
 MakeEngine = Callable[[Settings], Engine]
@@ -217,10 +218,13 @@ def _plan(workload: Workload, settings: Settings, folder: str) -> TrialPlan:
 def _run(plan: TrialPlan, engine: Engine, waiting: Interruptible) -> list[Event]:
     with waiting():
         engine.start(plan, engine.idle_slots()[0])
+    deadlines = Deadlines(plan.settings, time.monotonic)
+    deadlines.start(plan.number, 0.0)  # GPUs that cannot talk to one another hang
     events: list[Event] = []
     while not any(isinstance(event, TrialResult) for event in events):
         with waiting():
-            events += engine.wait(WAIT_SECONDS)
+            fresh = engine.wait(WAIT_SECONDS)
+        events += [*fresh, *deadlines.hear_all(fresh)]
     return events
 
 
@@ -230,8 +234,7 @@ def summarise(workload: Workload, variant: Variant, events: Sequence[Event]) -> 
     epochs = [event for event in events if isinstance(event, EpochRecord)]
     choices = {event.topic: event.choice for event in events if isinstance(event, Decision)}
     if result.failure or not epochs:
-        reason = _describe(result)
-        return Measurement(variant.name, variant.changes, choices=choices, failure=reason)
+        return Measurement(variant.name, variant.changes, choices=choices, failure=_describe(result))
     steady = epochs[1:] or epochs
     rows = [event.row for event in events if isinstance(event, HardwareSample)]
     late = [event.row for event in events[events.index(epochs[0]) :] if isinstance(event, HardwareSample)] or rows

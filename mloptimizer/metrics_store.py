@@ -38,6 +38,7 @@ from mloptimizer.files import (
     read_json,
     read_json_lines,
     write_json,
+    write_readme,
     write_text,
 )
 from mloptimizer.hardware.facts import slot_facts
@@ -67,7 +68,7 @@ _RESULT_KINDS: Mapping[str, type | tuple[type, ...]] = {
         "failure": (dict, type(None)),
         "accumulation_steps": int,
     },
-    **{"value": _NUMBER, "seconds": _NUMBER},
+    **{"value": _NUMBER, "seconds": _NUMBER, "memory_mb": _NUMBER, "choices": dict},
 }
 
 
@@ -102,9 +103,7 @@ class MetricsStore:
         write_json(self._workspace.study_file(self._study), facts)
         for name, source in spaces.items():
             write_text(self._workspace.space_snapshot(self._study, name), source)
-        readme = self._workspace.metrics / "README.md"
-        if not readme.exists():
-            write_text(readme, render_metrics_readme())
+        write_readme(self._workspace.metrics / "README.md", render_metrics_readme())
 
     def read_study(self) -> dict[str, Any]:
         """Return the study's facts. Raises UsageError where they are missing or damaged."""

@@ -142,7 +142,7 @@ def _while_it_runs(search: SearchNow, figure: float) -> float:
 
 
 def _of_gpu(now: GpuNow) -> tuple[str, str]:
-    return str(now.gpu.index), now.gpu.uuid
+    return now.gpu.label, now.gpu.uuid
 
 
 def _of_trial(search: SearchNow, trial: TrialNow) -> tuple[str, str, str, str]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from mloptimizer.activity import Activity
 from mloptimizer.errors import MloptimizerError
-from mloptimizer.files import append_line, write_text
+from mloptimizer.files import append_line, write_readme
 from mloptimizer.hardware.columns import Cell
 from mloptimizer.hardware.diagnosis import describe_trial
 from mloptimizer.hardware.grid import WORLD_G_PER_KWH
@@ -65,9 +65,7 @@ class Recorder:
         self._plans[plan.number], self._gpus[plan.number] = plan, frozenset(slot.gpu_ids)
         self._choices[plan.number] = {}
         epochs = self._store.start(plan, slot)
-        readme = self._workspace.hardware_logs / "README.md"
-        if not readme.exists():
-            write_text(readme, render_log_readme())
+        write_readme(self._workspace.hardware_logs / "README.md", render_log_readme())
         path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
         if not plan.resumes:
             path.unlink(missing_ok=True)

@@ -2,7 +2,9 @@
 
 import functools
 import json
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -215,6 +217,15 @@ def test_a_measurement_that_fails_keeps_the_choice_by_number_and_says_why(search
     assert chosen == GpusPerTrial(
         8, "6 trials are fewer than 8 GPUs: each gets all of them; measured with 1 GPU it failed: crash: NCCL is broken"
     )
+
+
+def test_a_measurement_without_room_for_its_folder_ends_no_search(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    chosen = choose(search, Gpus({}))
+    assert chosen.count == 8
+    assert "the measurement failed" in chosen.reason
 
 
 def test_a_size_that_fails_is_not_taken(search: Search) -> None:

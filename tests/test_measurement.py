@@ -1,5 +1,6 @@
 """What a measurement says, of trainings that are a few lines long."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,18 @@ def test_the_speed_is_that_of_the_steady_pace(measured: Measurement) -> None:
 
 def test_what_the_steady_pace_does_not_explain_is_the_start_up(measured: Measurement) -> None:
     assert measured.startup_seconds == pytest.approx(0.5 + 0.5 + 1.0)
+
+
+def test_a_training_that_hangs_ends_the_measurement(workload: Workload) -> None:
+    def hang(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+        told = threading.Event()
+        while not should_stop():
+            emit(HardwareSample(plan.number, {"seconds": 1.0}))  # rows are no sign of life
+            told.wait(0.01)
+        return TrialResult(plan.number, Outcome.PRUNED, None, 1.0)
+
+    settings = Settings(hang_minutes=0.001, compile_minutes=0.001)
+    assert measure(workload, Variant("v", settings), make_machine(hang)).failure.startswith("hung: no sign of life")
 
 
 def test_the_time_to_an_accuracy_counts_from_the_start(measured: Measurement) -> None:

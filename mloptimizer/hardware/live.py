@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import psutil
 
 from mloptimizer.hardware.gpu_readings import GPU_COLUMNS
-from mloptimizer.hardware.machine import MB
+from mloptimizer.hardware.machine import MB, busy_percent, core_times
 from mloptimizer.hardware.nvml import Gpu, list_gpus
 from mloptimizer.hardware.vendors import GpuFigures, open_gpu
 
@@ -42,16 +42,15 @@ class LiveMachine:
         """Find the GPUs that this process may use, and begin to count the processors' time."""
         self._clock = clock
         self._gpus = [(gpu, open_gpu(gpu.uuid)) for gpu in list_gpus()]
-        self._then, self._times = clock(), _busy_and_total()
+        self._then, self._times = clock(), list(core_times().values())
         self._cpu_percent: float | None = None
 
     def read(self) -> MachineNow:
         """Return the figures of now; the processors' share is that of the last 0.25 s or more."""
         now = self._clock()
         if now - self._then >= SHORTEST_SECONDS:
-            times = _busy_and_total()
-            busy, total = (after - before for after, before in zip(times, self._times, strict=True))
-            self._cpu_percent = min(100.0, max(0.0, 100 * busy / total)) if total > 0 else None
+            times = list(core_times().values())
+            self._cpu_percent = busy_percent(self._times, times)
             self._then, self._times = now, times
         memory = psutil.virtual_memory()
         gpus = tuple(GpuNow(gpu, _read_gpu(reader, now)) for gpu, reader in self._gpus)
@@ -67,10 +66,3 @@ class LiveMachine:
 def _read_gpu(reader: GpuFigures, now: float) -> dict[str, float | None]:
     """Return the GPU's figures by column; of no trial's processes in particular."""
     return dict(zip((column.name for column in GPU_COLUMNS), reader.read((), now), strict=True))
-
-
-def _busy_and_total() -> tuple[float, float]:
-    times = psutil.cpu_times()
-    # Linux counts the time of guests among that of users too
-    total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-    return total - times.idle - getattr(times, "iowait", 0.0), total

@@ -16,6 +16,8 @@ from mloptimizer.hardware.rapl import PackageEnergy
 MB = 2**20
 TREE_SECONDS = 10.0  # between two searches for child processes: each reads every process of the machine, 15 us apiece
 FREQUENCY_SECONDS = 10.0  # between two readings of the cores' frequencies: some systems measure each, for milliseconds
+CoreTimes = tuple[float, float]
+"""For how long a logical core was busy, and for how long at all, s."""
 _LOOPBACK = re.compile(r"lo\d*|Loopback.*")
 
 MACHINE_COLUMNS = (
@@ -122,24 +124,25 @@ class MachineReader:
         gains = {name: _gain(then.rates[name], after) for name, after in self._before.rates.items()}
         cells = {name: None if gain is None else gain / seconds for name, gain in gains.items()}
         before, after = then.cores, self._before.cores
-        cells["cpu_percent"] = _busy_percent(list(before.values()), list(after.values()))
+        cells["cpu_percent"] = busy_percent(list(before.values()), list(after.values()))
         for cpu in before.keys() & after.keys():
-            cells[core_name(cpu)] = _busy_percent([before[cpu]], [after[cpu]])
+            cells[core_name(cpu)] = busy_percent([before[cpu]], [after[cpu]])
         return cells
 
     def _counters(self) -> "_Counters":
         seconds = self._tree.cpu_seconds()
         rates = {"process_cpu_percent": None if seconds is None else 100 * seconds}
-        return _Counters({**rates, **_disk_counters(), **_network_counters()}, _core_times())
+        return _Counters({**rates, **_disk_counters(), **_network_counters()}, core_times())
 
 
 @dataclass(frozen=True)
 class _Counters:
     rates: Mapping[str, float | None]  # by the column that tells what each of them gains a second
-    cores: Mapping[int, tuple[float, float]]  # by logical core: for how long it was busy, and for how long at all, s
+    cores: Mapping[int, CoreTimes]  # by logical core
 
 
-def _core_times() -> dict[int, tuple[float, float]]:
+def core_times() -> dict[int, CoreTimes]:
+    """Return the times of every logical core of the machine."""
     cores = {}
     for cpu, times in enumerate(psutil.cpu_times(percpu=True)):
         # Linux counts the time of guests among that of users too
@@ -148,7 +151,8 @@ def _core_times() -> dict[int, tuple[float, float]]:
     return cores
 
 
-def _busy_percent(before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]]) -> float | None:
+def busy_percent(before: Sequence[CoreTimes], after: Sequence[CoreTimes]) -> float | None:
+    """Return which share of the cores' time between two readings was busy, %; None where no time has passed."""
     busy = sum(times[0] for times in after) - sum(times[0] for times in before)
     total = sum(times[1] for times in after) - sum(times[1] for times in before)
     return 100 * min(max(busy / total, 0.0), 1.0) if total > 0 else None

@@ -3,6 +3,7 @@
 A figure that the log does not tell is None, never 0. Means are weighted by time; a continued log counts as a whole.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,9 +124,11 @@ def summarise(
 
 
 def rounded(value: Cell) -> Cell:
-    """Return a figure with three decimals, or three digits where it is below 1."""
+    """Return a figure with three decimals, or three digits where it is below 1; None where it is not finite."""
     if not isinstance(value, float):
         return value
+    if not math.isfinite(value):  # of a damaged log, and JSON cannot keep it
+        return None
     return round(value, 3) if abs(value) >= 1 else float(f"{value:.3g}")
 
 
@@ -223,7 +226,9 @@ def _idle(trace: Trace) -> dict[str, Cell]:
     busy = over_columns(utilization) if utilization else trace.column("process_cpu_percent")
     idle = busy < IDLE_PERCENT  # unknown is not idle
     if part is not None:
-        idle |= np.array([not word for word in part])
+        for rows in trace.attempts:
+            if any(part[rows]):  # an attempt of an earlier version does not tell what it did
+                idle[rows] |= np.array([not word for word in part[rows]])
     elif not np.isfinite(busy).any():
         return dict.fromkeys(("idle_s", "idle_periods", "longest_idle_s"))
     lengths = [length for rows in trace.attempts for length in _runs(idle[rows], trace.spans[rows])]
@@ -257,7 +262,9 @@ def read_log(path: Path) -> "pd.DataFrame":
     trace = read_trace(path)
     words = {name: [word or None for word in found] for name, found in trace.words.items()}
     columns = {name: trace.figures[name] if name in trace.figures else words[name] for name in trace.header}
-    return pd.DataFrame({**columns, "time_utc": pd.to_datetime(pd.Series(columns["time_utc"]), errors="coerce")})
+    return pd.DataFrame(
+        {**columns, "time_utc": pd.to_datetime(pd.Series(columns["time_utc"]), errors="coerce", format="ISO8601")}
+    )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from mloptimizer.hardware.columns import TIME_COLUMNS, TRAINING_COLUMNS, text_co
 
 Figures = NDArray[np.float64]
 _WORDS = text_columns((*TIME_COLUMNS, *TRAINING_COLUMNS))
-_BEGINS_WITH = "time_utc,seconds"
+_BEGINS_WITH = ["time_utc", "seconds"]
+_ABSURD = 1e30  # of a damaged log: sums of squares and of many rows stay finite below it
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def read_trace(path: Path) -> Trace:
         lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]  # what stands behind the last end is torn
     except OSError as error:
         raise file_error(path, error) from error
-    if not lines or not lines[0].startswith(_BEGINS_WITH):
+    if not lines or lines[0].rstrip("\r").split(",")[:2] != _BEGINS_WITH:
         raise UsageError(f"{path}: is no hardware log. Possible: a file that a search wrote.")
     try:
         header, *rows = csv.reader(lines, quoting=csv.QUOTE_NONE)
@@ -108,10 +109,12 @@ def make_trace(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Trace:
 
 
 def _number(cell: str) -> float:
+    """Return the cell as a number that hardware can have, and not-a-number for any other."""
     try:
-        return float(cell) if cell else np.nan
+        value = float(cell) if cell else np.nan
     except ValueError:
         return np.nan
+    return value if abs(value) < _ABSURD else np.nan
 
 
 def _split(seconds: Figures) -> tuple[slice, ...]:

@@ -108,8 +108,14 @@ def _count(trainings: int) -> str:
 
 
 def describe_main_finding(workspace: Workspace, study: str) -> str:
-    """Return a line on what slows most of the study's trainings down, as their records tell; empty without records."""
-    record = read_study_record(workspace, study)
+    """Return a line on what slows most of the study's trainings down, as their records tell; empty without records.
+
+    Nothing is raised: how the search ended is told in any case.
+    """
+    try:
+        record = read_study_record(workspace, study)
+    except MloptimizerError as error:
+        return f"Hardware: nothing can be told. {error}"
     known = [training.result["hardware"] for training in _trainings(record) if training.result.get("hardware")]
     if not known:
         return ""
@@ -136,35 +142,50 @@ def _trainings(record: StudyRecord) -> Iterator[TrialRecord]:
 def measure_idle_between(record: StudyRecord) -> dict[str, float]:
     """Return which share of the slots' time passed between trials, or before a trial's log began.
 
-    A trial follows the one that ended last before it began, in its own slot where the plan names that.
+    A trial follows the one that ended last before it began, in its own slot where the plan names that. A GPU that
+    several trials share waits only while none is there.
     """
-    times = sorted(time for training in _trainings(record) if (time := _begun_and_ended(training)))
-    free: dict[str, list[float]] = {}  # when the slots that wait were left
+    times = (time for training in _trainings(record) if (time := _begun_and_ended(training)))
+    free: dict[_Place, list[float]] = {}  # when the slots that wait were left
     idle = busy = 0.0
-    for begun, ended, logged, slot in times:
-        left = free.setdefault(slot, [])
+    for begun, ended, logged, place in sorted(times, key=lambda time: time[:2]):
+        left = free.setdefault(place, [])
         if before := [end for end in left if end <= begun]:
             left.remove(max(before))
             gap = begun - max(before)
-            idle += gap if gap <= _LONGEST_GAP_S else 0.0
+            is_shared = place[1] and len(left) >= len(before)  # one that is there still
+            idle += gap if gap <= _LONGEST_GAP_S and logged is not None and not is_shared else 0.0
         left.append(ended)
-        idle += max(ended - begun - logged, 0.0)
-        busy += min(logged, ended - begun)
+        known = ended - begun if logged is None else logged
+        idle += max(ended - begun - known, 0.0)
+        busy += min(known, ended - begun)
     return {"idle_between_percent": 100 * idle / (idle + busy) if busy else nan}
 
 
-def _begun_and_ended(training: TrialRecord) -> tuple[float, float, float, str] | None:
-    """Return when the training's one attempt began and ended, how long its log is, s, and its slot; None where that is
+_Place = tuple[str, bool]
+"""A slot, or the GPU of slots that share one; and whether it is shared."""
+
+
+def _begun_and_ended(training: TrialRecord) -> tuple[float, float, float | None, _Place] | None:
+    """Return when the training's last attempt began and ended, how long its log is, s, and where; None where that is
     unknown.
 
-    Of several attempts only the last's beginning is recorded, and the log is that of all.
+    Of several attempts only the last's beginning is recorded, and the log is that of all: then its length is None.
     """
     logged, slot = (training.result.get("hardware") or {}).get("duration_s"), training.plan.get("slot")
     try:
         begun = datetime.fromisoformat(str(training.plan.get("started_utc"))).timestamp()
         ended = datetime.fromisoformat(str(training.result.get("ended_utc"))).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    if not is_figure(logged) or training.plan.get("attempt", 1) != 1:
+    if not is_figure(logged) or ended < begun:
         return None
-    return begun, ended, float(logged), str(slot.get("name")) if isinstance(slot, Mapping) else ""
+    alone = training.plan.get("attempt", 1) == 1
+    return begun, ended, float(logged) if alone else None, _find_place(slot if isinstance(slot, Mapping) else {})
+
+
+def _find_place(slot: Mapping[str, object]) -> _Place:
+    trials = slot.get("gpu_trials")
+    if isinstance(trials, int) and trials > 1:
+        return str(slot.get("gpu_ids")), True
+    return str(slot.get("name", "")), False

@@ -71,7 +71,7 @@ def _machine_table(snapshot: Snapshot) -> RenderableType:
         used, total = figures.get("memory_used_mb"), figures.get("memory_total_mb")
         memory = f"{used / 1024:.1f} of {total / 1024:.1f} GB" if used is not None and total else MISSING
         table.add_row(
-            f"GPU {now.gpu.index}",
+            f"GPU {now.gpu.label}",
             *_share(figures.get("utilization_percent")),
             memory,
             fixed(figures.get("power_w"), 0, "W"),

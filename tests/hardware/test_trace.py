@@ -89,3 +89,9 @@ def test_a_percentile_counts_time_not_rows() -> None:
 def test_a_mean_over_columns_leaves_out_what_is_unknown() -> None:
     both = over_columns([np.array([1.0, np.nan, np.nan]), np.array([3.0, 4.0, np.nan])])
     assert list(both[:2]) == [2.0, 4.0] and np.isnan(both[2])
+
+
+@pytest.mark.parametrize("header", ["time_utc,secondsx,part", "time_utc", "seconds,time_utc"])
+def test_a_table_of_another_kind_is_no_hardware_log(tmp_path: Path, header: str) -> None:
+    with pytest.raises(UsageError, match="is no hardware log"):
+        read(tmp_path, "a,1,b", header=header)

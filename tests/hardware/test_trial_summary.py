@@ -30,6 +30,15 @@ def test_a_summary_has_every_figure_and_nothing_else(tmp_path: Path) -> None:
     assert list(describe_trial(log(tmp_path / "log.csv", []))) == list(HARDWARE_FIGURES)
 
 
+@pytest.mark.parametrize("cell", ["1e308", "-1e308", "1e999", "nan", "9" * 400])
+def test_cells_that_no_hardware_has_are_unknown_and_every_figure_can_be_written(tmp_path: Path, cell: str) -> None:
+    names = ("gpu0_power_w", "gpu0_energy_j", "cpu_percent", "images", "training_s", "gpu0_throttle_reasons")
+    rows: list[dict[str, object]] = [{"seconds": at, **dict.fromkeys(names, cell)} for at in range(3)]
+    told = describe_trial(log(tmp_path / "log.csv", rows))
+    json.dumps(told, allow_nan=False)
+    assert told["energy_wh"] is told["images"] is None
+
+
 def test_what_a_log_does_not_tell_is_none(tmp_path: Path) -> None:
     told = summary(tmp_path, [{"seconds": 0.0}, {"seconds": 2.0}])
     known = {name: value for name, value in told.items() if value is not None}
@@ -89,6 +98,12 @@ def test_periods_in_which_a_gpu_does_nothing_are_counted_from_five_seconds_on(tm
             for s in range(40)]  # fmt: skip
     told = summary(tmp_path, rows)
     assert (told["idle_s"], told["idle_periods"], told["longest_idle_s"]) == (16.0, 2, 10.0)
+
+
+def test_an_attempt_that_does_not_tell_what_it_did_was_not_idle_for_that(tmp_path: Path) -> None:
+    earlier = [{"seconds": float(s), "process_cpu_percent": 90} for s in range(20)]
+    later = [{"seconds": float(s), "process_cpu_percent": 90, "part": "training"} for s in range(10)]
+    assert summary(tmp_path, [*earlier, *later])["idle_s"] == 0.0
 
 
 @pytest.mark.parametrize(("cpu", "part", "idle"), [(4.9, "training", 9.0), (5.1, "training", 0.0), (90, "", 9.0)])

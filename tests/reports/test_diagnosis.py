@@ -134,6 +134,31 @@ def test_the_start_of_a_process_is_idle_and_slots_are_told_apart(workspace: Work
     assert idle == pytest.approx(100 * (20 + 4 * 5) / 400)
 
 
+def test_a_shared_gpu_waits_only_while_no_trial_is_there(workspace: Workspace, study: StudyWriter) -> None:
+    shared = {"gpu_ids": ["GPU-1"], "gpu_trials": 4}
+    times = [(0.0, 500.0, "gpu0"), (100.0, 200.0, "gpu0b"), (300.0, 400.0, "gpu0b"), (550.0, 650.0, "gpu0")]
+    for number, (begun, ended, name) in enumerate(times):
+        study.complete(number, 0.5)
+        give_times(workspace, number, at(begun), at(ended), ended - begun, slot={"name": name, **shared})
+    idle = measure_idle_between(read_study_record(workspace, "test"))["idle_between_percent"]
+    assert idle == pytest.approx(100 * 50 / 850)
+
+
+def test_the_last_attempt_of_a_trial_that_was_started_again_is_no_gap(workspace: Workspace, study: StudyWriter) -> None:
+    for number, (begun, attempt) in enumerate([(0.0, 1), (100.0, 2), (200.0, 1)]):
+        study.complete(number, 0.5)
+        give_times(workspace, number, at(begun), at(begun + 100), 100.0, slot={"name": "gpu0"}, attempt=attempt)
+    assert measure_idle_between(read_study_record(workspace, "test"))["idle_between_percent"] == 0.0
+
+
+def test_a_record_that_cannot_be_read_never_hides_how_the_search_ended(
+    workspace: Workspace, study: StudyWriter
+) -> None:
+    study.complete(0, 0.5)
+    workspace.study_file("test").write_text("{")
+    assert "study.json: is not valid JSON" in describe_main_finding(workspace, "test")
+
+
 def test_a_study_that_has_no_times_has_no_share(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
     assert math.isnan(measure_idle_between(read_study_record(workspace, "test"))["idle_between_percent"])

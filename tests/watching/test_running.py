@@ -95,6 +95,13 @@ def test_a_trial_that_is_silent_or_stands_still_is_marked(
     assert ("looks hung" in text_of(top_view(snapshot(searched)), 80)) == bool(trouble)
 
 
+def test_instances_of_a_gpu_are_told_apart(searched: Workspace) -> None:
+    gpus = [Gpu(0, f"MIG-{i}", "H100 1g", 9728, (9, 0), "580", True, "GPU-0", (i, 0)) for i in (7, 8)]
+    now = Snapshot(NOW, MachineNow(tuple(GpuNow(gpu, {}) for gpu in gpus), None, 1.0, 2.0), ())
+    shown = text_of(top_view(now), 80)
+    assert "GPU 0.7.0" in shown and "GPU 0.8.0" in shown
+
+
 def test_only_the_end_of_a_log_is_read_and_its_torn_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     write_log(path, [row(1, step=step) for step in range(5000)])
