@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from mloptimizer.attempts import NextAttempt, complete, find_next_attempt, go_on, make_way
-from mloptimizer.budgets import is_stagnant
 from mloptimizer.control import SearchRun
 from mloptimizer.deadlines import Deadlines
 from mloptimizer.engines.base import Engine
@@ -165,10 +164,8 @@ class Loop:
         self._deadlines.start(number, spent)  # the first one has waited for the imports
 
     def _next_plan(self) -> TrialPlan | None:
-        job = self._run.job
-        if self._phase.phase is Phase.EXPLORATION and is_stagnant(
-            job.study.trials(), job.objective, job.settings.stop_when_stagnant
-        ):
+        job, patience = self._run.job, self._run.job.settings.stop_when_stagnant
+        if self._phase.phase is Phase.EXPLORATION and 0 < patience <= job.study.count_since_best():
             self._run.control.note_stagnation()
             return None
         while isinstance(planned := self._phase.next_plan(), Untrained):
