@@ -116,8 +116,9 @@ class Loop:
                 self._engine.kill_trial(number)
             elif running.told is None:
                 self._tell(running, failure)
+        now = self._run.clock()
         for running in self._running.values():
-            if self._run.clock() - running.told_at > STOP_SECONDS:
+            if now - running.told_at > STOP_SECONDS:
                 self._engine.kill_trial(running.plan.number)
 
     def _relieve_memory(self) -> None:

@@ -25,9 +25,9 @@ _BEST_TRIALS = 50  # that are always seen: TPE's good ones, 25 at most, and thei
 class FamilySampler:
     """A sampler of Optuna's, around its TPE."""
 
-    def __init__(self, tpe: BaseSampler, history: History, newest: int) -> None:
+    def __init__(self, tpe: BaseSampler, history: History, newest: int, best: int = _BEST_TRIALS) -> None:
         """Args: newest: so many trials are seen beside the best; 0: all are seen."""
-        self._tpe, self._history, self._newest = tpe, history, newest
+        self._tpe, self._history, self._newest, self._best = tpe, history, newest, best
         self._commons: dict[str, _Common] = {}  # by a parameter that was asked for
         self._drawn: dict[str, Any] = {}  # values for the trial that is being proposed
 
@@ -72,7 +72,7 @@ class FamilySampler:
         self._tpe.reseed_rng()
 
     def _bounded(self) -> AbstractContextManager[None]:
-        return self._history.bounded(_BEST_TRIALS, self._newest) if self._newest else nullcontext()
+        return self._history.bounded(self._best, self._newest) if self._newest else nullcontext()
 
     def _find_common(
         self, trial: FrozenTrial, name: str, distribution: BaseDistribution

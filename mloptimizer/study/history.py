@@ -43,7 +43,7 @@ class History:
     def bounded(self, best: int, newest: int) -> Iterator[None]:
         """Within the block, of the trials that samplers learn from only the best and the newest are there.
 
-        Those that failed are left out too, and the ones that wait or run are all there.
+        Of those that run, which samplers keep away from, the newest are there, half as many as of the others.
         """
         self._bounds = (best, newest)
         try:
@@ -84,11 +84,12 @@ class History:
 
     def _view(self) -> list[FrozenTrial]:
         best, newest = self._bounds or (0, 0)
-        if len(self._learned) <= best + newest:  # as without bounds, though there may be fewer in both
-            numbers = {*self._learned, *self._open}
+        if len(self._learned) <= best + newest:
+            numbers = set(self._learned)
         else:
-            top = (number for _, number in self._ranked[:best])
-            numbers = {*top, *self._learned[-newest:], *self._open}
+            numbers = {number for _, number in self._ranked[:best]} | set(self._learned[-newest:])
+        running = [number for number in sorted(self._open) if self._trials[number].state is TrialState.RUNNING]
+        numbers.update(running[-max(newest // 2, 1) :])
         return [self._trials[number] for number in sorted(numbers)]
 
     # Writing
