@@ -1,14 +1,13 @@
 """Knows when one run of a search has used up what it may use, or has reached what it was for."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mloptimizer.hardware.energy import EnergyMeter
-from mloptimizer.records import HardwareSample, Objective, Outcome
+from mloptimizer.records import HardwareSample, Objective
 from mloptimizer.settings import Settings
-from mloptimizer.study.trials import TrialSummary
 
 RUN_SETTINGS = ("max_hours", "max_kwh", "max_disk_mb", "target", "stop_when_stagnant")  # of a run, not of a study
 _DISK_SECONDS = 5.0  # between two looks at the study's folders
@@ -76,19 +75,6 @@ def find_target_stop(settings: Settings, best: tuple[int, float] | None) -> Stop
     if best[1] >= settings.target if maximize else best[1] <= settings.target:
         return Stop(f"trial {best[0]} reached target = {settings.target:g} with {best[1]:.4f}", reached=True)
     return None
-
-
-def is_stagnant(trials: Sequence[TrialSummary], objective: Objective, patience: int) -> bool:
-    """Whether so many trials have ended since the one that brought the best value; patience 0: never."""
-    if not patience:
-        return False
-    best, since = None, 0
-    for trial in trials:
-        if trial.outcome is Outcome.COMPLETED and trial.value is not None and objective.is_better(trial.value, best):
-            best, since = trial.value, 0
-        elif trial.outcome is not None:
-            since += 1
-    return since >= patience
 
 
 def folder_mb(*folders: Path) -> float:

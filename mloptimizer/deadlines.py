@@ -69,11 +69,12 @@ class Deadlines:
 
     def find_overdue(self) -> list[tuple[int, Failure]]:
         """Return the trials that are to end now, each with its failure: hung or time_limit."""
-        found = ((number, self._judge(trial)) for number, trial in self._trials.items())
+        now = self._clock()
+        found = ((number, self._judge(trial, now)) for number, trial in self._trials.items())
         return [(number, failure) for number, failure in found if failure]
 
-    def _judge(self, trial: _Trial) -> Failure | None:
-        settings, now = self._settings, self._clock()
+    def _judge(self, trial: _Trial, now: float) -> Failure | None:
+        settings = self._settings
         minutes = settings.hang_minutes + (0 if trial.stepped else settings.compile_minutes)
         if now - trial.heard > 60 * minutes:
             names = "hang_minutes" if trial.stepped else "hang_minutes + compile_minutes, before the first step"

@@ -7,7 +7,6 @@ running in the records. To the study all attempts of a trial are one trial.
 from dataclasses import replace
 
 from mloptimizer.attempts import NextAttempt, complete, find_next_attempt, go_on, leave_gpu, make_way
-from mloptimizer.budgets import is_stagnant
 from mloptimizer.control import SearchRun
 from mloptimizer.deadlines import Deadlines
 from mloptimizer.engines.base import Engine
@@ -101,8 +100,9 @@ class Loop:
                 self._engine.kill_trial(number)
             elif running.told is None:
                 self._tell(running, failure)
+        now = self._run.clock()
         for running in self._running.values():
-            if self._run.clock() - running.told_at > STOP_SECONDS:
+            if now - running.told_at > STOP_SECONDS:
                 self._engine.kill_trial(running.plan.number)
 
     def _relieve_memory(self) -> None:
@@ -153,10 +153,8 @@ class Loop:
         self._deadlines.start(number, spent)  # the first one has waited for the imports
 
     def _next_plan(self) -> TrialPlan | None:
-        job = self._run.job
-        if self._phase.phase is Phase.EXPLORATION and is_stagnant(
-            job.study.trials(), job.objective, job.settings.stop_when_stagnant
-        ):
+        job, patience = self._run.job, self._run.job.settings.stop_when_stagnant
+        if self._phase.phase is Phase.EXPLORATION and 0 < patience <= job.study.count_since_best():
             self._run.control.note_stagnation()
             return None
         while isinstance(planned := self._phase.next_plan(), Untrained):

@@ -211,9 +211,12 @@ class MetricsStore:
 
     def keep_weights(self, phase: Phase, numbers: Collection[int]) -> None:
         """Remove the weights of every ended training of the phase but the given ones."""
-        for record in self.trials(phase):
-            if record.result and record.number not in numbers:
-                self.remove_weights(phase, record.number)
+        kept = {self._folder(number, phase) for number in numbers}
+        prefix = self._folder(0, phase).name.removesuffix("00000")
+        for path in self._workspace.study(self._study).glob(f"{prefix}*/{WEIGHTS}"):
+            is_ours = path.parent.name.removeprefix(prefix).isdecimal()  # not a person's own copy
+            if is_ours and path.parent not in kept and (path.parent / RESULT).is_file():
+                path.unlink(missing_ok=True)
 
     def remove_weights(self, phase: Phase, number: int) -> None:
         """Remove the weights of one training, if it has any."""

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from mloptimizer.budgets import Budgets, find_target_stop, folder_mb, is_stagnant
-from mloptimizer.records import HardwareSample, Objective, Phase
+from mloptimizer.budgets import Budgets, find_target_stop, folder_mb
+from mloptimizer.records import HardwareSample
 from mloptimizer.settings import Settings
-from mloptimizer.study.trials import TrialStatus, TrialSummary
 
 
 class Time:
@@ -90,18 +89,3 @@ def test_a_target_is_reached_from_its_side(objective: Any, target: float, best: 
     stop = find_target_stop(Settings(objective=objective, target=target), (3, best))
     assert (stop is not None and stop.reached) == stops
     assert find_target_stop(Settings(objective=objective, target=target), None) is None
-
-
-def trial(number: int, value: float | None, status: TrialStatus = TrialStatus.COMPLETED) -> TrialSummary:
-    return TrialSummary(number, Phase.EXPLORATION, status, "s", {}, value, 1, 1.0, {}, None, None, None)
-
-
-def test_a_search_is_stagnant_when_nothing_better_has_come_for_long() -> None:
-    trials = [trial(0, 0.5), trial(1, 0.7), trial(2, 0.7), trial(3, 0.9, TrialStatus.PRUNED), trial(4, None)]
-    trials.append(trial(5, None, TrialStatus.RUNNING))
-    trials[4] = trial(4, None, TrialStatus.FAILED)
-    objective = Objective("val_accuracy")
-    assert is_stagnant(trials, objective, 3)
-    assert not is_stagnant(trials, objective, 4)
-    assert not is_stagnant([*trials, trial(6, 0.8)], objective, 3)
-    assert not is_stagnant(trials, objective, 0)

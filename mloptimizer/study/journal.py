@@ -1,17 +1,17 @@
 """Opens a journal file of Optuna, and mends in it what a kill or a full disk left behind.
 
-Guarantees: a record that was acknowledged is never lost; an unfinished one is cut off, or blanked out where another
-program wrote on behind it, before the next reading that it would break and before the next writing of ours; a mended
-line keeps its length, so programs that have the file open read on; nobody waits for the lock of a dead process; what a
-full disk stopped is written once, when there is space again.
+Guarantees: a record that was acknowledged is never lost, those of a `together` block once that has ended; an unfinished
+one is cut off, or blanked out where another program wrote on behind it, before the next reading that it would break and
+before the next writing of ours; a mended line keeps its length, so programs that have the file open read on; nobody
+waits for the lock of a dead process; what a full disk stopped is written once, when there is space again.
 """
 
-import contextlib
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,9 +62,21 @@ def _open(path: Path, read_only: bool, wait: Wait | None) -> BaseStorage:
         backend.heal()  # finds out early, too, whether the folder can be written
         os.close(os.open(path, os.O_WRONLY))
     try:
-        return JournalStorage(cast(Any, backend))
+        storage = JournalStorage(cast(Any, backend))
+        storage.together = backend.together  # type: ignore[attr-defined]  # for the function `together` below
+        return storage
     except (KeyError, TypeError, AttributeError, AssertionError):
         raise UsageError(_describe_damage(path)) from None
+
+
+def together(storage: BaseStorage) -> AbstractContextManager[None]:
+    """Return a context in which a journal's records reach the disk together, at its end; other storages do as always.
+
+    To reach the disk takes longer than all the rest of writing a record. Other programs see each record at once, and a
+    kill of this one loses none.
+    """
+    open_block: Callable[[], AbstractContextManager[None]] = getattr(storage, "together", nullcontext)
+    return open_block()
 
 
 def _describe_trouble(path: Path) -> Describe:
@@ -80,6 +92,7 @@ class HealingBackend:
         # Elsewhere than on POSIX: the lock that the dashboard takes there.
         self._lock = cast(Any, FlockLock(journal) if fcntl else JournalFileOpenLock(str(journal)))
         self._file = JournalFileBackend(str(journal), lock_obj=self._lock)
+        self._waits = False  # whether records may reach the disk later
 
     def heal(self) -> None:
         """Mend the file: what every taking of the lock does."""
@@ -106,7 +119,7 @@ class HealingBackend:
                 raise UsageError(_describe_damage(self._path)) from None
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write the records behind the others; they are on the disk on return."""
+        """Write the records behind the others; outside of a `together` block they are on the disk on return."""
         start = getattr(self._lock, "whole_bytes", 0)
 
         def write_once() -> None:
@@ -117,21 +130,47 @@ class HealingBackend:
 
     def _append(self, logs: list[dict[str, Any]]) -> None:
         try:
-            self._file.append_logs(logs)
+            (self._append_soon if self._waits else self._file.append_logs)(logs)
         except OSError:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 self.heal()  # nothing half-written stays while the disk is full
             raise
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Within the block, let records reach the disk at its end."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
+            persist(self._sync, self._wait, _describe_trouble(self._path))
+
+    def _append_soon(self, logs: list[dict[str, Any]]) -> None:
+        self._lock.acquire()
+        try:
+            with self._path.open("ab") as file:
+                file.write(b"".join(_records(logs)))
+        finally:
+            self._lock.release()
+
+    def _sync(self) -> None:
+        with self._path.open("ab") as file:
+            os.fsync(file.fileno())
+
     def _has_written(self, logs: list[dict[str, Any]], start: int) -> bool:
         """Return whether the records stand in the file behind this offset: their writing may have failed at its end."""
-        records = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
+        records = _records(logs)
         with self._path.open("rb") as file:
             file.seek(start)
             found = set(records) <= set(file)
             if found:
                 os.fsync(file.fileno())
         return found
+
+
+def _records(logs: list[dict[str, Any]]) -> list[bytes]:
+    return [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
 
 
 class FlockLock:
