@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -62,9 +62,9 @@ def _open(path: Path, read_only: bool, wait: Wait | None) -> BaseStorage:
         backend.heal()  # finds out early, too, whether the folder can be written
         os.close(os.open(path, os.O_WRONLY))
     try:
-        storage = JournalStorage(cast(Any, backend))
-        storage.together = backend.together  # type: ignore[attr-defined]  # for the function `together` below
-        return storage
+        storage: Any = JournalStorage(cast(Any, backend))
+        storage.together = backend.together  # for the function `together` below
+        return cast(BaseStorage, storage)
     except (KeyError, TypeError, AttributeError, AssertionError):
         raise UsageError(_describe_damage(path)) from None
 
@@ -75,8 +75,7 @@ def together(storage: BaseStorage) -> AbstractContextManager[None]:
     To reach the disk takes longer than all the rest of writing a record. Other programs see each record at once, and a
     kill of this one loses none.
     """
-    open_block: Callable[[], AbstractContextManager[None]] = getattr(storage, "together", nullcontext)
-    return open_block()
+    return cast(AbstractContextManager[None], getattr(storage, "together", nullcontext)())
 
 
 def _describe_trouble(path: Path) -> Describe:
@@ -207,10 +206,9 @@ class FlockLock:
 
 def _is_torn(journal: Path) -> bool:
     with journal.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
+        if size := file.seek(0, os.SEEK_END):
+            file.seek(size - 1)
+        return file.read(1) not in (b"", b"\n")
 
 
 def _cut_torn_line(journal: Path) -> None:
@@ -229,12 +227,10 @@ def _cut_torn_line(journal: Path) -> None:
 def _release_stale_lock(journal: Path) -> None:
     """Remove the lock that a killed dashboard left: Optuna waits for as long as the journal grows, maybe for ever."""
     lock = journal.with_name(journal.name + ".lock")
-    try:
+    with suppress(FileNotFoundError):
         if time.time() - lock.lstat().st_mtime > _STALE_SECONDS:  # one writing takes milliseconds
             lock.unlink()
             _logger.warning("%s: the lock of a program that died was removed", journal)
-    except FileNotFoundError:
-        pass
 
 
 def _mend_joined_lines(journal: Path, start: int) -> int:
