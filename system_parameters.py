@@ -27,6 +27,10 @@ sampler = "tpe"
 # Possible: true or false
 sampler_group = False
 
+# tpe: learn from so many of the newest trials and the 50 best of all; 0: from all trials
+# Possible: a whole number >= 0
+sampler_history = 200
+
 # ends exploration trials that fall behind the others
 # Possible: median, hyperband, asha, percentile, patient, none
 pruner = "median"
@@ -232,7 +236,7 @@ min_free_disk_mb = 200
 # Possible: a number >= 0
 max_hours = 0.0
 
-# energy after which the search stops, kWh, as measured from the power of its GPUs
+# energy of its GPUs and its share of the CPU's after which the search stops, kWh
 # Possible: a number >= 0
 max_kwh = 0.0
 
@@ -252,9 +256,14 @@ stop_when_stagnant = 0
 # Possible: a whole number >= 1 or 'auto'
 workers = "auto"
 
-# auto: one while there are more trials than GPUs, all of them when there are fewer
+# auto: one while there are trials enough; otherwise what was measured to train most per hour
 # Possible: a whole number >= 1 or 'auto'
 gpus_per_trial = "auto"
+
+# trials that share a GPU, with one GPU per trial; auto: up to 4, as measured utilisation and free memory
+# allow, and fewer again where that does not pay. Not run on a GPU yet
+# Possible: a whole number >= 1 and <= 16 or 'auto'
+trials_per_gpu = 1
 
 # split the CPU into so many logical devices under MirroredStrategy; to try it without GPUs
 # Possible: a whole number >= 1
@@ -288,6 +297,11 @@ nice = 0
 # seconds between two rows of the hardware log
 # Possible: a number >= 0.1 and <= 60
 monitor_seconds = 1.0
+
+# CO2 of a kWh of your grid, g; or a country's ISO code such as DEU, with the extra 'carbon'. 475: the world's
+# mean
+# Possible: a number >= 0 or a country's code
+grid_co2 = 475.0
 
 # Optuna storage URL; empty: the journal metrics_data/studies.journal of this workspace
 # Possible: text

@@ -31,7 +31,9 @@ class Retry:
 
 
 RETRIES: Mapping[FailureKind, Retry] = {
-    FailureKind.OUT_OF_MEMORY: Retry(None, "half the micro-batch, down to min_micro_batch"),
+    FailureKind.OUT_OF_MEMORY: Retry(
+        None, "half the micro-batch, down to min_micro_batch; where it shared its GPU, first the same one, alone"
+    ),
     FailureKind.NON_FINITE: Retry(0, "none: its weights have gone back nan_retries times already"),
     FailureKind.CRASH: Retry(2, "a new process"),
     FailureKind.LOST_WORKER: Retry(5, "another worker: it is not the trial's fault"),
@@ -76,17 +78,20 @@ def complete(result: TrialResult, division: Division | None) -> TrialResult:
 
 
 def find_next_attempt(
-    plan: TrialPlan, slot: Slot, result: TrialResult, ended: Sequence[EndedAttempt]
+    plan: TrialPlan, slot: Slot, result: TrialResult, ended: Sequence[EndedAttempt], shared: bool = False
 ) -> NextAttempt | TrialResult:
     """Return the attempt that follows, or the result where it is to count.
 
     Args:
         ended: the trial's attempts so far, this one last.
+        shared: whether it shared its GPU with another trial; the next attempt will not.
     """
     failure = result.failure
     if failure is None:
         return result
     if failure.kind is FailureKind.OUT_OF_MEMORY:
+        if shared:
+            return _alone(plan, failure)
         return _with_less_memory(plan, slot, result, failure) if plan.phase is not Phase.VERDICT else result
     retry = RETRIES[failure.kind]
     in_vain = count_in_vain(ended)
@@ -123,6 +128,22 @@ def make_way(plan: TrialPlan) -> NextAttempt:
     words = f"stopped, the main memory is nearly full; again below {plan.settings.memory_threshold:g} %"
     reason = "stopped for want of main memory, and queued again"
     return NextAttempt(following, words, Decision(plan.number, "attempt", str(following.attempt), reason))
+
+
+def leave_gpu(plan: TrialPlan) -> NextAttempt:
+    """Return the attempt that follows one which was stopped because sharing its GPU did not pay."""
+    following = go_on(plan)
+    words = "stopped, sharing its GPU does not pay; again when there is room elsewhere"
+    reason = "stopped because sharing its GPU did not pay, and queued again"
+    return NextAttempt(following, words, Decision(plan.number, "attempt", str(following.attempt), reason))
+
+
+def _alone(plan: TrialPlan, failure: Failure) -> NextAttempt:
+    """Return the attempt with as many images at a time: the memory was short because others were there."""
+    following = go_on(plan)
+    reason = f"attempt {plan.attempt} ran out of memory beside another trial on its GPU: {failure.message}"
+    words = "out of memory beside another trial on its GPU; again alone"
+    return NextAttempt(following, words, Decision(plan.number, "attempt", f"{following.attempt}, alone", reason))
 
 
 def _with_less_memory(plan: TrialPlan, slot: Slot, result: TrialResult, failure: Failure) -> NextAttempt | TrialResult:

@@ -1,13 +1,13 @@
 """Knows when one run of a search has used up what it may use, or has reached what it was for."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mloptimizer.records import HardwareSample, Objective, Outcome
+from mloptimizer.hardware.energy import EnergyMeter
+from mloptimizer.records import HardwareSample, Objective
 from mloptimizer.settings import Settings
-from mloptimizer.study.trials import TrialSummary
 
 RUN_SETTINGS = ("max_hours", "max_kwh", "max_disk_mb", "target", "stop_when_stagnant")  # of a run, not of a study
 _DISK_SECONDS = 5.0  # between two looks at the study's folders
@@ -20,31 +20,6 @@ class Stop:
 
     reason: str
     reached: bool = False
-
-
-class EnergyMeter:
-    """Adds up the energy of the trials' GPUs from the rows of their hardware logs: the counter, or else the power."""
-
-    def __init__(self) -> None:
-        self.joules = 0.0
-        self._last: dict[int, Mapping[str, float | str | None]] = {}
-
-    def add(self, sample: HardwareSample) -> None:
-        """Take a row; the first of an attempt only says where to count from."""
-        before, now = self._last.get(sample.number, {}), sample.row
-        self._last[sample.number] = now
-        seconds = _figure(now, "seconds") - _figure(before, "seconds")
-        if not before or seconds <= 0:  # the log began anew
-            return
-        for name in now:
-            if not name.endswith("_power_w"):
-                continue
-            gpu = name.removesuffix("power_w")
-            counted, earlier = now.get(f"{gpu}energy_j"), before.get(f"{gpu}energy_j")
-            if isinstance(counted, (int, float)) and isinstance(earlier, (int, float)) and counted >= earlier:
-                self.joules += counted - earlier
-            else:
-                self.joules += seconds * (_figure(now, name) + _figure(before, name)) / 2
 
 
 class Budgets:
@@ -63,19 +38,24 @@ class Budgets:
         self._begun = clock()
         self._looked: float | None = None
         self._disk_mb = 0.0
-        self._meter = EnergyMeter()
+        self._meters: dict[int, EnergyMeter] = {}  # by trial
 
     def spend(self, sample: HardwareSample) -> None:
         """Take what a trial's hardware did."""
-        self._meter.add(sample)
+        self._meters.setdefault(sample.number, EnergyMeter(os.cpu_count() or 1)).add(sample.row)
+
+    @property
+    def used_kwh(self) -> float:
+        """What the trials of this run have taken, kWh: their GPUs, and their share of the machine's processors."""
+        return sum(meter.joules for meter in self._meters.values()) / _JOULES_PER_KWH
 
     def find_stop(self) -> Stop | None:
         """Return which budget is used up, or None."""
         settings = self._settings
         if settings.max_hours and self._clock() - self._begun >= 3600 * settings.max_hours:
             return Stop(f"max_hours = {settings.max_hours:g} have passed")
-        if settings.max_kwh and self._meter.joules >= settings.max_kwh * _JOULES_PER_KWH:
-            return Stop(f"the GPUs have used max_kwh = {settings.max_kwh:g}")
+        if settings.max_kwh and self.used_kwh >= settings.max_kwh:
+            return Stop(f"the trials have used max_kwh = {settings.max_kwh:g}")
         if settings.max_disk_mb and self._disk() >= settings.max_disk_mb:
             return Stop(f"the study takes {self._disk_mb:,.0f} MB of max_disk_mb = {settings.max_disk_mb:g}")
         return None
@@ -97,19 +77,6 @@ def find_target_stop(settings: Settings, best: tuple[int, float] | None) -> Stop
     return None
 
 
-def is_stagnant(trials: Sequence[TrialSummary], objective: Objective, patience: int) -> bool:
-    """Whether so many trials have ended since the one that brought the best value; patience 0: never."""
-    if not patience:
-        return False
-    best, since = None, 0
-    for trial in trials:
-        if trial.outcome is Outcome.COMPLETED and trial.value is not None and objective.is_better(trial.value, best):
-            best, since = trial.value, 0
-        elif trial.outcome is not None:
-            since += 1
-    return since >= patience
-
-
 def folder_mb(*folders: Path) -> float:
     """Return what the files below the folders take on the disk, MB; what vanishes meanwhile counts nothing."""
     total = 0
@@ -121,8 +88,3 @@ def folder_mb(*folders: Path) -> float:
                 except OSError:
                     continue
     return total / 2**20
-
-
-def _figure(row: Mapping[str, float | str | None], name: str) -> float:
-    value = row.get(name)
-    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -14,8 +14,9 @@ import mloptimizer
 from mloptimizer.commands.cluster import cluster
 from mloptimizer.commands.control import add_trials, pause, resume, stop
 from mloptimizer.commands.measurements import bench, tune
-from mloptimizer.commands.results import dashboard, export, hardware, show, trials
+from mloptimizer.commands.results import dashboard, diagnose, export, hardware, show, trials
 from mloptimizer.commands.search import search
+from mloptimizer.commands.watching import top
 from mloptimizer.commands.workspace import datasets, doctor, init, settings, spaces
 from mloptimizer.errors import MloptimizerError, unknown_name
 from mloptimizer.files import file_error
@@ -42,7 +43,7 @@ def commands() -> None:
 
 _COMMANDS = (
     *(search, resume, stop, pause, add_trials),
-    *(trials, show, hardware, dashboard, export),
+    *(trials, show, hardware, diagnose, top, dashboard, export),
     *(datasets, spaces, settings, init, doctor, cluster, tune, bench),
 )
 for _command in _COMMANDS:

@@ -37,6 +37,10 @@ _CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
         "autotune = on with engine = ray: it would measure this machine, and others train. Possible: autotune = auto.",
     ),
     (
+        lambda s: s.engine == "ray" and s.trials_per_gpu != 1,
+        "trials_per_gpu with engine = ray: every trial of a cluster has GPUs of its own. Possible: trials_per_gpu = 1.",
+    ),
+    (
         lambda s: s.engine != "ray" and s.checkpoint_url,
         "checkpoint_url: counts with engine = ray only. Possible: engine = ray, or leave it empty.",
     ),
@@ -47,6 +51,11 @@ _CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         lambda s: s.clipping == "off" and s.clip_threshold != "auto",
         "clipping = off with a clip_threshold: there is nothing to limit. Possible: clip_threshold = auto.",
+    ),
+    (
+        lambda s: s.trials_per_gpu != 1 and s.gpus_per_trial not in ("auto", 1),
+        "trials_per_gpu: GPUs are shared by trials that have one each, and gpus_per_trial is more. "
+        "Possible: trials_per_gpu = 1, or gpus_per_trial = auto or 1.",
     ),
     (
         lambda s: (

@@ -10,18 +10,20 @@ from dataclasses import dataclass, field
 from mloptimizer.budgets import Budgets, Stop, find_target_stop
 from mloptimizer.disk_watch import DiskWatch
 from mloptimizer.engines.base import Engine
+from mloptimizer.engines.gpu_memory import ReadUse
 from mloptimizer.errors import UsageError
 from mloptimizer.hardware.memory import memory_percent
 from mloptimizer.job import Job
 from mloptimizer.observer import Observer
 from mloptimizer.orders import Order, OrderName, take_orders
+from mloptimizer.packing import GpuNeeds
 from mloptimizer.recorder import Recorder
-from mloptimizer.records import FailureKind, TrialPlan, TrialResult
+from mloptimizer.records import FailureKind, Phase, TrialPlan, TrialResult
 
 ALIKE_FAILURES = 3  # of the search space, in the first trials of a run: then all will fail
 
-MakeEngine = Callable[[int], Engine]
-"""Returns an engine for so many trials."""
+MakeEngine = Callable[[int, Phase], Engine]
+"""Returns an engine for so many trials of the phase."""
 
 Interruptible = Callable[[], contextlib.AbstractContextManager[object]]
 """Surrounds what may be broken off by KeyboardInterrupt; outside of it an interrupt waits."""
@@ -126,3 +128,5 @@ class SearchRun:
     clock: Callable[[], float] = field(default=time.monotonic)
     held_seconds: Callable[[], float] = float  # in which this round of the run waited for a disk or a server
     memory_percent: Callable[[], float] = field(default=memory_percent)  # share of the main memory in use, %
+    gpu_needs: GpuNeeds = field(default_factory=GpuNeeds)  # of the study's trials
+    read_gpus: ReadUse | None = None  # what is free of a GPU now; None: NVML is asked

@@ -1,9 +1,18 @@
 """Knows which running trials have given no sign of life for too long, or have trained for longer than they may."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from mloptimizer.records import EpochRecord, Event, Failure, FailureKind, HardwareSample, SignOfLife
+from mloptimizer.records import (
+    EpochRecord,
+    Event,
+    Failure,
+    FailureKind,
+    HardwareSample,
+    SignOfLife,
+    TrialResult,
+    failed,
+)
 from mloptimizer.settings import Settings
 
 
@@ -42,6 +51,12 @@ class Deadlines:
         trial.heard = self._clock()
         trial.stepped |= isinstance(event, (SignOfLife, EpochRecord))
 
+    def hear_all(self, events: Iterable[Event]) -> list[TrialResult]:
+        """Take events; return how the trials that are to end now have failed."""
+        for event in events:
+            self.hear(event)
+        return [failed(number, failure.kind, failure.message) for number, failure in self.find_overdue()]
+
     def hold(self, seconds: float) -> None:
         """Take note that nobody listened to the trials for so long."""
         for trial in self._trials.values():
@@ -54,11 +69,12 @@ class Deadlines:
 
     def find_overdue(self) -> list[tuple[int, Failure]]:
         """Return the trials that are to end now, each with its failure: hung or time_limit."""
-        found = ((number, self._judge(trial)) for number, trial in self._trials.items())
+        now = self._clock()
+        found = ((number, self._judge(trial, now)) for number, trial in self._trials.items())
         return [(number, failure) for number, failure in found if failure]
 
-    def _judge(self, trial: _Trial) -> Failure | None:
-        settings, now = self._settings, self._clock()
+    def _judge(self, trial: _Trial, now: float) -> Failure | None:
+        settings = self._settings
         minutes = settings.hang_minutes + (0 if trial.stepped else settings.compile_minutes)
         if now - trial.heard > 60 * minutes:
             names = "hang_minutes" if trial.stepped else "hang_minutes + compile_minutes, before the first step"

@@ -207,7 +207,7 @@ def describe_summary(summary: SearchSummary) -> list[str]:
     if summary.stopped:
         lines.append(f"It stopped early: {summary.stopped}. What was running goes on when the study is continued.")
     if summary.winner is None or summary.value is None:
-        return lines
+        return lines + ([summary.hardware] if summary.hardware else [])
     title = PHASE_TITLES[summary.winner_phase or Phase.EXPLORATION].lower()
     lines.append(
         f"Winner: trial {summary.winner} ({title}), {summary.objective} {summary.value:.4f}{_against_chance(summary)}"
@@ -217,7 +217,7 @@ def describe_summary(summary: SearchSummary) -> list[str]:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in reading.items() if name.startswith("test_"))
         times = "once" if len(summary.verdicts) == 1 else f"{len(summary.verdicts)} times, after each extension"
         lines.append(f"Test set ({summary.dataset.test_size} images, read {times}): {figures}")
-    return lines
+    return lines + ([summary.hardware] if summary.hardware else [])
 
 
 def _against_chance(summary: SearchSummary) -> str:

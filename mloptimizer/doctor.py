@@ -21,6 +21,7 @@ from mloptimizer.datasets.library import list_datasets
 from mloptimizer.errors import MloptimizerError
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus, total_memory_mb
 from mloptimizer.hardware.nvml import list_gpus
+from mloptimizer.hardware.vendors import describe_unused
 from mloptimizer.probe_checks import Check, check_tensorflow, probe_tensorflow
 from mloptimizer.settings import Settings
 from mloptimizer.slots import MEMORY_PER_WORKER_MB
@@ -48,7 +49,7 @@ def diagnose(workspace: Workspace, settings: Settings) -> list[Check]:
     return [
         check_python(sys.version_info[:3]),
         check_packages(_installed_versions()),
-        *check_tensorflow(facts, gpus, settings),
+        *check_tensorflow(facts, gpus, settings, describe_unused()),
         _check_start_method(settings),
         check_storage(workspace, settings),
         _check_spaces(workspace),

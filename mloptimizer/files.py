@@ -70,6 +70,22 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def write_readme(path: Path, text: str) -> None:
+    """Write a README that the program made, or an earlier version of it; one of a person's own stays.
+
+    Raises as `write_bytes`.
+    """
+    title = text.partition("\n")[0]
+    try:
+        there = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        there = title
+    except OSError:  # something else has its name
+        return
+    if there != text and there.partition("\n")[0] == title:
+        write_text(path, text)
+
+
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write the whole file, or leave what was there; raises as `whole_file`."""
 

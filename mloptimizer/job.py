@@ -1,15 +1,16 @@
 """What one search is about, and what its phases are to the loop that runs them."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.records import DatasetInfo, EpochRecord, Objective, Outcome, Params, Phase, TrialPlan, TrialResult
+from mloptimizer.records import DatasetInfo, EpochRecord, Objective, Params, Phase, TrialPlan, TrialResult
 from mloptimizer.settings import Settings
 from mloptimizer.spaces import SearchSpace
 from mloptimizer.study.study import Study
+from mloptimizer.study.trials import Ended
 from mloptimizer.workspace import Workspace
 
 
@@ -105,8 +106,8 @@ class PhaseRun(Protocol):
         """Return how many trials the phase has in all."""
         ...
 
-    def ended(self) -> Sequence[Outcome]:
-        """Return the outcomes of its ended trials, of earlier runs too."""
+    def ended(self) -> Ended:
+        """Return how its ended trials ended, those of earlier runs too."""
         ...
 
     def best(self) -> tuple[int, float] | None:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import concurrent.futures.process
+import contextlib
 import importlib.metadata
 import multiprocessing
 import shutil
@@ -20,6 +21,8 @@ from mloptimizer.display import describe_enqueued, describe_warm_start
 from mloptimizer.engines.base import Engine
 from mloptimizer.errors import RunError, UsageError
 from mloptimizer.files import Wait, file_error, hold_lock, waiting_for_room, write_json, write_text
+from mloptimizer.hardware.facts import remember_machines
+from mloptimizer.hardware.grid import find_grid
 from mloptimizer.job import Goal, Job
 from mloptimizer.machines import Machines, open_machines
 from mloptimizer.metrics_store import MetricsStore
@@ -27,7 +30,8 @@ from mloptimizer.observer import Observer
 from mloptimizer.orders import take_orders
 from mloptimizer.preparation import PreparedSearch, SearchRequest, largest_slot
 from mloptimizer.recorder import Recorder
-from mloptimizer.records import DatasetInfo, Objective, to_json
+from mloptimizer.records import DatasetInfo, Decision, Objective, Phase, to_json
+from mloptimizer.reports.diagnosis import describe_main_finding
 from mloptimizer.reports.standings import find_study, find_winner
 from mloptimizer.requirements import check_images
 from mloptimizer.search import SearchSummary, run_search
@@ -61,6 +65,7 @@ def launch_search(
             f"study '{name}': the images of {prepared.dataset} have changed since it began, so its values could not be "
             "compared with new ones. Put the old images back, or start a new study."
         )
+    grid = find_grid(settings.grid_co2)
     check_images(settings, largest_slot(settings), dataset.train_size)
     prepared = replace(prepared, answers=_complete(prepared, dataset))
     with hold_lock(workspace.driver_lock(name), busy):
@@ -71,11 +76,16 @@ def launch_search(
         wait = Waiting(budgets, observer, interruptible)
         with waiting_for_room(wait), open_machines(settings, observer.notice) as machines:
             job = _open_job(request, prepared, dataset, store, observer, wait)
-            run = _make_run(job, budgets, observer, interruptible, wait, machines)
-            summary = run_search(run, request.explore_only)
+            recorder = Recorder(workspace, name, store, grid.g_per_kwh)
+            recorder.note(Decision(None, "CO2 of a kWh", f"{grid.g_per_kwh:g} g", grid.source))
+            with contextlib.closing(recorder):
+                control = _make_control(job, budgets, wait)
+                run = _make_run(job, recorder, control, observer, interruptible, machines)
+                run.held_seconds = wait.held_seconds
+                summary = run_search(run, request.explore_only)
     if summary.winner is None and not summary.stopped:
         raise RunError(_why_no_winner(store, name))
-    return summary
+    return replace(summary, hardware=describe_main_finding(workspace, name))
 
 
 def _open_job(
@@ -92,11 +102,13 @@ def _open_job(
     study = open_study(settings.storage, workspace.journal, name, settings, prepared.seed, objective, wait=wait)
     for phase, result in study.given_up:
         store.finish(phase, result)
-    store.write_study(_facts(prepared, dataset), {space.name: space.source for space in prepared.spaces})
+    machines = remember_machines(store.read_study() if prepared.continued else {}, _now())
+    sources = {space.name: space.source for space in prepared.spaces}
+    store.write_study(_facts(prepared, dataset, machines), sources)
     settings, choices = apply_tuning(workspace, dataset, settings, kept=prepared.tuned)
     tuned = find_tuned(prepared.settings, settings)
     if prepared.tuned is None:
-        store.write_study(_facts(replace(prepared, tuned=tuned), dataset), {})
+        store.write_study(_facts(replace(prepared, tuned=tuned), dataset, machines), {})
     recorder = Recorder(workspace, name, store)
     for choice in choices:
         recorder.note(choice)
@@ -151,27 +163,27 @@ def _take_over(study: Study, prepared: PreparedSearch, dataset: DatasetInfo, obs
         )
 
 
-def _make_run(
-    job: Job,
-    budgets: Budgets,
-    observer: Observer,
-    interruptible: Interruptible,
-    waiting: Waiting,
-    machines: Machines,
-) -> SearchRun:
+def _make_control(job: Job, budgets: Budgets, waiting: Waiting) -> Control:
     workspace, settings = job.workspace, job.settings
-    recorder = Recorder(workspace, job.name, job.store)
 
     def free_mb() -> float:
         return shutil.disk_usage(workspace.metrics).free / 2**20
 
-    def make_engine(trials: int) -> Engine:
-        return machines.make_engine(trials, settings, recorder.note)
-
     disk = DiskWatch(workspace.metrics, free_mb, settings.min_free_disk_mb)
-    control = Control(job, budgets, disk, job.store.remember_trials, waiting.look)
-    run = SearchRun(job, make_engine, recorder, observer, control, interruptible, held_seconds=waiting.held_seconds)
+    return Control(job, budgets, disk, job.store.remember_trials, waiting.look)
+
+
+def _make_run(
+    job: Job, recorder: Recorder, control: Control, observer: Observer, interruptible: Interruptible, machines: Machines
+) -> SearchRun:
+    def make_engine(trials: int, phase: Phase) -> Engine:
+        return machines.make_engine(run, trials, phase)
+
+    run = SearchRun(job, make_engine, recorder, observer, control, interruptible)
     run.memory_percent = machines.memory_percent
+    if job.settings.trials_per_gpu == "auto":
+        for record in job.store.trials():  # what earlier runs have estimated
+            run.gpu_needs.learn(record.result.get("memory_mb") or 0.0)
     return run
 
 
@@ -196,20 +208,25 @@ def open_workspace_storage(workspace: Workspace, assignments: Mapping[str, objec
     return open_storage(settings.storage, workspace.journal)
 
 
-def _facts(prepared: PreparedSearch, dataset: DatasetInfo) -> Mapping[str, object]:
+def _facts(prepared: PreparedSearch, dataset: DatasetInfo, machines: Mapping[str, object]) -> Mapping[str, object]:
     settings = prepared.settings.model_dump(mode="json", exclude=set(RUN_SETTINGS))
     tuned = {} if prepared.tuned is None else {"tuned": prepared.tuned}
     return {
         "study": prepared.name,
         "mloptimizer": importlib.metadata.version("mloptimizer"),
-        "updated_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "updated_utc": _now(),
         "seed": prepared.seed,
         "spaces": [space.name for space in prepared.spaces],
         "storage": hide_secrets(settings.pop("storage")),
         "settings": settings,
         **tuned,
         "dataset": to_json(dataset),
+        **machines,
     }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def launch_export(workspace: Workspace, study: str, target: Path, number: int | None) -> Mapping[str, object]:

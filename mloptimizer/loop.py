@@ -4,18 +4,16 @@ Whatever ends the loop, every started trial has been told to the study or waits 
 running in the records. To the study all attempts of a trial are one trial.
 """
 
-import math
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import replace
 
-from mloptimizer.attempts import NextAttempt, complete, find_next_attempt, go_on, make_way
-from mloptimizer.budgets import is_stagnant
+from mloptimizer.attempts import NextAttempt, complete, find_next_attempt, go_on, leave_gpu, make_way
 from mloptimizer.control import SearchRun
 from mloptimizer.deadlines import Deadlines
 from mloptimizer.engines.base import Engine
 from mloptimizer.job import PhaseRun, Untrained
 from mloptimizer.memory_watch import MemoryWatch
 from mloptimizer.observer import Progress
+from mloptimizer.packing import Packing
 from mloptimizer.records import (
     Decision,
     Division,
@@ -32,27 +30,10 @@ from mloptimizer.records import (
     TrialResult,
     failed,
 )
+from mloptimizer.running import Running, Told, check_result, describe_end
 
 WAIT_SECONDS = 0.5
 STOP_SECONDS = 15.0  # how long a trial that was told to end has until its process is ended
-
-
-class Told(Enum):
-    """Why a running trial was told to end, where that is not a failure."""
-
-    PRUNED = auto()
-    MAKE_WAY = auto()  # for the others, for want of main memory
-    SUSPEND = auto()
-
-
-@dataclass
-class _Running:
-    plan: TrialPlan
-    slot: Slot
-    epochs: int  # made so far
-    told: Told | Failure | None = None
-    told_at: float = math.inf
-    division: Division | None = None  # the last that this attempt told
 
 
 class Loop:
@@ -60,10 +41,11 @@ class Loop:
 
     def __init__(self, run: SearchRun, phase: PhaseRun, engine: Engine) -> None:
         self._run, self._phase, self._engine = run, phase, engine
-        self._running: dict[int, _Running] = {}  # the newest last
+        self._running: dict[int, Running] = {}  # the newest last
         self._again: list[TrialPlan] = []  # next attempts that wait for a slot
         self._ended: dict[int, list[EndedAttempt]] = {}  # attempts, by trial
         self._memory = MemoryWatch(run.memory_percent, run.job.settings)
+        self._packing = Packing(run.job.settings, run.gpu_needs, run.recorder.note, run.read_gpus)
         self._deadlines = Deadlines(run.job.settings, run.clock)
         self._started = run.clock()
         self._ended_before = len(phase.ended())
@@ -92,6 +74,7 @@ class Loop:
         finally:
             if self._running or self._again:
                 self._abandon()
+            self._packing.close()
 
     # What the run is told
 
@@ -103,7 +86,7 @@ class Loop:
                 if running.told is None:
                     self._tell(running, Told.SUSPEND)
 
-    def _tell(self, running: _Running, what: Told | Failure) -> None:
+    def _tell(self, running: Running, what: Told | Failure) -> None:
         """Ask the trial to end at its next step."""
         running.told, running.told_at = what, self._run.clock()
         self._engine.stop_trial(running.plan.number)
@@ -117,8 +100,9 @@ class Loop:
                 self._engine.kill_trial(number)
             elif running.told is None:
                 self._tell(running, failure)
+        now = self._run.clock()
         for running in self._running.values():
-            if self._run.clock() - running.told_at > STOP_SECONDS:
+            if now - running.told_at > STOP_SECONDS:
                 self._engine.kill_trial(running.plan.number)
 
     def _relieve_memory(self) -> None:
@@ -140,11 +124,14 @@ class Loop:
 
     def _fill_slots(self) -> None:
         control = self._run.control
-        for slot in self._engine.idle_slots():
+        for idle in self._packing.order(self._engine.idle_slots()):
             if control.stop or control.paused or control.disk_is_low:
                 return
             if not self._memory.allows_start(len(self._running)):
                 return
+            slot = self._packing.offer(idle, [plan.number for plan in self._again])
+            if slot is None:
+                continue
             plan = self._again.pop(0) if self._again else self._next_plan()
             if plan is None:
                 return
@@ -156,7 +143,8 @@ class Loop:
             self._ended[number] = run.recorder.read_attempts(plan) if plan.resumes else []
         epochs = run.recorder.start(plan, slot)
         plan = replace(plan, recorded_epochs=epochs)
-        self._running[number] = _Running(plan, slot, epochs)
+        self._running[number] = Running(plan, slot, epochs)
+        self._packing.start(number, slot)
         spent = sum(attempt.seconds for attempt in self._ended[number])
         self._deadlines.start(number, spent)
         run.observer.trial_started(plan)
@@ -165,10 +153,8 @@ class Loop:
         self._deadlines.start(number, spent)  # the first one has waited for the imports
 
     def _next_plan(self) -> TrialPlan | None:
-        job = self._run.job
-        if self._phase.phase is Phase.EXPLORATION and is_stagnant(
-            job.study.trials(), job.objective, job.settings.stop_when_stagnant
-        ):
+        job, patience = self._run.job, self._run.job.settings.stop_when_stagnant
+        if self._phase.phase is Phase.EXPLORATION and 0 < patience <= job.study.count_since_best():
             self._run.control.note_stagnation()
             return None
         while isinstance(planned := self._phase.next_plan(), Untrained):
@@ -186,6 +172,9 @@ class Loop:
             return
         running = self._running.get(event.number) if event.number is not None else None
         self._deadlines.hear(event)
+        leaving = self._packing.hear(event)
+        if leaving is not None and self._running[leaving].told is None:
+            self._tell(self._running[leaving], Told.LEAVE_GPU)
         if isinstance(event, Division) and running:
             running.division = event
         if isinstance(event, EpochRecord):
@@ -197,11 +186,12 @@ class Loop:
             if self._phase.report(event) and running.told is None:
                 self._tell(running, Told.PRUNED)
         if isinstance(event, HardwareSample):
+            event = self._run.recorder.fill_in(event)
             self._run.control.budgets.spend(event)
         if isinstance(event, (EpochRecord, HardwareSample, Decision)):
             self._run.recorder.record(event)
 
-    def _note_repetition(self, running: _Running, epoch: int) -> None:
+    def _note_repetition(self, running: Running, epoch: int) -> None:
         again = running.epochs - epoch + 1
         if again > 0:
             reason = f"attempt {running.plan.attempt} went on behind epoch {epoch - 1} of {running.epochs}"
@@ -213,19 +203,21 @@ class Loop:
         plan, told, seconds = running.plan, running.told, self._deadlines.end(result.number)
         result = complete(result, running.division)
         self._memory.end(plan.number)
+        ran_out = result.failure is not None and result.failure.kind is FailureKind.OUT_OF_MEMORY
+        shared = self._packing.end(plan.number, ran_out)
         if told is Told.PRUNED or result.outcome is Outcome.COMPLETED:
             self._end(plan, result, told is Told.PRUNED)
             return
         if isinstance(told, Failure):
             result = failed(plan.number, told.kind, told.message, result.seconds)
-        attempt = EndedAttempt(plan.attempt, *_describe_end(result, told), running.epochs, round(seconds, 3))
+        attempt = EndedAttempt(plan.attempt, *describe_end(result, told), running.epochs, round(seconds, 3))
         self._ended[plan.number].append(attempt)
         if told is Told.SUSPEND:
             self._suspend(plan, attempt)
-        elif told is Told.MAKE_WAY and result.outcome is Outcome.PRUNED:
-            self._start_again(plan, attempt, make_way(plan))
+        elif told in (Told.MAKE_WAY, Told.LEAVE_GPU) and result.outcome is Outcome.PRUNED:
+            self._start_again(plan, attempt, (make_way if told is Told.MAKE_WAY else leave_gpu)(plan))
         else:
-            following = find_next_attempt(plan, running.slot, result, self._ended[plan.number])
+            following = find_next_attempt(plan, running.slot, result, self._ended[plan.number], shared)
             if isinstance(following, TrialResult):
                 self._end(plan, following)
                 return
@@ -250,7 +242,7 @@ class Loop:
 
     def _end(self, plan: TrialPlan, result: TrialResult, pruned: bool = False) -> None:
         result = check_result(result, self._run.job.objective.metric, pruned)
-        result = replace(result, attempts=plan.attempt)
+        result = replace(result, attempts=plan.attempt, hardware=self._run.recorder.summarise(plan))
         self._run.recorder.record(result)
         self._phase.finish(result)
         self._run.observer.trial_ended(plan, result)
@@ -279,22 +271,3 @@ class Loop:
         left = pace * (total - len(outcomes)) if pace is not None else None
         progress = Progress(self._phase.phase, total, counts, len(self._running), self._phase.best(), left)
         self._run.observer.progress(progress)
-
-
-def _describe_end(result: TrialResult, told: Told | Failure | None) -> tuple[str, str]:
-    """Return why an attempt ended, in a word and in a line."""
-    if told is Told.SUSPEND:
-        return "suspended", "told to stop"
-    if told is Told.MAKE_WAY:
-        return "memory", "gave way to others"
-    return (str(result.failure.kind), result.failure.message) if result.failure else (str(result.outcome), "")
-
-
-def check_result(result: TrialResult, objective: str, pruned: bool) -> TrialResult:
-    """Return the result as it counts: a pruned trial is pruned even if it was done before it heard of it, and a value
-    that is not finite is a failure."""
-    if pruned:
-        return TrialResult(result.number, Outcome.PRUNED, None, result.seconds, result.metrics, result.timings)
-    if result.outcome is Outcome.COMPLETED and (result.value is None or not math.isfinite(result.value)):
-        return failed(result.number, FailureKind.NON_FINITE, f"{objective} = {result.value}", result.seconds)
-    return result

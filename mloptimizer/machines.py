@@ -8,14 +8,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mloptimizer.control import SearchRun
 from mloptimizer.doctor import doctor_table
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.fork_server import start_fork_server
 from mloptimizer.engines.process import ProcessEngine
+from mloptimizer.gpu_division import choose_gpus_per_trial
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.memory import memory_percent
-from mloptimizer.hardware.nvml import list_gpus
-from mloptimizer.records import Decision
+from mloptimizer.hardware.vendors import describe_unused
+from mloptimizer.measurement import this_machine
+from mloptimizer.records import Decision, Phase
 from mloptimizer.settings import Settings
 from mloptimizer.slots import plan_slots
 from mloptimizer.worker import PRELOAD, run_plan
@@ -27,7 +30,7 @@ Note = Callable[[Decision], None]
 class Machines:
     """What trials run on, as long as the search runs."""
 
-    make_engine: Callable[[int, Settings, Note], Engine]  # for so many trials
+    make_engine: Callable[[SearchRun, int, Phase], Engine]  # for so many trials of the phase
     memory_percent: Callable[[], float]  # share of their main memory in use, as far as the driver has to know, %
 
 
@@ -50,9 +53,14 @@ def open_machines(settings: Settings, tell: Callable[[str], None]) -> Iterator[M
     yield Machines(_make_process_engine, memory_percent)
 
 
-def _make_process_engine(trials: int, settings: Settings, note: Note) -> Engine:
-    slots, decision = plan_slots(list_gpus(), list_cpus(), available_memory_mb(), trials, settings)
-    note(decision)
+def _make_process_engine(run: SearchRun, trials: int, phase: Phase) -> Engine:
+    settings, machine, others = run.job.settings, this_machine(), describe_unused()
+    chosen = choose_gpus_per_trial(run, phase, trials, machine)
+    slots, decision = plan_slots(
+        machine.gpus, list_cpus(), available_memory_mb(), trials, settings, chosen=chosen, no_gpu=others
+    )
+    run.recorder.note(decision)
+    run.recorder.begin(slots)
     return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
 
 
@@ -76,10 +84,12 @@ def _open_cluster(settings: Settings, tell: Callable[[str], None]) -> Iterator[M
 
         agents = Agents(run_plan, settings.start_method, PRELOAD, note_and_tell, settings.ray_wait_minutes)
 
-        def make_engine(trials: int, now: Settings, note: Note) -> Engine:
-            notes.append(note)
+        def make_engine(run: SearchRun, trials: int, phase: Phase) -> Engine:
+            now = run.job.settings
+            notes.append(run.recorder.note)
             need, decision = plan_need(list_nodes(), trials, now)
-            note(decision)
+            run.recorder.note(decision)
+            run.recorder.begin(())  # a cluster's slots come and go
             agents.aim(need, most_slots(trials, now), spare=now.ray_address != "local")
             return RayEngine(agents, note_and_tell)
 

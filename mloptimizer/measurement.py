@@ -6,18 +6,22 @@ measured training stays on the disk.
 
 import contextlib
 import math
-import platform
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mloptimizer.control import Interruptible
+from mloptimizer.deadlines import Deadlines
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.process import ProcessEngine
+from mloptimizer.hardware.facts import cpu_model
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.nvml import Gpu, list_gpus
+from mloptimizer.hardware.watts import Row, cpu_watts, gpu_watts
 from mloptimizer.records import (
     DatasetInfo,
     Decision,
@@ -57,7 +61,6 @@ MEASURED_MODEL: Mapping[str, Any] = {
     "label_smoothing": 0.0,
 }
 
-Row = Mapping[str, float | str | None]  # of a hardware log
 FindSlot = Callable[[Settings], Slot]
 """Returns what a training under these settings would run on. Raises UsageError where they ask for too much."""
 MakeEngine = Callable[[Settings], Engine]
@@ -90,6 +93,7 @@ class Workload:
     dataset: DatasetInfo
     epochs: int
     steps_per_epoch: int = 0  # at most; 0: as many as the images fill
+    accumulation_steps: int = 1  # that the model is known to need
     target_accuracy: float = 1.0  # on the validation split; the time to it is measured
 
 
@@ -118,6 +122,8 @@ class Measurement:
     gpu_memory_mb: float | None = None  # of the GPU that had most in use
     cpu_percent: float | None = None  # of a core, mean after the first epoch
     gpu_percent: float | None = None  # mean over the GPUs, after the first epoch
+    gpu_power_w: float | None = None  # of all its GPUs together, mean after the first epoch
+    cpu_power_w: float | None = None  # of the machine's CPU packages, mean after the first epoch
     data_wait_percent: float | None = None  # share of an epoch in which the device waited for images
     choices: Mapping[str, str] = field(default_factory=dict)  # what was chosen automatically, by topic
     failure: str = ""  # why there are no figures
@@ -145,15 +151,7 @@ def this_machine() -> Machine:
     def make_engine(settings: Settings) -> Engine:
         return ProcessEngine([find_slot(settings)], run_plan, settings.start_method, PRELOAD)
 
-    return Machine(gpus, _cpu_model(), len(list_cpus()), find_slot, make_engine)
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return Machine(gpus, cpu_model(), len(list_cpus()), find_slot, make_engine)
 
 
 def choose_model(name: str | None, dataset: DatasetInfo, own_folder: Path) -> tuple[SearchSpace, Params]:
@@ -184,18 +182,21 @@ class _Fixed:
         return MEASURED_MODEL[name]
 
 
-def measure(workload: Workload, variant: Variant, machine: Machine) -> Measurement:
-    """Train once under the variant's settings, and return what was measured."""
+def measure(
+    workload: Workload, variant: Variant, machine: Machine, waiting: Interruptible = contextlib.nullcontext
+) -> Measurement:
+    """Train once under the variant's settings, and return what was measured; `waiting` may break it off by raising."""
     if variant.impossible:
         return Measurement(variant.name, variant.changes, failure=f"not measured: {variant.impossible}")
     with tempfile.TemporaryDirectory(prefix="mloptimizer-") as folder:
         plan = _plan(workload, variant.settings, folder)
         with contextlib.closing(machine.make_engine(variant.settings)) as engine:
-            events = _run(plan, engine)
+            events = _run(plan, engine, waiting)
     return summarise(workload, variant, events)
 
 
 def _plan(workload: Workload, settings: Settings, folder: str) -> TrialPlan:
+    short = {"storage": "", "monitor_seconds": MONITOR_SECONDS, "checkpoint_epochs": 0}
     return TrialPlan(
         study="measurement",
         number=0,
@@ -208,18 +209,22 @@ def _plan(workload: Workload, settings: Settings, folder: str) -> TrialPlan:
         patience=workload.epochs,
         seed=SEED,
         directory=folder,
+        accumulation_steps=workload.accumulation_steps,
         steps_per_epoch=workload.steps_per_epoch,
-        settings=settings.model_copy(
-            update={"storage": "", "monitor_seconds": MONITOR_SECONDS, "checkpoint_epochs": 0}
-        ),
+        settings=settings.model_copy(update=short),
     )
 
 
-def _run(plan: TrialPlan, engine: Engine) -> list[Event]:
-    engine.start(plan, engine.idle_slots()[0])
+def _run(plan: TrialPlan, engine: Engine, waiting: Interruptible) -> list[Event]:
+    with waiting():
+        engine.start(plan, engine.idle_slots()[0])
+    deadlines = Deadlines(plan.settings, time.monotonic)
+    deadlines.start(plan.number, 0.0)  # GPUs that cannot talk to one another hang
     events: list[Event] = []
     while not any(isinstance(event, TrialResult) for event in events):
-        events += engine.wait(WAIT_SECONDS)
+        with waiting():
+            fresh = engine.wait(WAIT_SECONDS)
+        events += [*fresh, *deadlines.hear_all(fresh)]
     return events
 
 
@@ -229,8 +234,7 @@ def summarise(workload: Workload, variant: Variant, events: Sequence[Event]) -> 
     epochs = [event for event in events if isinstance(event, EpochRecord)]
     choices = {event.topic: event.choice for event in events if isinstance(event, Decision)}
     if result.failure or not epochs:
-        reason = _describe(result)
-        return Measurement(variant.name, variant.changes, choices=choices, failure=reason)
+        return Measurement(variant.name, variant.changes, choices=choices, failure=_describe(result))
     steady = epochs[1:] or epochs
     rows = [event.row for event in events if isinstance(event, HardwareSample)]
     late = [event.row for event in events[events.index(epochs[0]) :] if isinstance(event, HardwareSample)] or rows
@@ -251,6 +255,8 @@ def summarise(workload: Workload, variant: Variant, events: Sequence[Event]) -> 
         gpu_memory_mb=_gpu_memory_mb(rows),
         cpu_percent=_mean(_column(late, "process_cpu_percent")),
         gpu_percent=_mean(_column(late, "_utilization_percent", but="_memory_utilization_percent")),
+        gpu_power_w=gpu_watts(late),
+        cpu_power_w=cpu_watts(late),
     )
 
 

@@ -1,5 +1,7 @@
 """Says what each file and each column in `metrics_data/` is."""
 
+from mloptimizer.hardware.diagnosis import HARDWARE_FIGURES
+
 EPOCH_COLUMNS = {
     "epoch": "number of the epoch, from 1",
     "seconds": "wall time of the epoch, validation included, s",
@@ -21,19 +23,21 @@ EPOCH_COLUMNS = {
 def render_metrics_readme() -> str:
     """Return the README of the folder: what each file and each column is, with units."""
     rows = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in EPOCH_COLUMNS.items())
+    figures = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in HARDWARE_FIGURES.items())
     return f"""# metrics_data: what the searches learned
 
 | file | what it holds |
 |---|---|
 | `studies.journal` | the Optuna storage of this workspace: `mloptimizer dashboard` shows it |
-| `STUDY/study.json` | data set, settings, what `tune` filled in, and seed of the study |
+| `STUDY/study.json` | data set, settings, what `tune` filled in, seed, machine, earlier machines |
+| `STUDY/running.json` | slots and running trials of the search that is under way; only while it is |
 | `STUDY/cache/` | what its trials share: programs compiled by XLA, measured batch sizes; may be removed |
 | `tuning.json` | what `mloptimizer tune` found fastest on this machine |
 | `STUDY/search_spaces/NAME.py` | the text of each search space as it was used |
-| `STUDY/trial_00007/plan.json` | what was trained: space, parameters, epochs, seed, data set, settings |
+| `STUDY/trial_00007/plan.json` | what was trained: space, parameters, epochs, seed, data set, settings, slot |
 | `STUDY/trial_00007/epochs.jsonl` | one line per epoch, see below |
 | `STUDY/trial_00007/attempts.jsonl` | why each attempt ended that was not the last; only where there were several |
-| `STUDY/trial_00007/result.json` | outcome, value, best epoch's figures, seconds spent (build, fit, …), failure |
+| `STUDY/trial_00007/result.json` | outcome, value, best epoch's figures, time, failure, choices, use of hardware |
 | `STUDY/trial_00007/model.weights.h5` | weights of the best epoch; only of trials that are worth keeping |
 | `STUDY/trial_00007/checkpoints/` | from where the training goes on if it is cut off; only while it runs |
 | `STUDY/hall_of_fame_00007/` | the same files for the long training of trial 7 |
@@ -45,4 +49,12 @@ def render_metrics_readme() -> str:
 | column of epochs.jsonl | meaning |
 |---|---|
 {rows}
+
+`hardware` in result.json says in a few figures what the hardware did, from the trial's log in
+`hardware_performance_logs/`; a figure that the machine does not tell is null. In Optuna each is an attribute of the
+trial, with `hardware_` before its name. One MB is 2**20 bytes. What is measured how: docs/hardware.md.
+
+| figure of `hardware` | meaning |
+|---|---|
+{figures}
 """

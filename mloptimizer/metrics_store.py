@@ -1,14 +1,15 @@
 """Keeps what a study learned as files that a person can read without mloptimizer: JSON and JSON lines.
 
-    STUDY/study.json                     data set, settings, what tuning filled in, and seed of the study
+    STUDY/study.json                     data set, settings, what tuning filled in, seed and machines of the study
     STUDY/search_spaces/NAME.py          the text of each search space as it was used
-    STUDY/trial_00007/plan.json          what was trained
+    STUDY/trial_00007/plan.json          what was trained, and in which slot of which machine
     STUDY/trial_00007/epochs.jsonl       one line per epoch
     STUDY/trial_00007/attempts.jsonl     one line per attempt that was not the last; missing where the first was
     STUDY/trial_00007/result.json        how it ended; missing while it runs
     STUDY/trial_00007/model.weights.h5   weights of the best epoch, of trials worth keeping
     STUDY/trial_00007/checkpoints/       from where it goes on if it is cut off; while it runs, by its worker
     STUDY/hall_of_fame_00007/            the same for the long training of trial 7
+    STUDY/running.json                   what runs now, while a search is under way; written by `activity`
     STUDY/orders/                        what other terminals tell the search that runs; not written here
     STUDY/verdict.json                   every reading of the test set
     STUDY/cache/                         what the trials share and could make again; not written here
@@ -37,10 +38,12 @@ from mloptimizer.files import (
     read_json,
     read_json_lines,
     write_json,
+    write_readme,
     write_text,
 )
+from mloptimizer.hardware.facts import slot_facts
 from mloptimizer.metrics_readme import render_metrics_readme
-from mloptimizer.records import EndedAttempt, EpochRecord, Outcome, Phase, TrialPlan, TrialResult, to_json
+from mloptimizer.records import EndedAttempt, EpochRecord, Outcome, Phase, Slot, TrialPlan, TrialResult, to_json
 from mloptimizer.workspace import Workspace
 
 PLAN, EPOCHS, RESULT, WEIGHTS = "plan.json", "epochs.jsonl", "result.json", "model.weights.h5"
@@ -57,8 +60,15 @@ _PLAN_KINDS: Mapping[str, type] = {
     "accumulation_steps": int,
 }
 _RESULT_KINDS: Mapping[str, type | tuple[type, ...]] = {
-    **{"outcome": str, "metrics": dict, "timings": dict, "failure": (dict, type(None)), "accumulation_steps": int},
-    **{"value": _NUMBER, "seconds": _NUMBER},
+    **{
+        "outcome": str,
+        "metrics": dict,
+        "timings": dict,
+        "hardware": dict,
+        "failure": (dict, type(None)),
+        "accumulation_steps": int,
+    },
+    **{"value": _NUMBER, "seconds": _NUMBER, "memory_mb": _NUMBER, "choices": dict},
 }
 
 
@@ -93,9 +103,7 @@ class MetricsStore:
         write_json(self._workspace.study_file(self._study), facts)
         for name, source in spaces.items():
             write_text(self._workspace.space_snapshot(self._study, name), source)
-        readme = self._workspace.metrics / "README.md"
-        if not readme.exists():
-            write_text(readme, render_metrics_readme())
+        write_readme(self._workspace.metrics / "README.md", render_metrics_readme())
 
     def read_study(self) -> dict[str, Any]:
         """Return the study's facts. Raises UsageError where they are missing or damaged."""
@@ -111,7 +119,8 @@ class MetricsStore:
         return trials
 
     def remove_leftovers(self) -> None:
-        """Remove the unfinished files that a kill left; nobody may be writing."""
+        """Remove the unfinished files that a kill left, and what it ran; nobody may be writing."""
+        _remove(self._workspace.running_file(self._study))
         for path in self._workspace.study(self._study).rglob(f".*{UNFINISHED}"):
             _remove(path)
 
@@ -142,8 +151,8 @@ class MetricsStore:
         except UnicodeDecodeError as error:
             raise UsageError(f"{path}: is not UTF-8 text ({error.reason}). Restore it.") from error
 
-    def start(self, plan: TrialPlan) -> int:
-        """Write the plan; return how many epochs the training has made before.
+    def start(self, plan: TrialPlan, slot: Slot | None = None) -> int:
+        """Write the plan, and the slot that trains it; return how many epochs the training has made before.
 
         What was there is removed, unless the plan goes on from it; a training that had ended is set aside: the storage
         does not know it any more, as where an older copy of the journal was put back.
@@ -158,7 +167,8 @@ class MetricsStore:
             _remove(path)
         record = to_json(plan)
         del record["space_source"]  # it stands once, in STUDY/search_spaces
-        write_json(folder / PLAN, {**record, "started_utc": _now()})
+        place = {"slot": slot_facts(slot)} if slot else {}
+        write_json(folder / PLAN, {**record, **place, "started_utc": _now()})
         epochs, _ = self.measure(plan.number, plan.phase)
         self._epochs[plan.number, plan.phase] = epochs
         return epochs
@@ -193,16 +203,20 @@ class MetricsStore:
                 found.append(_ATTEMPT.validate_python({name: line.get(name) for name in names}))
         return found
 
-    def finish(self, phase: Phase, result: TrialResult) -> None:
-        """Write how the trial ended; its checkpoints have served."""
-        write_json(self._folder(result.number, phase) / RESULT, {**to_json(result), "ended_utc": _now()})
+    def finish(self, phase: Phase, result: TrialResult, choices: Mapping[str, str] | None = None) -> None:
+        """Write how the trial ended, and what was chosen automatically, by topic; its checkpoints have served."""
+        record = {**to_json(result), "choices": dict(choices or {}), "ended_utc": _now()}
+        write_json(self._folder(result.number, phase) / RESULT, record)
         _remove(self._folder(result.number, phase) / CHECKPOINTS)
 
     def keep_weights(self, phase: Phase, numbers: Collection[int]) -> None:
         """Remove the weights of every ended training of the phase but the given ones."""
-        for record in self.trials(phase):
-            if record.result and record.number not in numbers:
-                self.remove_weights(phase, record.number)
+        kept = {self._folder(number, phase) for number in numbers}
+        prefix = self._folder(0, phase).name.removesuffix("00000")
+        for path in self._workspace.study(self._study).glob(f"{prefix}*/{WEIGHTS}"):
+            is_ours = path.parent.name.removeprefix(prefix).isdecimal()  # not a person's own copy
+            if is_ours and path.parent not in kept and (path.parent / RESULT).is_file():
+                path.unlink(missing_ok=True)
 
     def remove_weights(self, phase: Phase, number: int) -> None:
         """Remove the weights of one training, if it has any."""

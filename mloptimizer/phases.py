@@ -14,6 +14,7 @@ from mloptimizer.records import (
     TrialResult,
     result_from_json,
 )
+from mloptimizer.study.trials import Ended
 
 
 class Exploration:
@@ -24,6 +25,8 @@ class Exploration:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._running: set[int] = set()
+        self._kept = self._find_best()  # numbers of the trials that may have weights
+        job.store.keep_weights(self.phase, self._kept)
         self.profiled = False  # whether the trial to profile was trained
 
     def next_plan(self) -> TrialPlan | Untrained | None:
@@ -60,7 +63,7 @@ class Exploration:
 
     def _take_over(self, number: int, twin: int) -> TrialResult:
         """Return the result of an equal trial under the new number."""
-        known = {trial.number: trial for trial in self._job.study.trials()}[twin]
+        known = self._job.study.trial(twin)
         outcome = known.outcome or Outcome.FAILED
         value = known.value if outcome is Outcome.COMPLETED else None
         return TrialResult(number, outcome, value, 0.0, known.metrics, failure=known.failure)
@@ -77,17 +80,23 @@ class Exploration:
         self._job.study.suspend(number, self.phase)
 
     def finish(self, result: TrialResult) -> None:
-        """Tell the study, and remove the weights of every trial that is not among the best."""
+        """Tell the study, and remove the weights of the trials that are not, or no longer, among the best."""
         self._running.discard(result.number)
         self._job.study.finish(result, self.phase)
-        keep = {trial.number for trial in self._job.study.best(self._job.settings.hall_of_fame_size, self.phase)}
-        self._job.store.keep_weights(self.phase, keep)
+        best = self._find_best()
+        for number in (self._kept | {result.number}) - best:
+            self._job.store.remove_weights(self.phase, number)
+        self._kept = best
+
+    def _find_best(self) -> set[int]:
+        best = self._job.study.best(self._job.settings.hall_of_fame_size, self.phase)
+        return {trial.number for trial in best}
 
     def total(self) -> int:
         return self._job.goal.trials
 
-    def ended(self) -> Sequence[Outcome]:
-        return self._job.study.outcomes(self.phase)
+    def ended(self) -> Ended:
+        return self._job.study.ended(self.phase)
 
     def best(self) -> tuple[int, float] | None:
         return best_of(self._job, self.phase)
@@ -225,10 +234,12 @@ def _take_up(job: Job, phase: "Exploration | HallOfFame") -> TrialPlan | None:
 
 def _as_fitted(plan: TrialPlan, earlier: TrialRecord | None) -> TrialPlan:
     """Return the plan with as few images at a time as the model's earlier training needed to fit into memory."""
-    if earlier is None:
-        return plan
-    steps = earlier.result.get("accumulation_steps") or earlier.plan.get("accumulation_steps", 1)
-    return dataclasses.replace(plan, accumulation_steps=steps)
+    return plan if earlier is None else dataclasses.replace(plan, accumulation_steps=fitted_steps(earlier))
+
+
+def fitted_steps(earlier: TrialRecord) -> int:
+    """Return in how many micro-batches a step of the model's earlier training had to be divided."""
+    return int(earlier.result.get("accumulation_steps") or earlier.plan.get("accumulation_steps", 1))
 
 
 def best_of(job: Job, phase: Phase) -> tuple[int, float] | None:

@@ -10,6 +10,7 @@ from mloptimizer.continuation import continue_study
 from mloptimizer.datasets.library import list_datasets
 from mloptimizer.errors import UsageError, unknown_name
 from mloptimizer.files import file_error
+from mloptimizer.hardware.grid import find_grid
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.nvml import list_gpus
 from mloptimizer.metrics_store import MetricsStore
@@ -73,6 +74,7 @@ def prepare_search(request: SearchRequest) -> PreparedSearch:
         prepared = _begin(request, stated)
     if prepared.settings.engine != "ray":  # the machines of a cluster are not known yet
         check_machine(prepared.settings, list_gpus())
+    find_grid(prepared.settings.grid_co2)
     largest_slot(prepared.settings)
     if request.warm_start:
         earlier = _read_earlier(request.warm_start, request.workspace, prepared.name, prepared.settings)

@@ -51,46 +51,53 @@ def probe_tensorflow(timeout_seconds: float = _PROBE_SECONDS) -> Mapping[str, An
     return {"error": cause}
 
 
-def check_tensorflow(facts: Mapping[str, Any], gpus: Sequence[Gpu], settings: Settings) -> list[Check]:
-    """Return what the probe's facts mean for a machine with these GPUs (as NVML lists them) and these settings."""
+def check_tensorflow(
+    facts: Mapping[str, Any], gpus: Sequence[Gpu], settings: Settings, others: str = ""
+) -> list[Check]:
+    """Return what the probe's facts mean for a machine with these GPUs (as NVML lists them) and these settings.
+
+    Args:
+        others: says which other vendors' GPUs are here.
+    """
     if "error" in facts:
         advice = "pip install --force-reinstall tensorflow keras, or see whether this processor has AVX"
-        return [Check("TensorFlow", False, str(facts["error"]), advice), _check_gpus({"gpus": []}, gpus, True)]
+        return [Check("TensorFlow", False, str(facts["error"]), advice), _check_gpus({"gpus": []}, gpus, True, others)]
     cuda = f"built for CUDA {facts['cuda_build']}" if facts["cuda_build"] else "built without CUDA"
     backend = facts["keras_backend"]
     works = f"{facts['tensorflow']}, Keras {facts['keras']} on {backend}, {cuda}"
     advice = "" if backend == "tensorflow" else "unset KERAS_BACKEND: mloptimizer trains with TensorFlow"
     return [
         Check("TensorFlow", backend == "tensorflow", works, advice),
-        _check_gpus(facts, gpus, False),
+        _check_gpus(facts, gpus, False, others),
         _check_nccl(facts),
         _check_precision(facts, settings),
         _check_xla(facts, settings),
     ]
 
 
-def _check_gpus(facts: Mapping[str, Any], gpus: Sequence[Gpu], silent: bool) -> Check:
+def _check_gpus(facts: Mapping[str, Any], gpus: Sequence[Gpu], silent: bool, others: str) -> Check:
     seen = facts["gpus"]
     words = [_gpu_words(gpu) for gpu in gpus]
-    if not gpus and not seen:
-        return Check("GPUs", None, "none, or no NVIDIA driver: trials train on the CPU")
+    if not gpus and (others or not seen):
+        found = f"TensorFlow sees {len(seen)}; {others}" if seen else others or "none, or no NVIDIA driver"
+        return Check("GPUs", None, f"{found}: trials train on the CPU")
     if silent:
         return Check("GPUs", None, f"{', '.join(words)}; TensorFlow could not be asked")
+    if seen and any(gpu.mig for gpu in gpus):  # of which TensorFlow sees the first, however many there are
+        return Check("GPUs", None, f"{', '.join(words)}; partitioned (MIG)", "a process can use one instance at a time")
     if len(seen) < len(gpus):
         found = f"NVIDIA's driver lists {len(gpus)} ({', '.join(words)}), TensorFlow sees {len(seen)}"
         return Check("GPUs", False, found, _GPU_BUILD)
     if len(seen) > len(gpus):
         found = f"TensorFlow sees {len(seen)}, NVIDIA's management library lists {len(gpus)}"
         return Check("GPUs", False, found, "repair the NVIDIA driver: libnvidia-ml.so.1 must load")
-    if any(gpu.mig for gpu in gpus):
-        return Check("GPUs", None, f"{', '.join(words)}; partitioned (MIG)", "a process can use one instance at a time")
     return Check("GPUs", True, ", ".join(words))
 
 
 def _gpu_words(gpu: Gpu) -> str:
     memory = f"{gpu.memory_mb / 1024:.0f} GB" if gpu.memory_mb else "memory unknown"
     capability = ".".join(map(str, gpu.compute_capability)) if gpu.compute_capability else "unknown"
-    return f"{gpu.index}: {gpu.name or 'GPU'}, {memory}, compute capability {capability}"
+    return f"{gpu.label}: {gpu.name or 'GPU'}, {memory}, compute capability {capability}"
 
 
 def _check_nccl(facts: Mapping[str, Any]) -> Check:

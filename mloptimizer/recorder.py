@@ -1,11 +1,18 @@
 """Writes every event of a search to its file: epochs and results, hardware rows, automatic choices."""
 
 import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from mloptimizer.activity import Activity
 from mloptimizer.errors import MloptimizerError
-from mloptimizer.files import append_line, write_text
+from mloptimizer.files import append_line, write_readme
+from mloptimizer.hardware.columns import Cell
+from mloptimizer.hardware.diagnosis import describe_trial
+from mloptimizer.hardware.grid import WORLD_G_PER_KWH
 from mloptimizer.hardware.log import HardwareLog
+from mloptimizer.hardware.machine import list_cpus
 from mloptimizer.hardware.reader import columns, render_log_readme
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.records import (
@@ -27,28 +34,43 @@ logger = logging.getLogger(__name__)
 class Recorder:
     """The one writer of a study's records."""
 
-    def __init__(self, workspace: Workspace, study: str, store: MetricsStore) -> None:
+    def __init__(
+        self, workspace: Workspace, study: str, store: MetricsStore, grid_g_per_kwh: float = WORLD_G_PER_KWH
+    ) -> None:
+        """Args: grid_g_per_kwh: what a kWh stands for, g of CO2."""
+        self._grid_g_per_kwh = grid_g_per_kwh
         self._workspace = workspace
         self._study = study
         self._store = store
         self._plans: dict[int, TrialPlan] = {}
+        self._gpus: dict[int, frozenset[str]] = {}  # those of each running trial
         self._logs: dict[int, HardwareLog] = {}
         self._told: set[int] = set()  # the trials of which rows were lost
+        self._choices: dict[int, dict[str, str]] = {}  # made automatically, by trial and topic
+        self._activity = Activity(workspace.running_file(study))
+
+    def begin(self, slots: Sequence[Slot]) -> None:
+        """Take the slots that the next trials run on."""
+        self._activity.begin(slots)
+
+    def close(self) -> None:
+        """Take that the search has ended in an orderly way: nothing runs any more."""
+        self._activity.close()
 
     def start(self, plan: TrialPlan, slot: Slot) -> int:
         """Write the plan and open the trial's hardware log; return how many epochs the trial has made before.
 
         What was there is replaced, unless the plan goes on from it.
         """
-        self._plans[plan.number] = plan
-        epochs = self._store.start(plan)
-        readme = self._workspace.hardware_logs / "README.md"
-        if not readme.exists():
-            write_text(readme, render_log_readme())
+        self._plans[plan.number], self._gpus[plan.number] = plan, frozenset(slot.gpu_ids)
+        self._choices[plan.number] = {}
+        epochs = self._store.start(plan, slot)
+        write_readme(self._workspace.hardware_logs / "README.md", render_log_readme())
         path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
         if not plan.resumes:
             path.unlink(missing_ok=True)
-        self._logs[plan.number] = HardwareLog(path, columns(len(slot.gpu_ids)))
+        self._logs[plan.number] = HardwareLog(path, columns(len(slot.gpu_ids), slot.cpu_ids or list_cpus()))
+        self._activity.start(plan, slot)
         return epochs
 
     def read_attempts(self, plan: TrialPlan) -> list[EndedAttempt]:
@@ -70,10 +92,25 @@ class Recorder:
         self._store.add_attempt(plan, attempt)
         self._forget(plan.number)
 
+    def summarise(self, plan: TrialPlan) -> Mapping[str, Cell]:
+        """Return what the trial's hardware log says, of all its attempts; nothing where that cannot be told."""
+        path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
+        try:
+            return describe_trial(path, self._grid_g_per_kwh)
+        except Exception as error:  # noqa: BLE001  (figures about a trial are worth less than the trial)
+            logger.warning("hardware log: trial %d has no summary: %s", plan.number, error)
+            return {}
+
     def record_untrained(self, plan: TrialPlan, result: TrialResult) -> None:
         """Write a trial that ended when it was proposed; there is no hardware log of it."""
         self._store.start(plan)
         self._store.finish(plan.phase, result)
+
+    def fill_in(self, sample: HardwareSample) -> HardwareSample:
+        """Return the row with the number of trials that run on its trial's GPUs now, this one included."""
+        mine = self._gpus.get(sample.number, frozenset())
+        others = sum(bool(mine & gpus) for number, gpus in self._gpus.items() if number != sample.number)
+        return replace(sample, row={**sample.row, "trials_on_gpu": 1 + others})
 
     def record(self, event: Event) -> None:
         """Write the event; events of a trial that is not running here are dropped."""
@@ -89,24 +126,34 @@ class Recorder:
 
     def _append_row(self, sample: HardwareSample) -> None:
         try:
-            self._logs[sample.number].append(sample.row)
+            log = self._logs[sample.number]
+            if not log.has_columns(sample.row):  # of the cores of another machine than this
+                log.close()
+                plan = self._plans[sample.number]
+                path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
+                log = self._logs[sample.number] = HardwareLog(path, list(dict.fromkeys([*columns(0), *sample.row])))
+            log.append(sample.row)
         except MloptimizerError as error:  # a full disk costs rows, not the search
             if sample.number not in self._told:
                 self._told.add(sample.number)
                 logger.warning("hardware log: %s Rows are lost meanwhile.", error)
 
     def _finish(self, phase: Phase, result: TrialResult) -> None:
-        self._store.finish(phase, result)
+        self._store.finish(phase, result, self._choices.get(result.number))
         self._forget(result.number)
 
     def _forget(self, number: int) -> None:
-        del self._plans[number]
+        del self._plans[number], self._gpus[number]
+        self._choices.pop(number, None)
+        self._activity.end(number)
         self._told.discard(number)
         if log := self._logs.pop(number, None):
             log.close()
 
     def note(self, decision: Decision) -> None:
         """Append the automatic choice and its reason to `debug_strategy.log`."""
+        if decision.number in self._choices:
+            self._choices[decision.number][decision.topic] = decision.choice
         now = datetime.now(UTC).isoformat(timespec="seconds")
         who = "driver" if decision.number is None else f"trial {decision.number}"
         line = f"{now}  {self._study}  {who}  {decision.topic}: {decision.choice}  ({decision.reason})"

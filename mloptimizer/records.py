@@ -90,7 +90,8 @@ class Slot:
     gpu_ids: tuple[str, ...] = ()  # NVML UUIDs
     cpu_ids: tuple[int, ...] = ()  # logical cores; empty: all
     threads: int = 0  # that a trial uses at most: more than cores where it may borrow those of idle slots; 0: as cores
-    gpu_memory_mb: int = 0  # of the smallest of its GPUs
+    gpu_memory_mb: int = 0  # of the smallest of its GPUs, or what it may take of the one that it shares
+    gpu_trials: int = 1  # that may run on its GPUs at a time, each on a slot of its own
     memory_mb: int = 0  # its share of the main memory that was free; 0: unknown
 
 
@@ -197,7 +198,7 @@ class EndedAttempt:
     """An attempt of a trial that another followed, or that was cut off."""
 
     attempt: int
-    kind: str  # of its failure; or "suspended", "memory"
+    kind: str  # of its failure; or "suspended", "memory", "sharing"
     message: str
     epochs: int  # that the trial had made when it ended
     seconds: float

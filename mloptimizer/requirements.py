@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mloptimizer.batches import plan_batch
 from mloptimizer.errors import UsageError
+from mloptimizer.hardware.energy import can_measure_energy
 from mloptimizer.hardware.nvml import Gpu
 from mloptimizer.records import Slot
 from mloptimizer.settings import Settings
@@ -21,15 +22,16 @@ def check_machine(settings: Settings, gpus: Sequence[Gpu]) -> None:
         raise UsageError(
             f"gpu_memory_limit_mb = {settings.gpu_memory_limit_mb}: this machine has no GPU. Possible: auto."
         )
-    if settings.max_kwh and not gpus:
+    if settings.max_kwh and not can_measure_energy([gpu.uuid for gpu in gpus]):
         raise UsageError(
-            f"max_kwh = {settings.max_kwh:g}: this machine has no GPU whose power could be measured. "
-            "Possible: max_hours."
+            f"max_kwh = {settings.max_kwh:g}: this machine tells neither the power of a GPU nor the energy of its "
+            "processors (RAPL, which only root may read by default). Possible: max_hours."
         )
     limit_mb, smallest = settings.gpu_memory_limit_mb, min(gpus, key=lambda gpu: gpu.memory_mb, default=None)
     if limit_mb != "auto" and smallest and 0 < smallest.memory_mb < limit_mb:
         name, most = smallest.name or "a GPU", smallest.memory_mb
         raise UsageError(f"gpu_memory_limit_mb = {limit_mb}: {name} has {most} MB. Possible: auto, or at most {most}.")
+    _check_sharing(settings, gpus)
     unable = [gpu for gpu in gpus if not _may_have_tf32(gpu)]
     if settings.precision == "tf32" and (unable or not gpus):
         found = ", ".join(_describe(gpu) for gpu in unable) or "no GPU"
@@ -37,6 +39,20 @@ def check_machine(settings: Settings, gpus: Sequence[Gpu]) -> None:
         raise UsageError(
             f"precision = tf32: needs GPUs of compute capability 8.0 or more, and this machine has {found}. "
             f"Possible: {possible}."
+        )
+
+
+def _check_sharing(settings: Settings, gpus: Sequence[Gpu]) -> None:
+    count, limit_mb = settings.trials_per_gpu, settings.gpu_memory_limit_mb
+    if count in ("auto", 1):
+        return
+    if not gpus:
+        raise UsageError(f"trials_per_gpu = {count}: this machine has no GPU. Possible: 1 or auto; see also workers.")
+    smallest_mb = min(gpu.memory_mb for gpu in gpus)
+    if limit_mb != "auto" and 0 < smallest_mb < int(count) * limit_mb:
+        raise UsageError(
+            f"gpu_memory_limit_mb = {limit_mb}: {count} trials on a GPU take more than the {smallest_mb} MB of the "
+            f"smallest. Possible: auto, or at most {smallest_mb // int(count)}."
         )
 
 

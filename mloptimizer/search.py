@@ -26,6 +26,7 @@ class SearchSummary:
     verdicts: tuple[Mapping[str, object], ...]
     seconds: float
     notes: tuple[str, ...] = ()  # what the person asked for and did not get, and what ended early
+    hardware: str = ""  # what slows most of its trials down, in a line
     stopped: str = ""  # why the run ended before its phases were done
 
 
@@ -111,5 +112,5 @@ def _run_phase(run: SearchRun, phase: PhaseRun) -> None:
     left = phase.total() - len(phase.ended())
     if left <= 0:
         return
-    with contextlib.closing(run.make_engine(left)) as engine:
+    with contextlib.closing(run.make_engine(left, phase.phase)) as engine:
         Loop(run, phase, engine).run()

@@ -27,7 +27,7 @@ def _schemas() -> Mapping[str, Any]:
 
 def _in_words(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
-        return " or ".join(sorted((_in_words(part) for part in schema["anyOf"]), reverse=True))
+        return " or ".join(sorted((part.get("title") or _in_words(part) for part in schema["anyOf"]), reverse=True))
     if "enum" in schema:
         return ", ".join(schema["enum"])
     if "const" in schema:

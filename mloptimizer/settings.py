@@ -13,6 +13,7 @@ from mloptimizer.conflicts import find_conflict
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
+_COUNTRY = "^[A-Za-z]{3}$"  # ISO 3166
 Percent = Annotated[float, Field(gt=0, le=100)]
 
 
@@ -39,6 +40,9 @@ class Settings(BaseModel):
     )
     sampler_group: bool = Field(
         False, description="tpe: model the parameters of each family apart; no better and slower in our measurements"
+    )
+    sampler_history: Annotated[int, Field(ge=0)] = Field(
+        200, description="tpe: learn from so many of the newest trials and the 50 best of all; 0: from all trials"
     )
     pruner: Literal["median", "hyperband", "asha", "percentile", "patient", "none"] = Field(
         "median", description="ends exploration trials that fall behind the others"
@@ -209,7 +213,7 @@ class Settings(BaseModel):
         0.0, description="hours after which the search stops; running trials go on when it is continued"
     )
     max_kwh: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="energy after which the search stops, kWh, as measured from the power of its GPUs"
+        0.0, description="energy of its GPUs and its share of the CPU's after which the search stops, kWh"
     )
     max_disk_mb: Annotated[float, Field(ge=0)] = Field(
         0.0, description="space that the study's records and weights may take, MB; the search stops when it is reached"
@@ -224,7 +228,13 @@ class Settings(BaseModel):
         "auto", description="trials at a time; auto: as many as GPUs allow, without a GPU as cores and memory allow"
     )
     gpus_per_trial: Count | Auto = Field(
-        "auto", description="auto: one while there are more trials than GPUs, all of them when there are fewer"
+        "auto",
+        description="auto: one while there are trials enough; otherwise what was measured to train most per hour",
+    )
+    trials_per_gpu: Annotated[int, Field(ge=1, le=16)] | Auto = Field(
+        1,
+        description="trials that share a GPU, with one GPU per trial; auto: up to 4, as measured utilisation and free "
+        "memory allow, and fewer again where that does not pay. Not run on a GPU yet",
     )
     cpu_replicas: Count = Field(
         1, description="split the CPU into so many logical devices under MirroredStrategy; to try it without GPUs"
@@ -251,6 +261,11 @@ class Settings(BaseModel):
     )
     monitor_seconds: Annotated[float, Field(ge=0.1, le=60)] = Field(
         1.0, description="seconds between two rows of the hardware log"
+    )
+    grid_co2: Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=_COUNTRY, title="a country's code")] = Field(
+        475.0,
+        description="CO2 of a kWh of your grid, g; or a country's ISO code such as DEU, with the extra 'carbon'. 475: "
+        "the world's mean",
     )
     storage: str = Field(
         "", description="Optuna storage URL; empty: the journal metrics_data/studies.journal of this workspace"

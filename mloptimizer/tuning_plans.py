@@ -22,7 +22,7 @@ from mloptimizer.workspace import Workspace
 _MATTERING = (
     "precision", "xla", "batch_size", "batch_size_multiplier", "accumulation_steps", "remat", "steps_per_execution",
     "data_cache", "data_on_device", "prefetch_batches", "augmentation", "ema_momentum", "deterministic",
-    "check_numerics", "gpus_per_trial", "cpu_replicas", "gpu_memory_limit_mb",
+    "check_numerics", "gpus_per_trial", "trials_per_gpu", "cpu_replicas", "gpu_memory_limit_mb",
 )  # fmt: skip
 
 

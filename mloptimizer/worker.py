@@ -13,6 +13,7 @@ from typing import Any
 
 from mloptimizer.engines.base import Emit, ShouldStop
 from mloptimizer.errors import MloptimizerError, RunError
+from mloptimizer.hardware.machine import list_cpus
 from mloptimizer.hardware.monitor import Monitor
 from mloptimizer.hardware.reader import HardwareReader
 from mloptimizer.hardware.training_clock import TrainingClock
@@ -37,7 +38,7 @@ def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -
         emit(HardwareSample(plan.number, row))
 
     clock = TrainingClock()
-    reader = HardwareReader(slot.gpu_ids, os.getpid(), clock)
+    reader = HardwareReader(slot.gpu_ids, os.getpid(), clock, cpu_ids=slot.cpu_ids or list_cpus())
     with Monitor(reader, plan.settings.monitor_seconds, emit_row):
         return run_trial(plan, slot, emit, should_stop, clock)
 

@@ -75,8 +75,15 @@ class Workspace:
     def bench(self, dataset: str) -> Path:
         return self.root / f"bench_{dataset}"
 
+    def machine_bench(self, host: str) -> Path:
+        return self.root / f"machine_{re.sub(r'[^A-Za-z0-9_.-]', '_', host)}.json"
+
     def driver_lock(self, study: str) -> Path:
         return self.study(study) / "driver.lock"
+
+    def running_file(self, study: str) -> Path:
+        """What the search that is under way runs; missing where there is none."""
+        return self.study(study) / "running.json"
 
     def orders(self, study: str) -> Path:
         """What other terminals tell the search that runs."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from mloptimizer.budgets import Budgets, folder_mb
 from mloptimizer.control import Control, SearchRun
 from mloptimizer.disk_watch import DiskWatch
 from mloptimizer.engines.base import Emit, Engine, RunTrial, ShouldStop
+from mloptimizer.engines.gpu_memory import ReadUse
 from mloptimizer.engines.thread import ThreadEngine
 from mloptimizer.job import Goal, Job
 from mloptimizer.metrics_store import WEIGHTS, MetricsStore
@@ -113,16 +114,17 @@ def run_small_search(
     explore_only: bool = False,
     interruptible: Any = contextlib.nullcontext,
     source: str = LINE,
-    slots: int = 1,
+    slots: int | Sequence[Slot] = 1,
+    new_engine: Callable[[SearchRun, int, Phase], Engine] | None = None,
+    read_gpus: ReadUse | None = None,
     memory_percent: Callable[[], float] = lambda: 50.0,
     free_disk_mb: Callable[[], float] = lambda: 1e6,
     clock: Callable[[], float] = time.monotonic,
     watcher: Watcher | None = None,
     profile_trial: int | None = None,
-    make_engine: Callable[[int], Engine] | None = None,  # default: of threads
     **changes: Any,
 ) -> tuple[SearchSummary, "Watcher"]:
-    """Run a search named "s" on so many slots; run again, it continues."""
+    """Run a search named "s" on these slots, or on so many; run again, it continues."""
     settings = Settings(**{"trials": 6, "pruner": "none", "exploration_epochs": 3, "hall_of_fame_epochs": 5, **changes})
     study = open_study("", workspace.journal, "s", settings, 1, Objective(settings.objective))
     store, watcher = MetricsStore(workspace, "s"), watcher or Watcher()
@@ -130,16 +132,14 @@ def run_small_search(
     spaces = {"line": load_space("line", source, "line.py")}
     goal = Goal(settings.trials)
     job = Job("s", study, spaces, dataset, settings, 1, workspace, store, goal, profile_trial)
-    places = [Slot(str(index)) for index in range(slots)]
+    places = [Slot(str(index)) for index in range(slots)] if isinstance(slots, int) else slots
 
-    def make_thread_engine(trials: int) -> Engine:
-        return ThreadEngine(places, run_trial)
-
-    make = make_engine or make_thread_engine
+    def make_engine(trials: int, phase: Phase) -> Engine:
+        return new_engine(run, trials, phase) if new_engine else ThreadEngine(places, run_trial)
 
     budgets = Budgets(settings, clock, lambda: folder_mb(*workspace.folders("s")))
     disk = DiskWatch(workspace.metrics, free_disk_mb, settings.min_free_disk_mb)
     control = Control(job, budgets, disk, store.remember_trials)
-    run = SearchRun(job, make, Recorder(workspace, "s", store), watcher, control, interruptible)
-    run.memory_percent, run.clock = memory_percent, clock
+    run = SearchRun(job, make_engine, Recorder(workspace, "s", store), watcher, control, interruptible)
+    run.memory_percent, run.clock, run.read_gpus = memory_percent, clock, read_gpus
     return run_search(run, explore_only), watcher

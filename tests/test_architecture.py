@@ -20,14 +20,18 @@ LAYERS = [
     "settings",
     "setting_values",
     "settings_file records",
-    "batches workspace interrupts terminal hardware.columns hardware.nvml hardware.machine hardware.memory"
-    " hardware.training_clock hardware.reader hardware.monitor hardware.log hardware.summary datasets.catalog"
-    " datasets.formats datasets.sources datasets.split datasets.cache datasets.process datasets.library",
+    "batches workspace interrupts terminal hardware.columns hardware.nvml hardware.gpu_readings hardware.throttling"
+    " hardware.vendors hardware.rapl hardware.machine hardware.memory hardware.facts hardware.live hardware.watts"
+    " hardware.training_clock hardware.reader"
+    " hardware.monitor hardware.thinning hardware.log hardware.trace hardware.energy hardware.clocks hardware.grid"
+    " hardware.summary hardware.evidence hardware.diagnosis datasets.catalog datasets.formats"
+    " datasets.sources datasets.split datasets.cache datasets.process datasets.library",
     "observer disk_watch orders spaces metrics_readme",
-    "metrics_store engines.base engines.cores engines.deaths engines.trees engines.lifeline"
+    "metrics_store machine_file engines.base engines.cores engines.deaths engines.trees engines.lifeline"
     " engines.gpu_memory slots requirements",
-    "augmented_spaces attempts memory_watch deadlines"
-    " study.patience study.journal study.storage study.samplers study.trials study.suggestions study.phase_study"
+    "augmented_spaces attempts memory_watch packing running deadlines"
+    " study.patience study.journal study.storage study.history study.pruning study.family_sampler study.samplers"
+    " study.tally study.trials study.suggestions study.phase_study"
     " study.answers study.earlier study.warm_start study.study"
     " engines.thread engines.process engines.preload engines.fork_server engines.child"
     " engines.ray.shapes engines.ray.parcels engines.ray.node_data engines.ray.remote engines.ray.cluster"
@@ -36,24 +40,25 @@ LAYERS = [
     " training.pipeline training.augmentation training.randaugment training.clipping training.remat training.memory"
     " training.activations training.batch_size training.setup training.stability training.model"
     " training.failures training.callbacks training.probe training.checkpoint_files training.checkpoints training.run",
-    "job budgets recorder",
+    "job budgets activity recorder",
     "control phases",
     "waiting",
     "loop",
     "search training.trial training.export training.preload",
     "worker reports.figures reports.standings reports.trials reports.trial reports.hardware reports.study"
-    " reports.listings dashboard probe_checks doctor display",
+    " reports.summaries reports.diagnosis reports.listings reports.trainings reports.comparison"
+    " reports.comparison_views reports.running reports.top prometheus dashboard probe_checks doctor display",
     "continuation measurement",
     "tuning_plans",
-    "tuning preparation",
-    "bench",
+    "tuning preparation gpu_division",
+    "bench machine_bench",
     "reports.bench",
     "engines.ray.doctor",
     "machines",
     "launch",
     "commands.options",
-    "commands.search",
-    "commands.control commands.results commands.workspace commands.measurements commands.cluster",
+    "commands.search commands.comparison",
+    "commands.control commands.results commands.watching commands.workspace commands.measurements commands.cluster",
     "cli",
     "__main__",
 ]
@@ -62,9 +67,10 @@ MAY_IMPORT = {
     "keras": "training.",
     "optuna": "study.",
     "optuna_dashboard": "dashboard",
-    "pynvml": "hardware.nvml",
+    "pynvml": "hardware.nvml hardware.gpu_readings",
     "click": "cli commands.",
     "sqlalchemy": "study.storage",
+    "prometheus_client": "prometheus",
     "ray": "engines.ray.",
     "fsspec": "engines.ray.remote",
 }

@@ -1,14 +1,14 @@
 """What one run of a search may use, and when it has reached what it was for."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mloptimizer.budgets import Budgets, EnergyMeter, find_target_stop, folder_mb, is_stagnant
-from mloptimizer.records import HardwareSample, Objective, Phase
+from mloptimizer.budgets import Budgets, find_target_stop, folder_mb
+from mloptimizer.records import HardwareSample
 from mloptimizer.settings import Settings
-from mloptimizer.study.trials import TrialStatus, TrialSummary
 
 
 class Time:
@@ -42,26 +42,13 @@ def test_without_limits_nothing_stops() -> None:
     assert budgets.find_stop() is None
 
 
-def test_energy_is_that_of_the_counters_of_all_gpus() -> None:
-    meter = EnergyMeter()
-    for seconds in range(5):
-        meter.add(row(1, seconds, gpu0_power_w=1.0, gpu0_energy_j=100.0 * seconds, gpu1_power_w=1.0, gpu1_energy_j=7.0))
-        meter.add(row(2, seconds, gpu0_power_w=1.0, gpu0_energy_j=50.0 * seconds))
-    assert meter.joules == 600.0
-
-
-def test_without_a_counter_the_power_is_integrated() -> None:
-    meter = EnergyMeter()
-    for seconds, power in ((0.0, 100.0), (2.0, 300.0), (3.0, 300.0)):
-        meter.add(row(1, seconds, gpu0_power_w=power, gpu0_energy_j=None))
-    assert meter.joules == 2 * 200 + 300
-
-
-def test_a_log_that_begins_anew_counts_from_there() -> None:
-    meter = EnergyMeter()
-    for seconds, energy in ((0.0, 0.0), (10.0, 1000.0), (0.0, 0.0), (1.0, 50.0)):
-        meter.add(row(1, seconds, gpu0_power_w=1.0, gpu0_energy_j=energy))
-    assert meter.joules == 1050.0
+def test_the_energy_of_a_run_is_that_of_its_trials_gpus_and_of_their_part_of_the_processors() -> None:
+    cores, budgets = os.cpu_count() or 1, Budgets(Settings(), Time(), lambda: 0.0)
+    for seconds in range(11):
+        for number in (1, 2):  # they share one GPU of 360 W, and the processors of 72 W
+            cpu = {"cpu_energy_j": 72.0 * seconds, "cpu_percent": 100.0, "process_cpu_percent": 50.0 * cores}
+            budgets.spend(row(number, seconds, gpu0_energy_j=360.0 * seconds, trials_on_gpu=2.0, **cpu))
+    assert budgets.used_kwh == pytest.approx(10 * (360 + 72) / 3.6e6)
 
 
 def test_used_energy_stops_the_run() -> None:
@@ -102,18 +89,3 @@ def test_a_target_is_reached_from_its_side(objective: Any, target: float, best: 
     stop = find_target_stop(Settings(objective=objective, target=target), (3, best))
     assert (stop is not None and stop.reached) == stops
     assert find_target_stop(Settings(objective=objective, target=target), None) is None
-
-
-def trial(number: int, value: float | None, status: TrialStatus = TrialStatus.COMPLETED) -> TrialSummary:
-    return TrialSummary(number, Phase.EXPLORATION, status, "s", {}, value, 1, 1.0, {}, None, None, None)
-
-
-def test_a_search_is_stagnant_when_nothing_better_has_come_for_long() -> None:
-    trials = [trial(0, 0.5), trial(1, 0.7), trial(2, 0.7), trial(3, 0.9, TrialStatus.PRUNED), trial(4, None)]
-    trials.append(trial(5, None, TrialStatus.RUNNING))
-    trials[4] = trial(4, None, TrialStatus.FAILED)
-    objective = Objective("val_accuracy")
-    assert is_stagnant(trials, objective, 3)
-    assert not is_stagnant(trials, objective, 4)
-    assert not is_stagnant([*trials, trial(6, 0.8)], objective, 3)
-    assert not is_stagnant(trials, objective, 0)

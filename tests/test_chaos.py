@@ -8,7 +8,7 @@ from tests.shell import write_small_space
 
 def test_a_search_whose_processes_are_killed_loses_nothing(tmp_path: Path) -> None:
     write_small_space(tmp_path)
-    words = [*search_words(trials=4, epochs=40), "--space", "small"]
+    words = [*search_words(trials=4, epochs=20), "--space", "small", "--set", "train_limit=400"]
     victims = ListedVictims(tmp_path, ["trial", "driver", "fork server", "trial", "driver"])
     chaos = run_through_chaos(tmp_path, words, victims, limit_seconds=300)
     assert victims.left == []

@@ -164,3 +164,10 @@ def test_given_configurations_are_counted() -> None:
     assert describe_enqueued(1, 1) == "1 given configuration is tried first."
     assert describe_enqueued(2, 3) == "2 given configurations are tried first; 1 had been tried, or waited already."
     assert describe_enqueued(0, 3).startswith("No given configuration is new")
+
+
+def test_a_search_ends_with_what_slows_it_down(summary: Callable[..., list[str]]) -> None:
+    line = "Hardware: input-bound in 3 of 4 trainings. Why, and what to change: mloptimizer diagnose s"
+    assert summary(hardware=line)[-1] == line
+    assert summary(hardware=line, winner=None)[-1] == line
+    assert not any(line.startswith("Hardware") for line in summary())

@@ -14,6 +14,7 @@ from mloptimizer.files import (
     read_json,
     read_json_lines,
     write_json,
+    write_readme,
     write_text,
 )
 
@@ -108,3 +109,12 @@ def test_a_lock_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) ->
     holder.stdout.close()
     with hold_lock(lock, "busy"):
         assert lock.read_text().startswith(f"process {os.getpid()} on ")
+
+
+@pytest.mark.parametrize(("there", "stays"), [(None, False), ("# Logs\nold columns\n", False), ("# My notes\n", True)])
+def test_a_readme_is_renewed_unless_it_is_a_persons_own(tmp_path: Path, there: str | None, stays: bool) -> None:
+    path = tmp_path / "folder" / "README.md"
+    if there is not None:
+        write_text(path, there)
+    write_readme(path, "# Logs\nnew columns\n")
+    assert path.read_text() == (there if stays else "# Logs\nnew columns\n")

@@ -54,6 +54,14 @@ def test_a_new_study_takes_the_data_sets_name_and_all_spaces(prepare: Prepare) -
     assert [space.name for space in prepared.spaces] == ["cnn", "inception", "resnet"]
 
 
+def test_a_country_that_nobody_knows_is_told_before_anything_is_loaded(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="grid_co2 = XYZ: codecarbon, which knows the countries, is not installed"):
+        prepare("digits", grid_co2="XYZ")
+
+
 def test_names_that_are_taken_are_counted_on(prepare: Prepare, study: MetricsStore, workspace: Workspace) -> None:
     workspace.study("s").rename(workspace.study("digits"))
     assert prepare("digits").name == "digits-2"

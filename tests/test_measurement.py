@@ -1,6 +1,8 @@
 """What a measurement says, of trainings that are a few lines long."""
 
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,18 @@ def test_what_the_steady_pace_does_not_explain_is_the_start_up(measured: Measure
     assert measured.startup_seconds == pytest.approx(0.5 + 0.5 + 1.0)
 
 
+def test_a_training_that_hangs_ends_the_measurement(workload: Workload) -> None:
+    def hang(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
+        told = threading.Event()
+        while not should_stop():
+            emit(HardwareSample(plan.number, {"seconds": 1.0}))  # rows are no sign of life
+            told.wait(0.01)
+        return TrialResult(plan.number, Outcome.PRUNED, None, 1.0)
+
+    settings = Settings(hang_minutes=0.001, compile_minutes=0.001)
+    assert measure(workload, Variant("v", settings), make_machine(hang)).failure.startswith("hung: no sign of life")
+
+
 def test_the_time_to_an_accuracy_counts_from_the_start(measured: Measurement) -> None:
     assert measured.seconds_to_target == pytest.approx(0.5 + 0.5 + 3.0 + 2.0)
     assert measured.val_accuracy == pytest.approx(0.9)
@@ -81,6 +95,17 @@ def test_the_plan_has_the_workload_and_short_intervals(workload: Workload) -> No
     (plan,) = plans
     assert (plan.epochs, plan.steps_per_epoch, plan.settings.xla, plan.settings.storage) == (3, 7, "on", "")
     assert not Path(plan.directory).exists()
+
+
+def test_a_model_that_needs_small_micro_batches_is_measured_with_them(workload: Workload) -> None:
+    plans: list[TrialPlan] = []
+
+    def train(plan: TrialPlan, *_: object) -> TrialResult:
+        plans.append(plan)
+        return TrialResult(plan.number, Outcome.PRUNED, None, 0.0)
+
+    measure(replace(workload, accumulation_steps=4), Variant("v", Settings()), make_machine(train))
+    assert [plan.accumulation_steps for plan in plans] == [4]
 
 
 def gpu_row(memory: float | None, used: float, percent: float) -> dict[str, float | str | None]:

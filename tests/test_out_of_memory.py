@@ -38,7 +38,7 @@ def search(workspace: Path, limit_mb: int, *words: str) -> tuple[subprocess.Comp
     space.parent.mkdir(parents=True)
     space.write_text(SPACE.replace("LIMIT_MB", str(limit_mb)))
     command = [sys.executable, "-m", "mloptimizer", "search", "--dataset", "digits", "--workspace", str(workspace)]
-    settings = ("exploration_epochs=1", "train_limit=400", "batch_size=64", *words)
+    settings = ("exploration_epochs=1", "train_limit=160", "batch_size=64", *words)
     command += ["--space", "large", "--trials", "1", "--explore-only", "--seed", "1", "--workers", "1"]
     command += [word for setting in settings for word in ("--set", setting)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

@@ -34,8 +34,8 @@ def packages(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_environment(folder: Path) -> Path:
-    """Return the Python of a new environment that has our dependencies, but not our own package."""
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    """Return the Python of a new environment that has our dependencies and our pip, but not our own package."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     site = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,27 @@ def test_a_tensorflow_that_cannot_be_imported_is_told_with_its_error(
     facts = probe_tensorflow()
     assert facts == {"error": "ImportError: libcudart.so.12 is broken"}
     assert check_tensorflow(facts, [], Settings())[0].ok is False
+
+
+AMD = "an AMD GPU is here, but mloptimizer neither uses nor reads it"
+
+
+@pytest.mark.parametrize(("seen", "found"), [(0, ""), (1, "TensorFlow sees 1; ")])
+def test_a_gpu_of_another_vendor_is_told_from_none(seen: int, found: str) -> None:
+    checks = check_tensorflow(make_facts(seen), [], Settings(), AMD)
+    (gpus,) = (check for check in checks if check.name == "GPUs")
+    assert (gpus.ok, gpus.found) == (None, f"{found}{AMD}: trials train on the CPU")
+    broken = check_tensorflow({"error": "it crashed"}, [], Settings(), AMD)[1]
+    assert broken.found == f"{AMD}: trials train on the CPU"
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_instances_of_a_partitioned_gpu_are_told_with_their_numbers(seen: int) -> None:
+    instances = [replace(H200, uuid=f"MIG-{gi}", mig=True, parent="GPU-0", instance=(gi, 0)) for gi in (7, 8)]
+    checks = check_tensorflow(make_facts(seen), instances, Settings())
+    (gpus,) = (check for check in checks if check.name == "GPUs")
+    assert gpus.ok is (None if seen else False)  # TensorFlow sees one of them at most
+    assert "0.7.0: NVIDIA H200" in gpus.found and "0.8.0: NVIDIA H200" in gpus.found
 
 
 def test_a_machine_without_gpus_is_sound() -> None:

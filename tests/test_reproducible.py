@@ -18,7 +18,7 @@ def search(workspace: Path, *words: str) -> None:
 
 def figures(workspace: Path) -> list[dict[str, Any]]:
     """Return every epoch's figures but those that are times."""
-    times = {"seconds", "images_per_second", "data_wait_percent"}
+    times = {"seconds", "ended_utc", "images_per_second", "data_wait_percent"}
     files = sorted((workspace / "metrics_data" / "digits").glob("*/epochs.jsonl"))
     epochs = [json.loads(line) for path in files for line in path.read_text().splitlines()]
     return [{name: value for name, value in epoch.items() if name not in times} for epoch in epochs]

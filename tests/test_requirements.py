@@ -60,6 +60,19 @@ def test_a_limit_of_a_gpu_that_is_not_there_is_refused() -> None:
     check_machine(Settings(gpu_memory_limit_mb=4000), [gpu((7, 5))])
 
 
+def test_trials_that_share_gpus_need_one() -> None:
+    assert "trials_per_gpu = 2: this machine has no GPU. Possible: 1 or auto" in refusal(
+        check_machine, {"trials_per_gpu": 2}, []
+    )
+    check_machine(Settings(trials_per_gpu="auto"), [])
+
+
+def test_the_limits_of_trials_that_share_a_gpu_must_fit_into_it_together() -> None:
+    said = refusal(check_machine, {"trials_per_gpu": 3, "gpu_memory_limit_mb": 6000}, [gpu((7, 5))])
+    assert "3 trials on a GPU take more than the 16000 MB of the smallest. Possible: auto, or at most 5333." in said
+    check_machine(Settings(trials_per_gpu=3, gpu_memory_limit_mb=5333), [gpu((7, 5))])
+
+
 @pytest.mark.parametrize("precision", ["auto", "float32", "mixed_float16", "mixed_bfloat16"])
 def test_other_precisions_run_everywhere(precision: str) -> None:
     check_machine(Settings(precision=precision), [])

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import pytest
 
 from mloptimizer.engines.base import Emit, ShouldStop
-from mloptimizer.loop import check_result
 from mloptimizer.metrics_store import WEIGHTS, MetricsStore
 from mloptimizer.records import (
     DatasetInfo,
@@ -23,6 +22,7 @@ from mloptimizer.records import (
     failed,
 )
 from mloptimizer.reports.standings import find_winner
+from mloptimizer.running import check_result
 from mloptimizer.workspace import Workspace
 from tests.small_searches import LINE, Interrupt, Search, run_small_search, train
 

@@ -107,3 +107,10 @@ def test_a_settings_file_may_compute_and_import(tmp_path: Path) -> None:
     path = tmp_path / "system_parameters.py"
     path.write_text("import math\n_half = 4\ntrials = math.floor(_half * 2.5)\n")
     assert read_settings_file(path).trials == 10
+
+
+def test_trials_that_share_gpus_have_one_each() -> None:
+    with pytest.raises(UsageError, match=r"trials_per_gpu: GPUs are shared .* Possible: trials_per_gpu = 1, or gpus"):
+        make_settings({"trials_per_gpu": "auto", "gpus_per_trial": "2"}, "--set")
+    for gpus in ("auto", "1"):
+        assert make_settings({"trials_per_gpu": "3", "gpus_per_trial": gpus}, "--set").trials_per_gpu == 3

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mloptimizer.commands.options import set_option, stated_settings, workspace_option, workspace_settings
+from mloptimizer.commands.options import (
+    refuse_options,
+    set_option,
+    stated_settings,
+    workspace_option,
+    workspace_settings,
+)
 from mloptimizer.interrupts import stop_signals
 from mloptimizer.terminal import log_to, open_console, say, show_table
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     from mloptimizer.workspace import Workspace
 
 _SPLIT_SEED = 0
+_OF_THE_OTHER_BENCH = ("dataset", "space", "target_accuracy", "epochs", "steps", "assignments")
 
 
 @click.command()
@@ -69,13 +76,23 @@ def tune(workspace: Path, dataset: str, space: str | None, again: bool, **option
     "-o",
     "--output",
     "target",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for bench.csv and bench.png.  [default: bench_DATASET in the workspace]",
+    help="Folder for bench.csv and bench.png; with --machine: file.  [default: bench_DATASET in the workspace]",
 )
+@click.option("--machine", "of_machine", is_flag=True, help="Measure a fixed small model, to compare machines by.")
 @set_option
 @workspace_option
-def bench(workspace: Path, dataset: str, space: str | None, target: Path | None, **options: Any) -> None:
+@click.pass_context
+def bench(
+    context: click.Context,
+    workspace: Path,
+    dataset: str,
+    space: str | None,
+    target: Path | None,
+    of_machine: bool,
+    **options: Any,
+) -> None:
     """Measure what every optimisation brings here."""
     from mloptimizer.bench import bench_settings
     from mloptimizer.measurement import Workload, choose_model, this_machine
@@ -84,11 +101,34 @@ def bench(workspace: Path, dataset: str, space: str | None, target: Path | None,
 
     place = Workspace(workspace)
     machine = this_machine()
+    if of_machine:
+        refuse_options(context, _OF_THE_OTHER_BENCH, "does not count with --machine, which measures alike everywhere")
+        _run_machine_bench(machine, _free_file(place, target))
+        return
     settings = bench_settings(stated_settings(place, options), read_settings_file(place.settings_file), machine.gpus)
     info = _prepare(dataset, settings, machine, space, place)
     model = choose_model(space, info, place.search_spaces)
     workload = Workload(*model, info, options["epochs"], options["steps"], options["target_accuracy"])
     _run_bench(workload, settings, machine, _free_folder(place, dataset, target))
+
+
+def _run_machine_bench(machine: "Machine", path: Path) -> None:
+    """Measure, tell every result as it comes, and write them all at the end."""
+    from mloptimizer.machine_bench import list_cases, run_machine_bench
+    from mloptimizer.machine_file import check_free, write_machine_file
+    from mloptimizer.reports.comparison import compare
+    from mloptimizer.reports.comparison_views import comparison_table
+    from mloptimizer.reports.trainings import read_trainings
+    from mloptimizer.workspace import Workspace
+
+    check_free(path)  # before the minutes
+    console = open_console()
+    log_to(console)
+    say(console, f"Measuring {machine.describe()}: {'; '.join(list_cases(machine))}.")
+    with _stoppable(console, "Stopped; nothing is kept."), stop_signals():
+        write_machine_file(path, run_machine_bench(machine, lambda line: say(console, line)))
+    show_table(comparison_table(compare(*read_trainings([str(path)], Workspace(Path())), {})))
+    say(console, f"wrote {path}   Compare it with: mloptimizer hardware --compare {path} OTHER.json")
 
 
 def _run_bench(workload: "Workload", settings: "Settings", machine: "Machine", folder: Path) -> None:
@@ -148,6 +188,8 @@ def _free_folder(workspace: "Workspace", dataset: str, target: Path | None) -> P
     """Return the folder to write to: nothing of an earlier bench is ever written over."""
     from mloptimizer.errors import UsageError
 
+    if target is not None and target.is_file():
+        raise UsageError(f"-o {target}: is a file. Possible: a folder.")
     taken = lambda folder: any((folder / name).exists() for name in ("bench.csv", "bench.png"))  # noqa: E731
     if target is not None:
         if taken(target):
@@ -158,3 +200,16 @@ def _free_folder(workspace: "Workspace", dataset: str, target: Path | None) -> P
         number += 1
         folder = workspace.bench(f"{dataset}-{number}")
     return folder
+
+
+def _free_file(workspace: "Workspace", target: Path | None) -> Path:
+    """Return the file to write to: the one that is named, or else one that is not there yet."""
+    from mloptimizer.hardware.facts import host_name
+
+    if target is not None:
+        return target / workspace.machine_bench(host_name()).name if target.is_dir() else target
+    path, number = workspace.machine_bench(host_name()), 1
+    while path.exists():
+        number += 1
+        path = workspace.machine_bench(f"{host_name()}-{number}")
+    return path

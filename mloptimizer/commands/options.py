@@ -1,6 +1,6 @@
 """The options that several commands share, and the settings that their words state."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,6 +50,18 @@ def set_option(command: Command) -> Command:
     return click.option(
         "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting; see `mloptimizer settings`."
     )(command)
+
+
+def refuse_options(context: click.Context, names: Iterable[str], reason: str) -> None:
+    """Raise UsageError for the first of these options that the person has given: `reason` follows its name."""
+    from click.core import ParameterSource
+
+    from mloptimizer.errors import UsageError
+
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if given and parameter.name in names:
+            raise UsageError(f"{parameter.opts[-1]}: {reason}.")
 
 
 def stated_settings(workspace: "Workspace", options: Mapping[str, Any]) -> dict[str, object]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from mloptimizer.commands.options import set_option, stated_settings, storage_option, workspace_option
+from mloptimizer.commands.comparison import compare_options, show_comparison, split_study_and_trial
+from mloptimizer.commands.options import refuse_options, set_option, stated_settings, storage_option, workspace_option
 from mloptimizer.terminal import open_console, say, show_table
 
 
@@ -49,15 +50,35 @@ def show(workspace: Path, study: str, trial: int | None) -> None:
 
 
 @click.command()
-@click.argument("study")
-@click.argument("trial", required=False, type=click.IntRange(min=0))
+@click.argument("words", nargs=-1, required=True, metavar="STUDY [TRIAL] | --compare STUDY[@DIR]|FILE...")
+@click.option("--compare", is_flag=True, help="Put studies and machine benchmarks side by side.")
+@compare_options
 @workspace_option
-def hardware(workspace: Path, study: str, trial: int | None) -> None:
-    """Show what the machine did: mean, peak, energy."""
+@click.pass_context
+def hardware(context: click.Context, workspace: Path, words: tuple[str, ...], compare: bool, **options: Any) -> None:
+    """Show what the machine did: time, use, energy, CO2."""
     from mloptimizer.reports.hardware import hardware_report
     from mloptimizer.workspace import Workspace
 
-    show_table(hardware_report(Workspace(workspace), study, trial))
+    place = Workspace(workspace)
+    if compare:
+        show_comparison(place, words, **options)
+        return
+    refuse_options(context, options, "needs --compare")
+    study, trial = split_study_and_trial(context, words)
+    show_table(hardware_report(place, study, trial))
+
+
+@click.command()
+@click.argument("study")
+@click.argument("trial", required=False, type=click.IntRange(min=0))
+@workspace_option
+def diagnose(workspace: Path, study: str, trial: int | None) -> None:
+    """Say what slows trials down, and what to change."""
+    from mloptimizer.reports.diagnosis import diagnosis_report
+    from mloptimizer.workspace import Workspace
+
+    show_table(diagnosis_report(Workspace(workspace), study, trial))
 
 
 @click.command()

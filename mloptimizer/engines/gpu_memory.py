@@ -14,17 +14,22 @@ ReadUse = Callable[[Sequence[str]], GpuUse | None]
 
 
 class GpuClaim:
-    """What one worker has of its slot's GPUs; made before the worker starts. A slot without GPUs is always free."""
+    """What one worker has of its slot's GPUs; made before the worker starts. A slot without GPUs is always free.
 
-    def __init__(self, slot: Slot, read: ReadUse, patience_seconds: float) -> None:
+    Beside a neighbour, another worker on the same GPUs, the memory in use says nothing: it is the neighbour's too, and
+    grows and shrinks with it. Then the slot is free as soon as NVML does not list the worker's processes.
+    """
+
+    def __init__(self, slot: Slot, owner: "GpuMemory") -> None:
         self.slot = slot
-        self._read = read
-        self._patience_seconds = patience_seconds
+        self._owner = owner
         self._deadline = 0.0
         self._pids: set[int] = set()
         self._was_listed = False  # whether NVML has listed a process of the worker
         before = self._look()
-        self._used_before_mb = before.used_mb if before else 0.0
+        used_mb: float = before.used_mb if before else 0.0
+        # What was in use before the first of the workers that share the GPUs came: that is what is left after them all.
+        self.used_before_mb: float = min([used_mb, *(claim.used_before_mb for claim in owner.neighbours(self))])
 
     def watch(self, pids: set[int]) -> None:
         """Note whether NVML lists the living worker: in some containers it does not know their process numbers."""
@@ -34,16 +39,17 @@ class GpuClaim:
     def release(self, pids: set[int]) -> None:
         """Begin to wait for the memory of these processes, which have ended."""
         self._pids = pids
-        self._deadline = time.monotonic() + self._patience_seconds
+        self._deadline = time.monotonic() + self._owner.patience_seconds
+        self._owner.living.discard(self)
 
     def is_free(self) -> bool:
         """Return whether the memory is free: no more is in use than before, or the processes are listed no longer."""
         use = self._look()
-        if use is None or use.used_mb <= self._used_before_mb + _MARGIN_MB * len(self.slot.gpu_ids):
+        if use is None or use.used_mb <= self.used_before_mb + _MARGIN_MB * len(self.slot.gpu_ids):
             return True
         is_listed = bool(use.pids & self._pids)
         self._was_listed |= is_listed
-        return self._was_listed and not is_listed
+        return not is_listed and (self._was_listed or bool(self._owner.neighbours(self)))
 
     def is_overdue(self) -> bool:
         """Return whether it was waited for long enough."""
@@ -53,17 +59,17 @@ class GpuClaim:
         """Return why the slot is used all the same."""
         use = self._look()
         holders = sorted(use.pids & self._pids) if use else []
-        used = f"{use.used_mb - self._used_before_mb:.0f} MB more are in use than before" if use else "it is unreadable"
+        used = f"{use.used_mb - self.used_before_mb:.0f} MB more are in use than before" if use else "it is unreadable"
         listed = f", and NVML still lists process {holders[0]}" if holders else ""
-        reason = f"{self._patience_seconds:g} s after its worker ended {used}{listed}"
+        reason = f"{self._owner.patience_seconds:g} s after its worker ended {used}{listed}"
         return Decision(None, "GPU memory", f"slot {self.slot.name} is used again", reason)
 
     def _look(self) -> GpuUse | None:
-        return self._read(self.slot.gpu_ids) if self.slot.gpu_ids else None
+        return self._owner.read(self.slot.gpu_ids) if self.slot.gpu_ids else None
 
 
 class GpuMemory:
-    """Makes the claims of an engine's workers.
+    """Makes the claims of an engine's workers, and knows which of these live.
 
     Args:
         read: default: asks NVML, which is open from the first claim on a slot with GPUs until `close`.
@@ -72,13 +78,22 @@ class GpuMemory:
 
     def __init__(self, read: ReadUse | None = None, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         self._nvml = GpuUseReader()
-        self._read = read or self._nvml.read
-        self._patience_seconds = patience_seconds
+        self.read = read or self._nvml.read
+        self.patience_seconds = patience_seconds
+        self.living: set[GpuClaim] = set()
 
     def claim(self, slot: Slot) -> GpuClaim:
         """Return the claim of a worker that is about to start on the slot."""
-        return GpuClaim(slot, self._read, self._patience_seconds)
+        claim = GpuClaim(slot, self)
+        self.living.add(claim)
+        return claim
+
+    def neighbours(self, claim: GpuClaim) -> list[GpuClaim]:
+        """Return the claims of the other living workers on the same GPUs."""
+        gpus = set(claim.slot.gpu_ids)
+        return [other for other in self.living if other is not claim and gpus & set(other.slot.gpu_ids)]
 
     def close(self) -> None:
         """Close NVML, if it was opened."""
+        self.living.clear()
         self._nvml.close()

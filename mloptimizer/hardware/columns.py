@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+MAX_ROWS = 10_000  # of a log: almost three hours at a row a second before the first are merged; 12 MB with 8 GPUs
+SHORTEST_RATE_SECONDS = 0.05  # counters move in steps of up to 0.01 s: rates over less are noise
+
 Cell = float | str | None
 """A figure or a word; None where it could not be read."""
 
@@ -43,7 +46,7 @@ TRAINING_COLUMNS = (
     *(Column(f"{part}_s", "s", f"spent in the part {part} since the log began", "the training", "last")
       for part in PARTS),
     Column("trials_on_gpu", "count", "trials that the slot's GPUs were shared by, this one included; 1 without a GPU",
-           "the search"),
+           "the search", "last"),
 )  # fmt: skip
 
 

@@ -1,10 +1,12 @@
-"""Shows what the machine did while the trials of a study were trained: means, peaks and energy.
+"""Shows what the machine did while the trials of a study were trained: means, peaks, time, energy and CO2.
 
-Everything is read from the hardware logs; a figure that was not read is a dash, and a machine without GPUs says so.
+A training that has ended shows the figures of its record, one that runs or is older than those, what its hardware log
+says. A figure that was not read is a dash, and a machine without GPUs says so.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -13,155 +15,168 @@ from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.errors import MloptimizerError, UsageError
-from mloptimizer.hardware.summary import LogSummary, summarise_log
+from mloptimizer.hardware.columns import Cell
+from mloptimizer.hardware.diagnosis import describe_trial
+from mloptimizer.hardware.grid import WORLD_G_PER_KWH, find_grid
+from mloptimizer.hardware.summary import summarise_log
+from mloptimizer.hardware.vendors import describe_unused
+from mloptimizer.metrics_store import TrialRecord
 from mloptimizer.records import Phase
-from mloptimizer.reports.figures import MISSING, duration, fixed, is_figure
-from mloptimizer.reports.standings import find_study, read_study_record
-from mloptimizer.reports.study import PHASE_NAMES
+from mloptimizer.reports.figures import duration, fixed, is_figure
+from mloptimizer.reports.standings import StudyRecord, find_study, read_study_record
+from mloptimizer.reports.study import PHASE_NAMES, facts_grid
+from mloptimizer.reports.summaries import amount, summary_rows, total_words
 from mloptimizer.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_MACHINE_TITLES = ("time", "cores", "RAM GB", "CPU %", "disk MB/s")
-_GPU_TITLES = ("GPUs", "GPU %", "GPU GB", "GPU W", "Wh")
-_LEGEND = "cores and RAM: of the trial; CPU and disk reads: of the machine; GB: peaks of 1024 MB; the rest: means."
-_GPU_LEGEND = "GPU %, GB and W: of one GPU; Wh: of all GPUs of the trial."
+_TITLES = ("time", "idle", "cores", "RAM GB", "CPU %", "images/s", "wait %")
+_GPU_TITLES = ("GPUs", "GPU %", "p95 %", "GPU GB", "GPU W")
+_ENERGY_TITLES = ("Wh", "CO2 g")
+_LEGEND = "cores and RAM: of the trial; CPU: of the machine; wait: for images; GB: peaks of 1024 MB; the rest: means."
+_GPU_LEGEND = "GPU %: mean of its GPUs; GPU GB: of one GPU; W and Wh: of all GPUs of the trial."
 _NO_GPU = "CPU only: these trials had no GPU, or no NVIDIA library to read it with."
 
 
 @dataclass(frozen=True)
-class TrialLog:
-    """The summary of one training's hardware log; None where the log cannot be read, `damage` says why."""
+class TrialHardware:
+    """What the hardware did during one training; `damage` says why that cannot be told."""
 
     number: int
     phase: Phase
-    summary: LogSummary | None
+    summary: Mapping[str, Cell]
+    log: Path
     damage: str = ""
-
-    def mean(self, column: str) -> float | None:
-        """Return the mean of a column; of a column of GPUs (without its gpu0_), over all GPUs."""
-        return _over_gpus(self.summary, column, "mean")
-
-    def peak(self, column: str) -> float | None:
-        """Return the peak of a column; of a column of GPUs, the highest of any GPU."""
-        return _over_gpus(self.summary, column, "peak")
 
 
 def hardware_report(workspace: Workspace, study: str, number: int | None = None) -> RenderableType:
-    """Return the figures of one trial's logs, or one row per training of the study with the totals.
+    """Return the figures of one trial's trainings, or one row per training of the study with the totals.
 
     Raises:
-        UsageError: there is no such study, or it has no such log.
+        UsageError: there is no such study, or nothing is known of such a trial.
     """
-    logs = list(_read_logs(workspace, find_study(workspace, study), number))
-    if not logs and number is None:
+    found = list(_read(workspace, read_study_record(workspace, find_study(workspace, study)), number))
+    if not found and number is None:
         return Text(f"Study {study} has no hardware logs: none of its trials has started yet, or they were removed.")
-    if not logs:
+    if not found:
         raise UsageError(f"TRIAL {number}: study '{study}' has no hardware log of such a trial.")
     if number is None:
-        return Group(_study_table(logs), Text(_totals(logs)))
-    return Group(*(part for log in logs for part in _trial_parts(study, log)))
+        return Group(_study_table(found), Text(_totals(found)))
+    return Group(*(part for each in found for part in _trial_parts(study, each)))
 
 
-def _read_logs(workspace: Workspace, study: str, number: int | None) -> Iterator[TrialLog]:
-    numbers = [standing.number for standing in read_study_record(workspace, study).standings]
+def _read(workspace: Workspace, record: StudyRecord, number: int | None) -> Iterator[TrialHardware]:
+    standings = {standing.number: standing for standing in record.standings}
     for phase in PHASE_NAMES:
-        for each in numbers if number is None else [number]:
-            path = workspace.hardware_log(study, each, phase)
-            if not path.is_file():
-                continue
-            try:
-                yield TrialLog(each, phase, summarise_log(path))
-            except MloptimizerError as error:
-                yield TrialLog(each, phase, None, str(error))
+        for each in standings if number is None else [number]:
+            log = workspace.hardware_log(record.name, each, phase)
+            known = _recorded(standings[each].record(phase)) if each in standings else {}
+            if known:
+                yield TrialHardware(each, phase, known, log)
+            elif log.is_file():
+                try:
+                    yield TrialHardware(each, phase, describe_trial(log, _grid_of(record)), log)
+                except MloptimizerError as error:
+                    yield TrialHardware(each, phase, {}, log, str(error))
 
 
-def _gpus(summary: LogSummary | None) -> list[str]:
-    """Return the GPUs of which the log tells anything, as gpu0, gpu1 and so on."""
-    if summary is None:
-        return []
-    known = summary.figures.dropna(how="all").index
-    return sorted({name.split("_")[0] for name in known if name.startswith("gpu")}, key=lambda name: int(name[3:]))
+def _recorded(training: TrialRecord | None) -> Mapping[str, Cell]:
+    known = training.result.get("hardware") if training else None
+    return known if isinstance(known, Mapping) else {}
 
 
-def _over_gpus(summary: LogSummary | None, column: str, kind: str) -> float | None:
-    if summary is None:
-        return None
-    names = [column, *(f"{gpu}_{column}" for gpu in _gpus(summary))]
-    values = [float(value) for value in summary.figures[kind].reindex(names) if is_figure(value)]
-    if not values:
-        return None
-    return max(values) if kind == "peak" else sum(values) / len(values)
+def _grid_of(record: StudyRecord) -> float:
+    settings = record.facts.get("settings")
+    stated = settings.get("grid_co2") if isinstance(settings, Mapping) else None
+    try:
+        return find_grid(stated).g_per_kwh if isinstance(stated, (int, float, str)) else WORLD_G_PER_KWH
+    except UsageError:  # a country, and its table is not installed here
+        return WORLD_G_PER_KWH
 
 
-def _study_table(logs: Sequence[TrialLog]) -> Table:
-    with_gpus = any(_gpus(log.summary) for log in logs)
+def _study_table(found: Sequence[TrialHardware]) -> Table:
+    with_gpus = any(each.summary.get("gpus") for each in found)
+    with_energy = any(is_figure(each.summary.get("energy_wh")) for each in found)
+    titles = _TITLES + (_GPU_TITLES if with_gpus else ()) + (_ENERGY_TITLES if with_energy else ())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right")
     table.add_column("phase")
-    for title in _MACHINE_TITLES + (_GPU_TITLES if with_gpus else ()):
+    for title in titles:
         table.add_column(title, justify="right", overflow="fold")
-    for log in logs:
-        cells = _machine_cells(log) + (_gpu_cells(log) if with_gpus else [])
-        table.add_row(str(log.number), PHASE_NAMES[log.phase], *map(Text, cells))
+    for each in found:
+        cells = dict(zip(_TITLES, _machine_cells(each.summary), strict=True))
+        cells |= zip(_GPU_TITLES, _gpu_cells(each.summary), strict=True)
+        cells |= {
+            title: amount(each.summary.get(name))
+            for title, name in zip(_ENERGY_TITLES, ("energy_wh", "co2_g"), strict=True)
+        }
+        table.add_row(str(each.number), PHASE_NAMES[each.phase], *(Text(cells[title]) for title in titles))
     return table
 
 
-def _machine_cells(log: TrialLog) -> list[str]:
+def _machine_cells(summary: Mapping[str, Cell]) -> list[str]:
     return [
-        duration(log.summary.duration_s if log.summary else None),
-        fixed(_scaled(log.mean("process_cpu_percent"), 100), 2),
-        fixed(_scaled(log.peak("process_rss_mb"), 1024), 1),
-        fixed(log.mean("cpu_percent"), 0),
-        fixed(log.mean("disk_read_mb_s"), 1),
+        duration(summary.get("duration_s")),
+        duration(summary.get("idle_s")),
+        fixed(summary.get("process_cores"), 2),
+        fixed(_gigabytes(summary.get("ram_peak_mb")), 1),
+        fixed(summary.get("cpu_percent"), 0),
+        fixed(summary.get("images_per_second"), 0),
+        fixed(summary.get("data_wait_percent"), 0),
     ]
 
 
-def _gpu_cells(log: TrialLog) -> list[str]:
-    gpus = _gpus(log.summary)
+def _gpu_cells(summary: Mapping[str, Cell]) -> list[str]:
     return [
-        str(len(gpus)) if gpus else MISSING,
-        fixed(log.mean("utilization_percent"), 0),
-        fixed(_scaled(log.peak("memory_used_mb"), 1024), 1),
-        fixed(log.mean("power_w"), 0),
-        fixed(log.summary.gpu_energy_wh if log.summary else None, 2),
+        fixed(summary.get("gpus") or None, 0),
+        fixed(summary.get("gpu_utilization_percent"), 0),
+        fixed(summary.get("gpu_utilization_p95_percent"), 0),
+        fixed(_gigabytes(summary.get("gpu_memory_peak_mb")), 1),
+        fixed(summary.get("gpu_power_w"), 0),
     ]
 
 
-def _scaled(value: float | None, unit: float) -> float | None:
-    return None if value is None else value / unit
+def _gigabytes(megabytes: Cell) -> float | None:
+    return megabytes / 1024 if is_figure(megabytes) else None
 
 
-def _totals(logs: Sequence[TrialLog]) -> str:
-    summaries = [log.summary for log in logs if log.summary]
-    energies = [summary.gpu_energy_wh for summary in summaries if summary.gpu_energy_wh is not None]
-    words = [f"{len(logs)} trainings, {duration(sum(summary.duration_s for summary in summaries))} of logs."]
-    if energies:
-        known = "" if len(energies) == len(logs) else f" ({len(energies)} of {len(logs)} logs tell it)"
-        words.append(f"Energy of the GPUs: {fixed(sum(energies), 2, 'Wh')}{known}.")
-    words += [_LEGEND, _GPU_LEGEND if any(_gpus(summary) for summary in summaries) else _NO_GPU]
-    words += [log.damage for log in logs if log.damage]
+def _totals(found: Sequence[TrialHardware]) -> str:
+    summaries = [each.summary for each in found if each.summary]
+    lasted = sum(value for summary in summaries if is_figure(value := summary.get("duration_s")))
+    words = [f"{len(found)} trainings, {duration(lasted)} of logs.", *total_words(summaries)]
+    words += [_LEGEND, _GPU_LEGEND if any(summary.get("gpus") for summary in summaries) else _no_gpu()]
+    words += [each.damage for each in found if each.damage]
     return "\n".join(words)
 
 
-def _trial_parts(study: str, log: TrialLog) -> Iterator[RenderableType]:
-    yield Text(f"Trial {log.number} of study {study}, {PHASE_NAMES[log.phase]}", style="bold")
-    if log.summary is None:
-        yield Text(log.damage)
+def _no_gpu() -> str:
+    unused = describe_unused()
+    return f"{_NO_GPU} On this machine {unused}." if unused else _NO_GPU
+
+
+def _trial_parts(study: str, each: TrialHardware) -> Iterator[RenderableType]:
+    yield Text(f"Trial {each.number} of study {study}, {PHASE_NAMES[each.phase]}", style="bold")
+    if each.damage:
+        yield Text(each.damage)
         return
-    summary = log.summary
-    yield Text(f"{summary.rows} rows over {duration(summary.duration_s)}")
-    yield _figures_table(summary.figures)
-    if not _gpus(summary):
-        yield Text(_NO_GPU)
-    else:
-        yield Text(f"energy of the GPUs: {fixed(summary.gpu_energy_wh, 2, 'Wh')}")
+    yield facts_grid(summary_rows(each.summary))
+    if not each.summary.get("gpus"):
+        yield Text(_no_gpu())
+    if not each.log.is_file():
+        return
+    try:
+        columns = summarise_log(each.log)
+    except MloptimizerError as error:
+        yield Text(str(error))
+        return
+    yield _figures_table(columns.figures)
+    yield Text(f"{columns.rows} rows over {duration(columns.duration_s)}: {each.log}")
 
 
 def _figures_table(figures: "pd.DataFrame") -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("figure")
+    table.add_column("column of the log")
     for title in ("mean", "peak"):
         table.add_column(title, justify="right")
     for name, row in figures.iterrows():

@@ -26,6 +26,7 @@ from mloptimizer.reports.standings import (
     read_study_record,
 )
 from mloptimizer.reports.study import PHASE_NAMES, facts_grid
+from mloptimizer.reports.summaries import energy_words, time_words
 from mloptimizer.reports.trials import winner_words
 from mloptimizer.workspace import Workspace
 
@@ -88,6 +89,7 @@ def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) ->
         ("seed", short(plan.get("seed"))),
         *_batch_rows(training),
         ("time", duration(result.get("seconds")) + (f" ({pairs(timings)})" if timings else "")),
+        *_hardware_rows(result),
     ]
     found: list[RenderableType] = [Text(f"\n{PHASE_NAMES[phase].capitalize()}", style="bold"), facts_grid(rows)]
     if training.epochs:
@@ -95,6 +97,16 @@ def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) ->
         found.append(Padding(_curve_table(training, record), (0, 0, 0, 2)))
     failure = result.get("failure")
     return [*found, *_failure_parts(failure)] if isinstance(failure, Mapping) else found
+
+
+def _hardware_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return how all attempts of the training spent their time, by its hardware log, and what energy it took."""
+    summary = result.get("hardware")
+    if not isinstance(summary, Mapping) or not summary:
+        return []
+    split = f"{duration(summary.get('duration_s'))} ({time_words(summary)})"
+    found = [("found", str(summary["findings"]))] if summary.get("findings") else []
+    return [("hardware log", split), ("energy", energy_words(summary)), *found]
 
 
 def _batch_rows(training: TrialRecord) -> list[tuple[str, str]]:

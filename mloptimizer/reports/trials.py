@@ -13,6 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from mloptimizer.hardware.diagnosis import HARDWARE_FIGURES
 from mloptimizer.metrics_store import TrialRecord
 from mloptimizer.records import Outcome, Phase
 from mloptimizer.reports.figures import MISSING, duration, fixed, is_figure, short
@@ -203,6 +204,11 @@ def trials_frame(workspace: Workspace, study: str) -> "pd.DataFrame":
     return pd.DataFrame([_frame_row(record, standing) for standing in record.standings]).convert_dtypes()
 
 
+def _hardware(training: TrialRecord | None) -> Mapping[str, Any]:
+    known = training.result.get("hardware") if training else None
+    return known if isinstance(known, Mapping) else {}
+
+
 def _frame_row(record: StudyRecord, standing: Standing) -> dict[str, Any]:
     row: dict[str, Any] = {
         "trial": standing.number,
@@ -218,5 +224,6 @@ def _frame_row(record: StudyRecord, standing: Standing) -> dict[str, Any]:
             f"{prefix}failure": failure_kind(training) or None,
             f"{prefix}attempts": attempts_made(training) or None,
             f"{prefix}micro_batch": micro_batch(training),
+            **{f"{prefix}hardware_{name}": _hardware(training).get(name) for name in HARDWARE_FIGURES},
         }
     return row | {f"params_{name}": value for name, value in standing.params.items()}

@@ -1,9 +1,9 @@
 """Opens a journal file of Optuna, and mends in it what a kill or a full disk left behind.
 
-Guarantees: a record that was acknowledged is never lost; an unfinished one is cut off, or blanked out where another
-program wrote on behind it, before the next reading that it would break and before the next writing of ours; a mended
-line keeps its length, so programs that have the file open read on; nobody waits for the lock of a dead process; what a
-full disk stopped is written once, when there is space again.
+Guarantees: a record that was acknowledged is never lost, those of a `together` block once that has ended; an unfinished
+one is cut off, or blanked out where another program wrote on behind it, before the next reading that it would break and
+before the next writing of ours; a mended line keeps its length, so programs that have the file open read on; nobody
+waits for the lock of a dead process; what a full disk stopped is written once, when there is space again.
 """
 
 import json
@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,9 +62,20 @@ def _open(path: Path, read_only: bool, wait: Wait | None) -> BaseStorage:
         backend.heal()  # finds out early, too, whether the folder can be written
         os.close(os.open(path, os.O_WRONLY))
     try:
-        return JournalStorage(cast(Any, backend))
+        storage: Any = JournalStorage(cast(Any, backend))
+        storage.together = backend.together  # for the function `together` below
+        return cast(BaseStorage, storage)
     except (KeyError, TypeError, AttributeError, AssertionError):
         raise UsageError(_describe_damage(path)) from None
+
+
+def together(storage: BaseStorage) -> AbstractContextManager[None]:
+    """Return a context in which a journal's records reach the disk together, at its end; other storages do as always.
+
+    To reach the disk takes longer than all the rest of writing a record. Other programs see each record at once, and a
+    kill of this one loses none.
+    """
+    return cast(AbstractContextManager[None], getattr(storage, "together", nullcontext)())
 
 
 def _describe_trouble(path: Path) -> Describe:
@@ -79,6 +91,7 @@ class HealingBackend:
         # Elsewhere than on POSIX: the lock that the dashboard takes there.
         self._lock = cast(Any, FlockLock(journal) if fcntl else JournalFileOpenLock(str(journal)))
         self._file = JournalFileBackend(str(journal), lock_obj=self._lock)
+        self._waits = False  # whether records may reach the disk later
 
     def heal(self) -> None:
         """Mend the file: what every taking of the lock does."""
@@ -105,24 +118,58 @@ class HealingBackend:
                 raise UsageError(_describe_damage(self._path)) from None
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write the records behind the others; they are on the disk on return."""
+        """Write the records behind the others; outside of a `together` block they are on the disk on return."""
         start = getattr(self._lock, "whole_bytes", 0)
 
         def write_once() -> None:
             if not self._has_written(logs, start):
-                self._file.append_logs(logs)
+                self._append(logs)
 
-        persist(lambda: self._file.append_logs(logs), self._wait, _describe_trouble(self._path), write_once)
+        persist(lambda: self._append(logs), self._wait, _describe_trouble(self._path), write_once)
+
+    def _append(self, logs: list[dict[str, Any]]) -> None:
+        try:
+            (self._append_soon if self._waits else self._file.append_logs)(logs)
+        except OSError:
+            with suppress(OSError):
+                self.heal()  # nothing half-written stays while the disk is full
+            raise
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Within the block, let records reach the disk at its end."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
+            persist(self._sync, self._wait, _describe_trouble(self._path))
+
+    def _append_soon(self, logs: list[dict[str, Any]]) -> None:
+        self._lock.acquire()
+        try:
+            with self._path.open("ab") as file:
+                file.write(b"".join(_records(logs)))
+        finally:
+            self._lock.release()
+
+    def _sync(self) -> None:
+        with self._path.open("ab") as file:
+            os.fsync(file.fileno())
 
     def _has_written(self, logs: list[dict[str, Any]], start: int) -> bool:
         """Return whether the records stand in the file behind this offset: their writing may have failed at its end."""
-        records = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
+        records = _records(logs)
         with self._path.open("rb") as file:
             file.seek(start)
             found = set(records) <= set(file)
             if found:
                 os.fsync(file.fileno())
         return found
+
+
+def _records(logs: list[dict[str, Any]]) -> list[bytes]:
+    return [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
 
 
 class FlockLock:
@@ -159,10 +206,9 @@ class FlockLock:
 
 def _is_torn(journal: Path) -> bool:
     with journal.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
+        if size := file.seek(0, os.SEEK_END):
+            file.seek(size - 1)
+        return file.read(1) not in (b"", b"\n")
 
 
 def _cut_torn_line(journal: Path) -> None:
@@ -181,12 +227,10 @@ def _cut_torn_line(journal: Path) -> None:
 def _release_stale_lock(journal: Path) -> None:
     """Remove the lock that a killed dashboard left: Optuna waits for as long as the journal grows, maybe for ever."""
     lock = journal.with_name(journal.name + ".lock")
-    try:
+    with suppress(FileNotFoundError):
         if time.time() - lock.lstat().st_mtime > _STALE_SECONDS:  # one writing takes milliseconds
             lock.unlink()
             _logger.warning("%s: the lock of a program that died was removed", journal)
-    except FileNotFoundError:
-        pass
 
 
 def _mend_joined_lines(journal: Path, start: int) -> int:

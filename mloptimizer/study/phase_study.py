@@ -13,7 +13,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -24,7 +24,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from mloptimizer.records import Failure, FailureKind, Outcome, Phase, TrialResult, failed
+from mloptimizer.study.history import History
 from mloptimizer.study.suggestions import ParameterNames, categorical_kind, configuration_key, number_kind
+from mloptimizer.study.tally import Tally
 from mloptimizer.study.trials import TrialStatus, TrialSummary, summarize
 
 _MOST_INTERRUPTIONS = 10  # without a new epoch between them: a trial that takes the driver down every time is given up
@@ -47,8 +49,9 @@ class PhaseStudy:
     def __init__(self, storage: BaseStorage, name: str, phase: Phase) -> None:
         """Raise KeyError where the storage has no such study."""
         self.phase = phase
-        self._storage = storage
-        self._optuna = optuna.load_study(study_name=name, storage=storage)
+        self.history = History(storage, storage.get_study_id_from_name(name))
+        self._optuna = optuna.load_study(study_name=name, storage=cast(BaseStorage, self.history))
+        self.tally = Tally(self.history, phase, self.maximizes)
         self._running: dict[int, _Running] = {}
 
     def propose_with(self, sampler: BaseSampler, pruner: BasePruner) -> None:
@@ -129,6 +132,7 @@ class PhaseStudy:
             "metrics": {name: float(value) for name, value in result.metrics.items() if math.isfinite(value)},
             "seconds": round(result.seconds, 3),
             "attempts": result.attempts,
+            **{f"hardware_{name}": figure for name, figure in result.hardware.items() if figure is not None},
         }
         if outcome is Outcome.FAILED:
             facts |= describe_failure(failure or Failure(FailureKind.ERROR, "the trial failed"))
@@ -173,7 +177,7 @@ class PhaseStudy:
             The results of those that were given up, which nobody has recorded.
         """
         given_up = []
-        for frozen in self.frozen_trials():
+        for frozen in self.history.open_trials():
             if frozen.state is not TrialState.RUNNING:
                 continue
             trial, epochs = optuna.Trial(self._optuna, frozen._trial_id), len(frozen.intermediate_values)
@@ -197,13 +201,13 @@ class PhaseStudy:
         """Return the trials that were cut off and wait to be taken up."""
         return [
             summarize(trial, self.phase)
-            for trial in self.frozen_trials()
+            for trial in self.history.open_trials()
             if trial.state is TrialState.WAITING and "params" in trial.user_attrs
         ]
 
     def resume(self, number: int) -> bool:
         """Take up a trial that was cut off: from now on it runs; False: none of this number waits."""
-        for trial in self.frozen_trials():
+        for trial in self.history.open_trials():
             waits = trial.state is TrialState.WAITING and "params" in trial.user_attrs
             if waits and summarize(trial, self.phase).number == number:
                 self._set_state(trial._trial_id, TrialState.RUNNING)
@@ -219,11 +223,11 @@ class PhaseStudy:
             self.tell(self._running.pop(number).trial, Outcome.FAILED, interrupted=True, **describe_failure(failure))
 
     def _set_state(self, trial_id: int, state: TrialState) -> None:
-        self._storage.set_trial_state_values(trial_id, state=state)
+        self.history.set_trial_state_values(trial_id, state)
 
     def queued(self) -> set[str]:
         """Return the keys of the configurations that wait to be tried first."""
-        waiting = (trial.user_attrs for trial in self.frozen_trials() if trial.state is TrialState.WAITING)
+        waiting = (trial.user_attrs for trial in self.history.open_trials() if trial.state is TrialState.WAITING)
         return {facts["key"] for facts in waiting if "key" in facts and "params" not in facts}
 
     def tried(self) -> dict[str, int]:

@@ -8,20 +8,27 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 from optuna import pruners, samplers
 from optuna.exceptions import ExperimentalWarning
 
 from mloptimizer.errors import UsageError
 from mloptimizer.settings import Settings
+from mloptimizer.study.family_sampler import FamilySampler
+from mloptimizer.study.history import History
+from mloptimizer.study.pruning import PercentileRule
 
 _REDUCTION_FACTOR = 3  # of successive halving: Li et al. 2018, Hyperband, section 3.6 advises 3 or 4
 _PERCENTILE = 25.0  # the percentile pruner keeps the best quarter
 _FIRST_JUDGED_EPOCH = 2  # during warm-up, the first epoch says little about a model
 
 
-def make_sampler(settings: Settings, seed: int) -> samplers.BaseSampler:
+def make_sampler(settings: Settings, seed: int, history: History | None = None) -> samplers.BaseSampler:
     """Return the sampler; what gp, cmaes and qmc cannot draw together (categories, branches) they leave to others.
+
+    Args:
+        history: that of its study, for proposals that cost the same however long it is; None: Optuna's own samplers.
 
     Raises:
         UsageError: the sampler needs an extra that is not installed.
@@ -34,7 +41,11 @@ def make_sampler(settings: Settings, seed: int) -> samplers.BaseSampler:
             return samplers.QMCSampler(
                 seed=seed, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False
             )
-        tpe = samplers.TPESampler(multivariate=True, constant_liar=True, group=settings.sampler_group, seed=seed)
+        tpe: samplers.BaseSampler = samplers.TPESampler(
+            multivariate=True, constant_liar=True, group=settings.sampler_group, seed=seed
+        )
+        if history is not None:
+            tpe = cast(samplers.BaseSampler, FamilySampler(tpe, history, settings.sampler_history))
         if settings.sampler == "gp":
             _require("torch", settings.sampler)
             return samplers.GPSampler(seed=seed, independent_sampler=tpe, warn_independent_sampling=False)
@@ -44,27 +55,33 @@ def make_sampler(settings: Settings, seed: int) -> samplers.BaseSampler:
         return tpe
 
 
-def make_pruner(settings: Settings) -> pruners.BasePruner:
-    """Return the pruner of the exploration; its steps are epochs, counted from 1."""
-    startup = settings.pruner_startup_trials
+def make_pruner(settings: Settings, history: History | None = None) -> pruners.BasePruner:
+    """Return the pruner of the exploration; its steps are epochs, counted from 1.
+
+    Args:
+        history: that of its study, for decisions that cost the same however long it is; None: Optuna's own pruners.
+    """
     with _no_experimental_warnings():
         match settings.pruner:
             case "none":
                 return pruners.NopPruner()
             case "median":
-                return _median(startup)
+                return _percentile(50.0, settings, history)
             case "percentile":
-                return pruners.PercentilePruner(_PERCENTILE, startup, _FIRST_JUDGED_EPOCH)
+                return _percentile(_PERCENTILE, settings, history)
             case "patient":
-                return pruners.PatientPruner(_median(startup), patience=1)
+                return pruners.PatientPruner(_percentile(50.0, settings, history), patience=1)
             case "asha":
                 return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION_FACTOR)
             case "hyperband":
                 return pruners.HyperbandPruner(1, settings.exploration_epochs, _REDUCTION_FACTOR)
 
 
-def _median(startup: int) -> pruners.MedianPruner:
-    return pruners.MedianPruner(startup, _FIRST_JUDGED_EPOCH)
+def _percentile(percentile: float, settings: Settings, history: History | None) -> pruners.BasePruner:
+    startup = settings.pruner_startup_trials
+    if history is None:
+        return pruners.PercentilePruner(percentile, startup, _FIRST_JUDGED_EPOCH)
+    return cast(pruners.BasePruner, PercentileRule(history, percentile, startup, _FIRST_JUDGED_EPOCH))
 
 
 def _require(package: str, extra: str) -> None:

@@ -27,12 +27,13 @@ from mloptimizer.settings import Settings
 from mloptimizer.spaces import SearchSpace
 from mloptimizer.study.answers import Answers
 from mloptimizer.study.earlier import EarlierStudy
+from mloptimizer.study.journal import together
 from mloptimizer.study.phase_study import PhaseStudy, create_study, describe_failure, has_study, learn_names
 from mloptimizer.study.samplers import make_pruner, make_sampler
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
 from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw, draw_unseen
-from mloptimizer.study.trials import Counts, TrialStatus, TrialSummary, count, summarize
-from mloptimizer.study.warm_start import Receiver, TakenOver, take_over
+from mloptimizer.study.trials import Counts, Ended, TrialSummary, count, summarize
+from mloptimizer.study.warm_start import Receiver, TakenOver, record_dataset, take_over
 from mloptimizer.workspace import HALL_OF_FAME_SUFFIX, check_study_name
 
 _TRIES = 4  # proposals of the sampler before a configuration is drawn at random
@@ -103,7 +104,8 @@ class Study:
         # A sampler that starts again with the same seed would propose its first trials again.
         drawn = random.Random(f"{seed}:{len(trials)}").randrange(2**31) if trials else seed
         self._random = random.Random(drawn)
-        self._exploration.propose_with(make_sampler(settings, drawn), make_pruner(settings))
+        history = self._exploration.history
+        self._exploration.propose_with(make_sampler(settings, drawn, history), make_pruner(settings, history))
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -120,8 +122,8 @@ class Study:
         names = frozenset(space.name for space in spaces)
         if names == self._exhausted and self._exploration.is_running:
             return None
-        with self._guard():
-            self._record_dataset(dataset)
+        with self._guard(), together(self._storage):
+            record_dataset(self._exploration, self.name, dataset)
             for _ in range(_TRIES if names != self._exhausted else 0):
                 trial, drawn = self._propose(spaces, dataset)
                 if (twin := self._find_twin(drawn)) is None:
@@ -158,7 +160,7 @@ class Study:
         return Suggestion(trial.number, drawn.space, drawn.params, failure=drawn.failure)
 
     def _reuse(self, trial: optuna.Trial, drawn: Drawn, number: int) -> Suggestion | None:
-        twin = summarize(self._exploration.frozen_trials()[number], Phase.EXPLORATION)
+        twin = summarize(self._exploration.history.trial(number), Phase.EXPLORATION)
         if twin.outcome is None:
             self._exploration.tell(trial, Outcome.FAILED, space=drawn.space, duplicate_of=number)
             return None
@@ -207,7 +209,7 @@ class Study:
                 name = self.name + HALL_OF_FAME_SUFFIX
                 create_study(self._storage, name, self._exploration.maximizes, dict(self._exploration.attributes))
                 self._hall = self._load_hall()
-            explored = self._exploration.frozen_trials()[number]
+            explored = self._exploration.history.trial(number)
             facts = {name: explored.user_attrs[name] for name in ("space", "params")}
             self._hall.enqueue(explored.params, trial=number, **facts)
             self._hall.start(number, self._hall.ask(explored.distributions))
@@ -230,7 +232,7 @@ class Study:
         study = self._study(phase)
         if study is None:
             raise ValueError(f"study '{self.name}' has no phase {phase} yet")
-        with self._guard():
+        with self._guard(), together(self._storage):
             study.finish(result)
 
     def trials(self, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
@@ -240,13 +242,25 @@ class Study:
 
     def best(self, n: int, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
         """Return at most n completed trials, the best first; of equals the lower number; reused ones are left out."""
-        found = [t for t in self.trials(phase) if t.status is TrialStatus.COMPLETED and t.reused_from is None]
-        sign = -1 if self._exploration.maximizes else 1
-        return sorted(found, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:n]
+        with self._guard():
+            return study.tally.best(n) if (study := self._study(phase)) else []
 
     def outcomes(self, phase: Phase = Phase.EXPLORATION) -> list[Outcome]:
         """Return how the trials ended that count as done; reused ones with the outcome that they took over."""
         return [trial.outcome for trial in self.trials(phase) if trial.outcome is not None]
+
+    def ended(self, phase: Phase = Phase.EXPLORATION) -> Ended:
+        """Return how many trials count as done, and with which outcome; asking costs the same however many they are."""
+        return study.tally if (study := self._study(phase)) else []
+
+    def count_since_best(self) -> int:
+        """Return how many trials of the exploration that were proposed after its best one are done."""
+        return self._exploration.tally.count_since_best()
+
+    def trial(self, number: int) -> TrialSummary:
+        """Return a trial of the exploration."""
+        with self._guard():
+            return summarize(self._exploration.history.trial(number), Phase.EXPLORATION)
 
     def counts(self, phase: Phase = Phase.EXPLORATION) -> Counts:
         """Return how many trials there are of each kind."""
@@ -268,7 +282,7 @@ class Study:
     ) -> TakenOver:
         """Take over an earlier study's trials that fit, each once, and try the best configurations first."""
         with self._guard():
-            self._record_dataset(dataset)
+            record_dataset(self._exploration, self.name, dataset)
             return take_over(self._receiver(spaces, dataset), earlier, best)
 
     def enqueue(self, configurations: Sequence[Answers], spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> int:
@@ -278,20 +292,9 @@ class Study:
             UsageError: one of them does not fit its space.
         """
         with self._guard():
-            self._record_dataset(dataset)
+            record_dataset(self._exploration, self.name, dataset)
             receiver = self._receiver(spaces, dataset)
             return sum(receiver.enqueue(answers) for answers in configurations)
 
     def _receiver(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> Receiver:
         return Receiver(self._exploration, self._names, self._seen.keys(), spaces, dataset)
-
-    def _record_dataset(self, dataset: DatasetInfo) -> None:
-        stored = self._exploration.attributes
-        if stored.get("dataset", dataset.name) != dataset.name:
-            raise UsageError(
-                f"study '{self.name}': searches {stored['dataset']}, not {dataset.name}. Choose another study name."
-            )
-        split = f"{dataset.train_size} + {dataset.validation_size}"
-        for name, fact in (("dataset", dataset.name), ("fingerprint", dataset.fingerprint), ("split", split)):
-            if name not in stored:
-                self._exploration.set_attribute(name, fact)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -45,6 +45,16 @@ class TrialSummary:
     def outcome(self) -> Outcome | None:
         """How the trial ended, if it counts as done."""
         return Outcome(self.status) if self.status in set(Outcome) else None
+
+
+class Ended(Protocol):
+    """How trials ended; a list of outcomes is one."""
+
+    def __len__(self) -> int: ...
+
+    def count(self, outcome: Outcome, /) -> int:
+        """Return how many ended so."""
+        ...
 
 
 @dataclass(frozen=True)

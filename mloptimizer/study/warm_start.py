@@ -107,6 +107,19 @@ def take_over(receiver: Receiver, earlier: EarlierStudy, best: int) -> TakenOver
     return TakenOver(taught, enqueued, len(earlier.trials) - len(fitting), tuple(different))
 
 
+def record_dataset(study: PhaseStudy, name: str, dataset: DatasetInfo) -> None:
+    """Write down which images the study is about; raise UsageError where it is about others."""
+    stored = study.attributes
+    if stored.get("dataset", dataset.name) != dataset.name:
+        raise UsageError(
+            f"study '{name}': searches {stored['dataset']}, not {dataset.name}. Choose another study name."
+        )
+    split = f"{dataset.train_size} + {dataset.validation_size}"
+    for attribute, fact in (("dataset", dataset.name), ("fingerprint", dataset.fingerprint), ("split", split)):
+        if attribute not in stored:
+            study.set_attribute(attribute, fact)
+
+
 def read_answers(trial: FrozenTrial) -> Answers:
     """Return what the trial's search space was answered, as Optuna has stored it."""
     space = str(trial.user_attrs.get("space", ""))

@@ -35,7 +35,8 @@ def hang(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> Tr
     """Start children, tell every process number, and hang in the way that the plan names."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    shell = subprocess.Popen(["sh", "-c", "sleep 1000 & sleep 1000 & wait"])
+    shell = subprocess.Popen(["sh", "-c", "sleep 1000 & sleep 1000 & echo started; wait"], stdout=subprocess.PIPE)
+    assert shell.stdout is not None and shell.stdout.readline() == b"started\n"  # whoever counts finds all of them
     pids = {"worker": os.getpid(), "child": shell.pid}
     if plan.params.get("session"):
         pids["other session"] = subprocess.Popen(["sleep", "1000"], start_new_session=True).pid

@@ -116,3 +116,62 @@ def test_a_slot_whose_memory_does_not_get_free_is_used_all_the_same_and_that_is_
     )
     assert list(engine.idle_slots()) == list(SLOTS)
     assert engine.wait(0.01) == []
+
+
+SHARED = (Slot("gpu", gpu_ids=("GPU-a",), gpu_trials=2), Slot("gpub", gpu_ids=("GPU-a",), gpu_trials=2))
+
+
+def test_beside_a_neighbour_whose_memory_grows_a_slot_is_free_as_soon_as_its_worker_is_not_listed(gpus: Gpus) -> None:
+    memory = GpuMemory(gpus.read)
+    memory.claim(SHARED[0])
+    newer = memory.claim(SHARED[1])
+    gpus.used_mb, gpus.pids = 9000.0, frozenset({1, 2})
+    newer.release({2})
+    assert not newer.is_free()
+    gpus.pids = frozenset({1})
+    assert newer.is_free(), "what is in use is the neighbour's"
+
+
+def test_beside_a_neighbour_a_worker_that_nvml_never_lists_is_not_waited_for(gpus: Gpus) -> None:
+    memory = GpuMemory(gpus.read)
+    memory.claim(SHARED[0])
+    newer = memory.claim(SHARED[1])
+    gpus.used_mb = 9000.0
+    newer.release({2})
+    assert newer.is_free()
+
+
+def test_the_last_of_several_on_a_gpu_leaves_as_much_as_there_was_before_the_first(gpus: Gpus) -> None:
+    memory = GpuMemory(gpus.read)
+    first = memory.claim(SHARED[0])
+    gpus.used_mb = 4500.0
+    second = memory.claim(SHARED[1])
+    gpus.used_mb = 8500.0
+    first.release({1})
+    assert first.is_free()
+    second.release({2})
+    gpus.used_mb = 4500.0  # as before the second came, but the first is gone
+    assert not second.is_free()
+    gpus.used_mb = 500.0
+    assert second.is_free()
+
+
+def test_a_worker_on_another_gpu_is_no_neighbour(gpus: Gpus) -> None:
+    memory = GpuMemory(gpus.read)
+    claim, _ = memory.claim(SLOTS[0]), memory.claim(SLOTS[1])
+    gpus.used_mb = 4500.0
+    claim.release({1})
+    assert not claim.is_free()
+
+
+def test_workers_share_a_gpu_and_a_slot_is_used_again_at_once(gpus: Gpus, make_plan: MakePlan) -> None:
+    engine = ProcessEngine(SHARED, act, gpu_memory=GpuMemory(gpus.read))
+    try:
+        engine.start(make_plan(0, params={"act": "wait"}), SHARED[0])
+        engine.start(make_plan(1), SHARED[1])
+        gpus.used_mb = 9000.0
+        collect(engine, 1)
+        assert list(engine.idle_slots()) == [SHARED[1]]
+        assert not engine.releasing()
+    finally:
+        engine.close()

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from mloptimizer.attempts import go_on
+from mloptimizer.control import SearchRun
 from mloptimizer.datasets.library import prepare_dataset
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.deaths import WORKER_LOG
@@ -23,7 +24,17 @@ from mloptimizer.engines.ray.nodes import NodeRecords
 from mloptimizer.engines.ray.shapes import Need
 from mloptimizer.errors import UsageError
 from mloptimizer.metrics_store import CHECKPOINTS
-from mloptimizer.records import DatasetInfo, Decision, EpochRecord, FailureKind, Outcome, Slot, TrialPlan, TrialResult
+from mloptimizer.records import (
+    DatasetInfo,
+    Decision,
+    EpochRecord,
+    FailureKind,
+    Outcome,
+    Phase,
+    Slot,
+    TrialPlan,
+    TrialResult,
+)
 from mloptimizer.settings import Settings
 from mloptimizer.worker import PRELOAD, run_plan
 from mloptimizer.workspace import Workspace
@@ -253,7 +264,7 @@ class RayletKiller(Watcher):
 def test_every_trial_of_a_search_that_loses_a_node_ends_exactly_once(
     agents: Agents, cluster: TestCluster, workspace: Workspace, make_dataset: Callable[..., DatasetInfo]
 ) -> None:
-    def make_engine(trials: int) -> RayEngine:
+    def make_engine(run: SearchRun, trials: int, phase: Phase) -> RayEngine:
         forget_deaths(agents)
         engine = RayEngine(agents, agents._note)
         wait_for_slots(engine, 2)  # so that a trial is running on each node
@@ -265,7 +276,7 @@ def test_every_trial_of_a_search_that_loses_a_node_ends_exactly_once(
         workspace,
         make_dataset(),
         source=SLOW_LINE,
-        make_engine=make_engine,
+        new_engine=make_engine,
         explore_only=True,
         watcher=killer,
         trials=5,

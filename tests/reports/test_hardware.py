@@ -1,9 +1,14 @@
+import json
+
 import pytest
 
 from mloptimizer.errors import UsageError
+from mloptimizer.hardware.diagnosis import HARDWARE_FIGURES
 from mloptimizer.hardware.reader import columns
-from mloptimizer.records import Phase
+from mloptimizer.records import Outcome, Phase, TrialResult
+from mloptimizer.reports import hardware as report_module
 from mloptimizer.reports.hardware import hardware_report
+from mloptimizer.reports.trial import trial_report
 from mloptimizer.workspace import Workspace
 from tests.reports.study_files import MakePlan, StudyWriter, text_of
 
@@ -42,7 +47,18 @@ def test_a_machine_without_gpus_is_told_in_words(workspace: Workspace, study: St
     assert "CPU only" in report
     assert "GPU %" not in report
     row = next(line.split() for line in report.splitlines() if " exploration " in line)
-    assert row == ["0", "exploration", "2.0", "s", "0.80", "1.5", "–", "–"]
+    assert row == ["0", "exploration", "2.0", "s", "0.0", "s", "0.80", "1.5", "–", "–", "–"]
+
+
+def test_a_gpu_of_another_vendor_is_told_from_none(
+    workspace: Workspace, study: StudyWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "describe_unused", lambda: "an AMD GPU is here, but unread")
+    study.complete(0, 0.5)
+    write_log(workspace, 0, 0, process_cpu_percent=40.0)
+    for number in (None, 0):
+        words = " ".join(text_of(hardware_report(workspace, "test", number)).split())
+        assert "On this machine an AMD GPU is here, but unread." in words
 
 
 def test_energy_is_summed_over_trials_and_says_what_it_misses(workspace: Workspace, study: StudyWriter) -> None:
@@ -51,7 +67,7 @@ def test_energy_is_summed_over_trials_and_says_what_it_misses(workspace: Workspa
     write_log(workspace, 0, 1, gpu0_energy_j=3600.0)
     write_log(workspace, 1, 1, gpu0_energy_j=7200.0)
     write_log(workspace, 2, 1)
-    assert "Energy of the GPUs: 6.00 Wh (2 of 3 logs tell it)." in text_of(hardware_report(workspace, "test"))
+    assert "Energy: 6.00 Wh (2 of 3 logs tell it)." in text_of(hardware_report(workspace, "test"))
 
 
 def test_figures_of_several_gpus_are_joined(workspace: Workspace, study: StudyWriter) -> None:
@@ -60,7 +76,7 @@ def test_figures_of_several_gpus_are_joined(workspace: Workspace, study: StudyWr
     row = next(
         line for line in text_of(hardware_report(workspace, "test"), 160).splitlines() if " exploration " in line
     )
-    assert row.split()[-5:] == ["2", "40", "1.5", "–", "–"]
+    assert row.split()[-5:] == ["2", "40", "60", "1.5", "–"]
 
 
 def test_one_trial_shows_mean_and_peak_of_every_column_of_both_phases(workspace: Workspace, study: StudyWriter) -> None:
@@ -88,3 +104,38 @@ def test_the_table_fits_the_terminal(workspace: Workspace, study: StudyWriter, w
     study.complete(0, 0.5)
     write_log(workspace, 0, 1, gpu0_power_w=100.0, gpu0_memory_used_mb=40_000.0, process_rss_mb=100_000.0)
     assert max(map(len, text_of(hardware_report(workspace, "test"), width).splitlines())) <= width
+
+
+def test_an_ended_training_shows_its_record_also_without_its_log(workspace: Workspace, study: StudyWriter) -> None:
+    study.train(0, [0.5])
+    hardware = {
+        **dict.fromkeys(HARDWARE_FIGURES),
+        **{"duration_s": 60.0, "gpus": 1, "gpu_utilization_percent": 14.0, "gpu_utilization_p95_percent": 41.0},
+        **{"gpu_wh": 3.0, "cpu_wh": 1.0, "energy_wh": 4.0, "co2_g": 1.9, "grid_g_per_kwh": 475.0},
+        **{"gpu_energy_source": "counter", "throttled_percent": 30.0, "throttle_reasons": "power limit"},
+        **{"idle_s": 20.0, "idle_periods": 2, "longest_idle_s": 12.0, "first_step_s": 11.0},
+        **{"findings": "compile-bound"},
+    }
+    study.end(TrialResult(0, Outcome.COMPLETED, 0.5, 3.0, {"val_accuracy": 0.5}, hardware=hardware))
+    report = text_of(hardware_report(workspace, "test"), 200)
+    assert "Energy: 4.00 Wh, 1.00 Wh of it by the CPU, estimated." in report
+    assert "CO2: 1.9 g at 475 g/kWh, the world's mean, unless grid_co2 says otherwise." in report
+    told = text_of(hardware_report(workspace, "test", 0), 300)
+    assert "4 Wh (GPU 3 Wh by counter; CPU 1 Wh, estimated); 1.9 g CO2 at 475 g/kWh" in told
+    assert "30 % of the time: power limit" in told
+    assert "20.0 s in 2 periods, the longest 12.0 s" in told
+    assert "busy 14 % (95 % of the time at most 41, peak –)" in told
+    assert "first step 11.0 s" in told
+    shown = text_of(trial_report(workspace, "test", 0), 300)
+    assert "1 min 0 s (first step 11.0 s)" in shown
+    assert "compile-bound" in shown
+
+
+def test_a_damaged_summary_is_no_traceback(workspace: Workspace, study: StudyWriter) -> None:
+    study.complete(0, 0.5)
+    path = workspace.trial("test", 0) / "result.json"
+    hardware = dict.fromkeys(HARDWARE_FIGURES, "nonsense")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hardware": hardware}))
+    for report in (hardware_report(workspace, "test"), hardware_report(workspace, "test", 0)):
+        assert "0" in text_of(report)
+    assert "Trial 0" in text_of(trial_report(workspace, "test", 0))

@@ -136,8 +136,8 @@ def test_a_full_disk_ends_the_run_and_is_not_taken_for_the_spaces_fault(study: S
             study.ask([space(fill)], DATASET)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not journal.read_bytes().endswith(b"\n")
-    complete(study, ask(study, WIDE), 0.5)  # with space again, it goes on behind the torn line
+    assert journal.read_bytes().endswith(b"\n")  # nothing half-written stays
+    complete(study, ask(study, WIDE), 0.5)  # with space again, it goes on
     assert open_(journal).counts().completed == 1
 
 

@@ -39,7 +39,7 @@ def on_replicas(make_training_plan: Any, replicas: int, optimizer: str, **settin
     return make_training_plan(settings, params={**params, "label_smoothing": 0.1})
 
 
-@pytest.mark.parametrize(("optimizer", "counts"), [("adamw", (1, 2, 3, 4)), ("sgd", (2, 4)), ("lion", (2, 4))])
+@pytest.mark.parametrize(("optimizer", "counts"), [("adamw", (1, 4)), ("sgd", (2,)), ("lion", (3,))])
 def test_replicas_with_accumulation_clipping_and_averaging_train_exactly_as_one_without_accumulation(
     make_training_plan: Any, completed: Any, optimizer: str, counts: tuple[int, ...]
 ) -> None:
@@ -60,7 +60,7 @@ def test_replicas_with_accumulation_clipping_and_averaging_train_exactly_as_one_
 def test_replicas_in_float16_stay_within_its_rounding(make_training_plan: Any, completed: Any) -> None:
     runs = [
         completed(replace(on_replicas(make_training_plan, replicas, "adamw", precision="mixed_float16"), epochs=3))
-        for replicas in (1, 2, 4)
+        for replicas in (1, 4)
     ]
     for run in runs[1:]:
         assert run.curve("loss") == pytest.approx(runs[0].curve("loss"), abs=1e-2)

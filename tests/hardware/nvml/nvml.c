@@ -8,11 +8,16 @@
      gpu.temperature=40                  a figure of every GPU
      gpu.3.temperature=80                the same of GPU 3 alone, which comes first
      gpu.0.processes=100:1048576 200:64  process number : bytes
+     gpu.0.mig=1                         GPU 0 is partitioned; it has places for MAX_INSTANCES instances, of which
+     gpu.0.mig.2.uuid=MIG-...            those exist that have a UUID; memory, name, processes, gpu_instance and
+     gpu.0.mig.2.memory_total=1048576    compute_instance are told of them too, everything else is not supported
      error.FUNCTION=3                    the code that a function returns (3 not supported, 15 GPU is lost)
      error.3.FUNCTION=15                 the same for GPU 3 alone; FUNCTION may be "all"
      delay_us.FUNCTION=20000             how long a function sleeps
 
-   Power is power_mw + swing_mw * sin(2 pi t / period_s), and the energy counter its exact integral from 0 to t. */
+   Power is power_mw + swing_mw * sin(2 pi t / period_s), and the energy counter its exact integral from 0 to t, in mJ,
+   plus energy_offset_mj, modulo energy_modulo_mj if there is one. The counters of the NVLinks are nvlink_rx_kib and
+   nvlink_tx_kib; a GPU without such lines has no NVLink. */
 
 #include <fcntl.h>
 #include <math.h>
@@ -23,7 +28,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_GPUS = 64, SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, LOST = 15 };
+enum { MAX_GPUS = 64, MAX_INSTANCES = 7 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, LOST = 15 };
+enum { NVLINK_TX = 138, NVLINK_RX = 139, UNSIGNED_LONG_LONG = 3 }; /* field numbers, and the type of their values */
 
 typedef struct { char text[32768]; } State;
 typedef struct { char index; } *Device;
@@ -34,9 +41,26 @@ typedef struct { unsigned version, sensor; int temperature; } Temperature;
 typedef struct { unsigned pid; unsigned long long bytes; unsigned gpu_instance, compute_instance; } Process;
 typedef struct { char legacy_id[16]; unsigned domain, bus, device, device_id, subsystem_id; char id[32]; } Pci;
 
-static char devices[MAX_GPUS];
+typedef struct {
+    unsigned field, scope;
+    long long timestamp, latency;
+    unsigned type, code;
+    unsigned long long value;
+} FieldValue;
 
-static int gpu_of(Device device) { return (int)((char *)device - devices); }
+static char devices[MAX_GPUS], instances[MAX_GPUS * MAX_INSTANCES];
+
+static int is_instance(Device device)
+{
+    return (char *)device >= instances && (char *)device < instances + sizeof instances;
+}
+
+static int instance_of(Device device) { return is_instance(device) ? (int)((char *)device - instances) : -1; }
+
+static int gpu_of(Device device)
+{
+    return is_instance(device) ? instance_of(device) / MAX_INSTANCES : (int)((char *)device - devices);
+}
 
 static const char *find(const State *state, const char *format, ...)
 {
@@ -61,11 +85,28 @@ static double number(const State *state, int gpu, const char *name)
     return value ? strtod(value, NULL) : 0.0;
 }
 
-static int text(const State *state, int gpu, const char *name, char *out, unsigned size)
+/* A figure of a GPU, or of an instance, which has none but its own. */
+static const char *own_figure(const State *state, Device device, const char *name)
 {
-    const char *value = figure(state, gpu, name);
+    if (!is_instance(device)) return figure(state, gpu_of(device), name);
+    return find(state, "gpu.%d.mig.%d.%s=", gpu_of(device), instance_of(device) % MAX_INSTANCES, name);
+}
+
+static double own_number(const State *state, Device device, const char *name)
+{
+    const char *value = own_figure(state, device, name);
+    return value ? strtod(value, NULL) : 0.0;
+}
+
+static int copy(const char *value, char *out, unsigned size)
+{
     snprintf(out, size, "%.*s", value ? (int)strcspn(value, "\n") : 0, value ? value : "");
     return SUCCESS;
+}
+
+static int text(const State *state, int gpu, const char *name, char *out, unsigned size)
+{
+    return copy(figure(state, gpu, name), out, size);
 }
 
 /* Reads the state and returns the code that the caller is to answer with. */
@@ -89,6 +130,11 @@ static int enter(State *state, int gpu, const char *function)
     State state;                               \
     int code = enter(&state, gpu, __func__);   \
     if (code != SUCCESS) return code
+
+/* The same of a function that answers for whole GPUs only. */
+#define ENTER_GPU(device)                             \
+    if (is_instance(device)) return NOT_SUPPORTED;    \
+    ENTER(gpu_of(device))
 
 static int gpu_count(const State *state)
 {
@@ -143,8 +189,52 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, Device *device)
         *device = (Device)(devices + gpu);
         return SUCCESS;
     }
+    for (int place = 0; place < gpu_count(&state) * MAX_INSTANCES; place++) {
+        char name[96];
+        copy(own_figure(&state, (Device)(instances + place), "uuid"), name, sizeof name);
+        if (strcmp(uuid, name)) continue;
+        if (find(&state, "error.%d.all=", place / MAX_INSTANCES)) return LOST;
+        *device = (Device)(instances + place);
+        return SUCCESS;
+    }
     return NOT_FOUND;
 }
+
+/* The instances of a partitioned GPU */
+
+int nvmlDeviceGetMaxMigDeviceCount(Device device, unsigned *count)
+{
+    ENTER_GPU(device);
+    *count = MAX_INSTANCES;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMigDeviceHandleByIndex(Device device, unsigned index, Device *instance)
+{
+    ENTER_GPU(device);
+    *instance = (Device)(instances + gpu_of(device) * MAX_INSTANCES + index);
+    return index < MAX_INSTANCES && own_figure(&state, *instance, "uuid") ? SUCCESS : NOT_FOUND;
+}
+
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(Device instance, Device *device)
+{
+    ENTER(gpu_of(instance));
+    if (!is_instance(instance)) return INVALID_ARGUMENT;
+    *device = (Device)(devices + gpu_of(instance));
+    return SUCCESS;
+}
+
+#define INSTANCE_NUMBER(function, name)                            \
+    int function(Device device, unsigned *value)                  \
+    {                                                             \
+        ENTER(gpu_of(device));                                    \
+        if (!is_instance(device)) return NOT_SUPPORTED;           \
+        *value = (unsigned)own_number(&state, device, name);      \
+        return SUCCESS;                                           \
+    }
+
+INSTANCE_NUMBER(nvmlDeviceGetGpuInstanceId, "gpu_instance")
+INSTANCE_NUMBER(nvmlDeviceGetComputeInstanceId, "compute_instance")
 
 /* What a GPU is */
 
@@ -158,18 +248,18 @@ int nvmlDeviceGetIndex(Device device, unsigned *index)
 int nvmlDeviceGetName(Device device, char *out, unsigned size)
 {
     ENTER(gpu_of(device));
-    return text(&state, gpu_of(device), "name", out, size);
+    return copy(own_figure(&state, device, "name"), out, size);
 }
 
 int nvmlDeviceGetUUID(Device device, char *out, unsigned size)
 {
     ENTER(gpu_of(device));
-    return text(&state, gpu_of(device), "uuid", out, size);
+    return copy(own_figure(&state, device, "uuid"), out, size);
 }
 
 int nvmlDeviceGetPciInfo_v3(Device device, Pci *pci)
 {
-    ENTER(gpu_of(device));
+    ENTER_GPU(device);
     memset(pci, 0, sizeof *pci);
     pci->bus = (unsigned)gpu_of(device) + 1;
     snprintf(pci->legacy_id, sizeof pci->legacy_id, "0000:%02X:00.0", pci->bus);
@@ -179,7 +269,7 @@ int nvmlDeviceGetPciInfo_v3(Device device, Pci *pci)
 
 int nvmlDeviceGetCudaComputeCapability(Device device, int *major, int *minor)
 {
-    ENTER(gpu_of(device));
+    ENTER_GPU(device);
     int tenths = (int)number(&state, gpu_of(device), "compute_capability_tenths");
     *major = tenths / 10;
     *minor = tenths % 10;
@@ -188,7 +278,7 @@ int nvmlDeviceGetCudaComputeCapability(Device device, int *major, int *minor)
 
 int nvmlDeviceGetMigMode(Device device, unsigned *current, unsigned *pending)
 {
-    ENTER(gpu_of(device));
+    ENTER_GPU(device);
     *current = *pending = (unsigned)number(&state, gpu_of(device), "mig");
     return SUCCESS;
 }
@@ -198,7 +288,7 @@ int nvmlDeviceGetMigMode(Device device, unsigned *current, unsigned *pending)
 #define COUNT_FUNCTION(function, name)                            \
     int function(Device device, unsigned *value)                  \
     {                                                             \
-        ENTER(gpu_of(device));                                    \
+        ENTER_GPU(device);                                    \
         *value = (unsigned)number(&state, gpu_of(device), name);  \
         return SUCCESS;                                           \
     }
@@ -209,7 +299,7 @@ COUNT_FUNCTION(nvmlDeviceGetFanSpeed, "fan_percent")
 #define CHOICE_FUNCTION(function, first, second)                                        \
     int function(Device device, unsigned which, unsigned *value)                        \
     {                                                                                   \
-        ENTER(gpu_of(device));                                                          \
+        ENTER_GPU(device);                                                          \
         *value = (unsigned)number(&state, gpu_of(device), (which & 1) ? first : second); \
         return SUCCESS;                                                                 \
     }
@@ -221,7 +311,7 @@ CHOICE_FUNCTION(nvmlDeviceGetPcieThroughput, "pcie_rx_kb_s", "pcie_tx_kb_s")
 
 int nvmlDeviceGetTemperatureV(Device device, Temperature *temperature)
 {
-    ENTER(gpu_of(device));
+    ENTER_GPU(device);
     if (temperature->version != 0x100000C) return INVALID_ARGUMENT;
     temperature->temperature = (int)number(&state, gpu_of(device), "temperature");
     return SUCCESS;
@@ -229,14 +319,33 @@ int nvmlDeviceGetTemperatureV(Device device, Temperature *temperature)
 
 int nvmlDeviceGetCurrentClocksEventReasons(Device device, unsigned long long *reasons)
 {
-    ENTER(gpu_of(device));
+    ENTER_GPU(device);
     *reasons = (unsigned long long)number(&state, gpu_of(device), "clocks_event_reasons");
+    return SUCCESS;
+}
+
+int nvmlDeviceGetCurrentClocksThrottleReasons(Device device, unsigned long long *reasons)
+{
+    return nvmlDeviceGetCurrentClocksEventReasons(device, reasons);
+}
+
+int nvmlDeviceGetFieldValues(Device device, int count, FieldValue *values)
+{
+    ENTER_GPU(device);
+    for (int i = 0; i < count; i++) {
+        int is_link = (values[i].field == NVLINK_RX || values[i].field == NVLINK_TX) && values[i].scope == ~0u;
+        const char *name = values[i].field == NVLINK_RX ? "nvlink_rx_kib" : "nvlink_tx_kib";
+        const char *counter = is_link ? figure(&state, gpu_of(device), name) : NULL;
+        values[i].code = counter ? SUCCESS : NOT_SUPPORTED;
+        values[i].type = UNSIGNED_LONG_LONG;
+        values[i].value = counter ? strtoull(counter, NULL, 10) : 0;
+    }
     return SUCCESS;
 }
 
 int nvmlDeviceGetUtilizationRates(Device device, Utilization *rates)
 {
-    ENTER(gpu_of(device));
+    ENTER_GPU(device);
     rates->gpu = (unsigned)number(&state, gpu_of(device), "utilization");
     rates->memory = (unsigned)number(&state, gpu_of(device), "memory_utilization");
     return SUCCESS;
@@ -246,8 +355,8 @@ int nvmlDeviceGetUtilizationRates(Device device, Utilization *rates)
 int nvmlDeviceGetMemoryInfo(Device device, Memory *memory)
 {
     ENTER(gpu_of(device));
-    double used = number(&state, gpu_of(device), "memory_used") + number(&state, gpu_of(device), "memory_reserved");
-    memory->total = (unsigned long long)number(&state, gpu_of(device), "memory_total");
+    double used = own_number(&state, device, "memory_used") + own_number(&state, device, "memory_reserved");
+    memory->total = (unsigned long long)own_number(&state, device, "memory_total");
     memory->used = (unsigned long long)used;
     memory->free = memory->total - memory->used;
     return SUCCESS;
@@ -257,9 +366,9 @@ int nvmlDeviceGetMemoryInfo_v2(Device device, Memory_v2 *memory)
 {
     ENTER(gpu_of(device));
     if (memory->version != 0x02000028) return INVALID_ARGUMENT;
-    memory->total = (unsigned long long)number(&state, gpu_of(device), "memory_total");
-    memory->used = (unsigned long long)number(&state, gpu_of(device), "memory_used");
-    memory->reserved = (unsigned long long)number(&state, gpu_of(device), "memory_reserved");
+    memory->total = (unsigned long long)own_number(&state, device, "memory_total");
+    memory->used = (unsigned long long)own_number(&state, device, "memory_used");
+    memory->reserved = (unsigned long long)own_number(&state, device, "memory_reserved");
     memory->free = memory->total - memory->used - memory->reserved;
     return SUCCESS;
 }
@@ -269,7 +378,7 @@ int nvmlDeviceGetComputeRunningProcesses_v3(Device device, unsigned *count, Proc
     ENTER(gpu_of(device));
     char list[4096];
     unsigned found = 0, room = processes ? *count : 0;
-    text(&state, gpu_of(device), "processes", list, sizeof list);
+    copy(own_figure(&state, device, "processes"), list, sizeof list);
     for (char *rest = list, *end; *rest; rest = end + (*end == ' '), found++) {
         unsigned pid = (unsigned)strtoul(rest, &end, 10);
         unsigned long long bytes = *end == ':' ? strtoull(end + 1, &end, 10) : 0;
@@ -300,7 +409,7 @@ static Power power_of(const State *state, int gpu)
 
 int nvmlDeviceGetPowerUsage(Device device, unsigned *milliwatts)
 {
-    ENTER(gpu_of(device));
+    ENTER_GPU(device);
     Power power = power_of(&state, gpu_of(device));
     *milliwatts = (unsigned)(power.base + power.swing * sin(power.omega * power.now) + 0.5);
     return SUCCESS;
@@ -308,9 +417,11 @@ int nvmlDeviceGetPowerUsage(Device device, unsigned *milliwatts)
 
 int nvmlDeviceGetTotalEnergyConsumption(Device device, unsigned long long *millijoules)
 {
-    ENTER(gpu_of(device));
+    ENTER_GPU(device);
     Power power = power_of(&state, gpu_of(device));
     double swung = power.omega > 0 ? power.swing / power.omega * (1 - cos(power.omega * power.now)) : 0;
-    *millijoules = (unsigned long long)(power.base * power.now + swung);
+    double modulo = number(&state, gpu_of(device), "energy_modulo_mj");
+    double energy = power.base * power.now + swung + number(&state, gpu_of(device), "energy_offset_mj");
+    *millijoules = (unsigned long long)(modulo > 0 ? fmod(energy, modulo) : energy);
     return SUCCESS;
 }

@@ -31,7 +31,10 @@ FIGURES: dict[str, object] = {
     "gpu.power_mw": 250_000,
     "gpu.swing_mw": 0,
     "gpu.period_s": 0,
+    "gpu.power_limit_mw": 700_000,
     "gpu.temperature": 55,
+    "gpu.clocks_event_reasons": 4,
+    "gpu.max_sm_clock_mhz": 2100,
     "gpu.sm_clock_mhz": 1980,
     "gpu.memory_clock_mhz": 2619,
     "gpu.pcie_rx_kb_s": 3 * 1024,
@@ -42,6 +45,24 @@ FIGURES: dict[str, object] = {
 def gpu_uuid(index: int) -> str:
     """Return the UUID of the stand-in's GPU with this index."""
     return f"GPU-{index + 0xA0:x}000000-1111-2222-3333-444444444444"
+
+
+def partitioned(gpu: int, *memory_mb: int) -> dict[str, object]:
+    """Return the lines that partition a GPU into one instance for each of these memories, for `NvmlStandIn.set`.
+
+    They take the places 1, 2 and so on of the GPU, the GPU instances 7, 8 and so on, and their compute instance 0.
+    """
+    lines: dict[str, object] = {f"gpu__{gpu}__mig": 1}
+    for place, memory in enumerate(memory_mb, start=1):
+        figures = {"uuid": mig_uuid(gpu, place), "gpu_instance": 6 + place, "compute_instance": 0}
+        figures |= {"memory_total": memory * MB, "memory_used": memory * MB // 4, "name": f"Stand-in MIG {memory}"}
+        lines |= {f"gpu__{gpu}__mig__{place}__{name}": value for name, value in figures.items()}
+    return lines
+
+
+def mig_uuid(gpu: int, place: int) -> str:
+    """Return the UUID of the stand-in's instance at this place of the GPU."""
+    return f"MIG-{gpu + 0xA0:x}{place:06x}-5555-6666-7777-888888888888"
 
 
 def build_nvml_stand_in(folder: Path, without: Sequence[str] = ()) -> Path:
@@ -99,7 +120,7 @@ class NvmlStandIn:
         prelude = (
             f"import sys; sys.path.insert(0, {str(SOURCE.parents[3])!r})\n"
             "from pathlib import Path\n"
-            "from tests.hardware.nvml.stand_in import NvmlStandIn, gpu_uuid\n"
+            "from tests.hardware.nvml.stand_in import NvmlStandIn, gpu_uuid, mig_uuid\n"
             f"set_figures = NvmlStandIn(Path(), Path({str(self.state)!r}), {self.figures!r}).set\n"
         )
         done = subprocess.run(

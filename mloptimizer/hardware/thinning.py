@@ -1,0 +1,87 @@
+"""Makes a long hardware log shorter by merging its older rows two by two, so that its resolution falls with age.
+
+A merged row stands where the second of its two stood. Each column says how its cells are merged: their mean by the
+time that each stands for, so that sums over time stay what they were; the higher, where the peak counts; or the second,
+as of what only grows. An empty cell does not count. The first row of every attempt is kept, and rows of two attempts
+are never merged.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from mloptimizer.hardware.columns import Column
+
+_Cells = list[bytes]
+_Merge = Callable[[bytes, bytes, float], bytes]  # the cells, and the share of the time that the first stands for
+
+
+def thin(lines: Iterable[bytes], columns: Sequence[Column | None], seconds: int, older: int) -> Iterator[bytes]:
+    """Yield the lines of a log without its header, the first `older` of them merged two by two.
+
+    Args:
+        lines: each with its end; those with a wrong number of cells are left out of what is merged.
+        columns: what the cells of a line are; None: unknown, the second cell stays.
+        seconds: the number of the column in which every attempt starts anew.
+        older: how many lines are merged.
+    """
+    merges = [_merge_of(column) for column in columns]
+    first: tuple[float, _Cells] | None = None  # the row that waits for its second, and its time
+    before = math.inf  # the time of the row before that
+    for number, line in enumerate(lines):
+        if first is None and number >= older:
+            yield line
+            continue
+        cells = line.rstrip(b"\n").split(b",")
+        if len(cells) != len(merges):
+            continue
+        now = _number(cells[seconds])
+        begins_anew = not now >= (first[0] if first else before)
+        if first and not begins_anew:
+            share = (first[0] - before) / (now - before) if now > before else 0.5
+            yield _line(_merge(merges, first[1], cells, share))
+            first, before = None, now
+        elif begins_anew:
+            if first:
+                yield _line(first[1])
+            yield _line(cells)
+            first, before = None, now
+        else:
+            first = (now, cells)
+    if first:
+        yield _line(first[1])
+
+
+def _merge(merges: Sequence[_Merge], first: _Cells, second: _Cells, share: float) -> _Cells:
+    return [a if a == b else merge(a, b, share) for merge, a, b in zip(merges, first, second, strict=True)]
+
+
+def _line(cells: _Cells) -> bytes:
+    return b",".join(cells) + b"\n"
+
+
+def _number(cell: bytes) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def _merge_of(column: Column | None) -> _Merge:
+    if column is not None and column.is_text:
+        return lambda first, second, share: second  # an empty word says something too
+    return {"mean": _mean, "max": _higher, "last": _later}[column.merge if column else "last"]
+
+
+def _later(first: bytes, second: bytes, share: float) -> bytes:
+    return second or first
+
+
+def _higher(first: bytes, second: bytes, share: float) -> bytes:
+    return first if not second or _number(first) > _number(second) else second
+
+
+def _mean(first: bytes, second: bytes, share: float) -> bytes:
+    if not first or not second:
+        return first or second
+    mean = share * _number(first) + (1 - share) * _number(second)
+    return str(round(mean, 3)).encode() if math.isfinite(mean) else second

@@ -1,0 +1,161 @@
+"""Keeps the trials of one study in memory for those who read them at every turn: samplers, pruners, the loop.
+
+It stands in the place of the study's storage, with the same methods. What is written goes to the storage before it
+counts here; of trials that have ended the storage is never asked again, so no turn costs more because the study is
+long. What other programs write of ended trials is not seen: the driver is the one writer of a study.
+"""
+
+import copy
+from bisect import insort
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+_ENDED = frozenset(state for state in TrialState if state.is_finished())
+LEARNED_FROM = frozenset((TrialState.COMPLETE, TrialState.PRUNED))  # what Optuna's samplers look at
+
+
+class History:
+    """An Optuna storage as one study uses it."""
+
+    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+        self.ended: list[FrozenTrial] = []  # in the order in which they ended; before this was opened, by number
+        self._storage, self._study_id = storage, study_id
+        self._sign = -1.0 if storage.get_study_directions(study_id) == [StudyDirection.MAXIMIZE] else 1.0
+        self._trials: list[FrozenTrial] = []  # by number
+        self._numbers: dict[int, int] = {}  # by id
+        self._open: set[int] = set()  # numbers of those that wait or run
+        self._stale: set[int] = set()  # of these, the ones that were written to since they were read
+        self._learned: list[int] = []  # numbers of those that samplers learn from, in order
+        self._ranked: list[tuple[float, int]] = []  # loss and number of the completed ones, the best first
+        self._bounds: tuple[int, int] | None = None
+        self._take(storage.get_all_trials(study_id, deepcopy=False))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)  # all that is about studies
+
+    @contextmanager
+    def bounded(self, best: int, newest: int) -> Iterator[None]:
+        """Within the block, of the trials that samplers learn from only the best and the newest are there.
+
+        Of those that run, which samplers keep away from, the newest are there, half as many as of the others.
+        """
+        self._bounds = (best, newest)
+        try:
+            yield
+        finally:
+            self._bounds = None
+
+    def open_trials(self) -> list[FrozenTrial]:
+        """Return the trials that wait or run, by number."""
+        for number in self._stale:
+            self._trials[number] = self._storage.get_trial(self._trials[number]._trial_id)
+        self._stale.clear()
+        return [self._trials[number] for number in sorted(self._open)]
+
+    def trial(self, number: int) -> FrozenTrial:
+        """Return the trial of this number."""
+        return self.get_trial(self._trials[number]._trial_id)
+
+    # Reading, as Optuna does it
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Return the trial."""
+        number = self._numbers.get(trial_id)
+        if number is None or number in self._open:
+            return self._storage.get_trial(trial_id)
+        return self._trials[number]
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials of these states, by number."""
+        trials = self.open_trials()
+        if states is None or any(state in states for state in _ENDED):
+            trials = self._view() if self._bounds else list(self._trials)
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def _view(self) -> list[FrozenTrial]:
+        best, newest = self._bounds or (0, 0)
+        if len(self._learned) <= best + newest:
+            numbers = set(self._learned)
+        else:
+            numbers = {number for _, number in self._ranked[:best]} | set(self._learned[-newest:])
+        running = [number for number in sorted(self._open) if self._trials[number].state is TrialState.RUNNING]
+        numbers.update(running[-max(newest // 2, 1) :])
+        return [self._trials[number] for number in sorted(numbers)]
+
+    # Writing
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Create the trial and return its id."""
+        trial_id = self._storage.create_new_trial(study_id, template_trial)
+        trial = self._storage.get_trial(trial_id)
+        if trial.number > len(self._trials):  # another program has added some
+            self._take(self._storage.get_all_trials(study_id, deepcopy=False)[len(self._trials) :])
+        else:
+            self._take([trial])
+        return trial_id
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        """Write the parameter."""
+        self._storage.set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        self._note_writing(trial_id)
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """Write what the trial reported."""
+        self._storage.set_trial_intermediate_value(trial_id, step, intermediate_value)
+        self._note_writing(trial_id)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Write the attribute."""
+        self._storage.set_trial_user_attr(trial_id, key, value)
+        self._note_writing(trial_id)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Write the attribute."""
+        self._storage.set_trial_system_attr(trial_id, key, value)
+        self._note_writing(trial_id)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Write the state; return False where the trial was to run, and does so already."""
+        done = self._storage.set_trial_state_values(trial_id, state, values)
+        if state.is_finished():
+            number = self._numbers[trial_id]
+            self._stale.discard(number)
+            self._trials[number] = self._storage.get_trial(trial_id)
+            self._open.discard(number)
+            self._end(self._trials[number])
+        else:
+            self._note_writing(trial_id)
+        return done
+
+    # In memory
+
+    def _note_writing(self, trial_id: int) -> None:
+        self._stale.add(self._numbers[trial_id])
+
+    def _take(self, trials: Sequence[FrozenTrial]) -> None:
+        for trial in trials:
+            self._numbers[trial._trial_id] = trial.number
+            self._trials.append(trial)
+            if trial.state.is_finished():
+                self._end(trial)
+            else:
+                self._open.add(trial.number)
+
+    def _end(self, trial: FrozenTrial) -> None:
+        self.ended.append(trial)
+        if trial.state in LEARNED_FROM:
+            insort(self._learned, trial.number)
+        if trial.state is TrialState.COMPLETE and trial.value is not None:
+            insort(self._ranked, (self._sign * trial.value, trial.number))
