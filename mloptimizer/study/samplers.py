@@ -44,7 +44,7 @@ def make_sampler(settings: Settings, seed: int, history: History | None = None) 
         tpe: samplers.BaseSampler = samplers.TPESampler(
             multivariate=True, constant_liar=True, group=settings.sampler_group, seed=seed
         )
-        if history is not None:
+        if history is not None and settings.sampler_history:
             tpe = cast(samplers.BaseSampler, FamilySampler(tpe, history, settings.sampler_history))
         if settings.sampler == "gp":
             _require("torch", settings.sampler)
