@@ -27,11 +27,6 @@ sampler = "tpe"
 # Possible: true or false
 sampler_group = False
 
-# tpe: learn from so many of the newest trials and the 50 best alone, for studies of thousands; 0: from all,
-# which found better models with many workers in our measurements
-# Possible: a whole number >= 0
-sampler_history = 0
-
 # ends exploration trials that fall behind the others
 # Possible: median, hyperband, asha, percentile, patient, none
 pruner = "median"
