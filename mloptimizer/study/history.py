@@ -1,7 +1,8 @@
 """Keeps the trials of one study in memory for those who read them at every turn: samplers, pruners, the loop.
 
 It stands in the place of the study's storage, with the same methods. What is written goes to the storage before it
-counts here; of trials that have ended the storage is never asked again. What other programs write of ended trials is not seen: the driver is the one writer of a study.
+counts here; of trials that have ended the storage is never asked again. What other programs write of ended trials is
+not seen: the driver is the one writer of a study.
 """
 
 import copy
