@@ -129,7 +129,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def check_files(workspace: Path) -> None:
-    """Check that no file of the workspace is half-written or left over, while no trial runs, which may be writing one."""
+    """Check that no file of the workspace is half-written or left over; to be asked while no trial runs."""
     for path in (path for path in workspace.rglob("*") if path.is_file()):
         if path.suffix in (".jsonl", ".journal"):
             assert path.read_bytes()[-1:] in (b"", b"\n")
