@@ -27,10 +27,6 @@ sampler = "tpe"
 # Possible: true or false
 sampler_group = False
 
-# tpe: learn from so many of the newest trials and the 50 best of all; 0: from all trials
-# Possible: a whole number >= 0
-sampler_history = 200
-
 # ends exploration trials that fall behind the others
 # Possible: median, hyperband, asha, percentile, patient, none
 pruner = "median"

@@ -1,6 +1,6 @@
 """What a trial costs the driver when its study is long: proposing it, judging its eight epochs, taking its result.
 
-    python -m benchmarks.decisions [--trials 100 1000 10000] [--sampler-history 150 0] [--rounds 25]
+    python -m benchmarks.decisions [--trials 100 1000 10000] [--rounds 25]
 
 The studies are filled with trials of the built-in spaces, as a search would have left them, in a journal on the disk
 and in memory. Sizes take turns, so that a busy machine slows all of them alike. The memory is the resident size of a
@@ -40,20 +40,16 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--sampler-history", type=int, nargs="+", default=[Settings().sampler_history])
     parser.add_argument("--rounds", type=int, default=25)
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         spaces = read_spaces([], Path(folder))
         filling = make_filling(spaces, max(asked.trials))
-        table = Table(
-            "history", "storage", "finished", "ask", "8 reports", "tell", "together", "against first", "memory"
-        )
-        for history in asked.sampler_history:
-            for kind in ("journal", "memory"):
-                for row in compare(kind, filling, spaces, asked, Settings(sampler_history=history)):
-                    table.add_row(str(history or "all"), kind, *row)
+        table = Table("storage", "finished", "ask", "8 reports", "tell", "together", "against first", "memory")
+        for kind in ("journal", "memory"):
+            for row in compare(kind, filling, spaces, asked, Settings()):
+                table.add_row(kind, *row)
     Console(width=120).print(table)
 
 

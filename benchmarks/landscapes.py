@@ -11,13 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import optuna
-from optuna.pruners import NopPruner
 from optuna.storages import InMemoryStorage
 
 from mloptimizer.records import DatasetInfo, Objective, Params, Scalar
 from mloptimizer.settings import Settings
 from mloptimizer.spaces import SearchSpace, Suggest
-from mloptimizer.study.samplers import make_sampler
 from mloptimizer.study.study import Study
 
 DATASET = DatasetInfo(
@@ -106,18 +104,12 @@ def regret(function: str, space: str, params: Params) -> float:
     return max(value, 0.0)
 
 
-def make_study(settings: Settings, seed: int, optunas_own: bool = False) -> Study:
-    """Return a study in memory.
-
-    Args:
-        optunas_own: with Optuna's sampler as it comes.
-    """
+def make_study(settings: Settings, seed: int) -> Study:
+    """Return a study in memory."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = InMemoryStorage()
     made = optuna.create_study(storage=storage, study_name="s", direction="maximize")
     made.set_user_attr("objective", OBJECTIVE.metric)
     study = Study("", Path(), storage, "s")
     study.prepare(settings, seed)
-    if optunas_own:
-        study._exploration.propose_with(make_sampler(settings, seed), NopPruner())
     return study

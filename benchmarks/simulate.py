@@ -1,7 +1,7 @@
 """Runs whole searches on simulated workers: the real study, phase, loop and records, with virtual time.
 
-    python -m benchmarks.simulate                                    # the table of docs/scale.md
-    python -m benchmarks.simulate --quality --plot docs/scale.png    # what parallel trials cost in quality
+    python -m benchmarks.simulate                                    # how busy the slots are
+    python -m benchmarks.simulate --quality --plot quality.png       # what parallel trials cost in quality
     python -m benchmarks.simulate --workers 256 --trials 2000 --faults 0.05 --lives 3
 
 What the driver really takes for its decisions and files counts in the virtual time. A slot is busy from the start of

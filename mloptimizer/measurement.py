@@ -18,7 +18,7 @@ from mloptimizer.control import Interruptible
 from mloptimizer.deadlines import Deadlines
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.process import ProcessEngine
-from mloptimizer.hardware.facts import cpu_model
+from mloptimizer.hardware.facts import cpu_model, describe_machine, group_gpus
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.nvml import Gpu, list_gpus
 from mloptimizer.hardware.watts import Row, cpu_watts, gpu_watts
@@ -79,9 +79,7 @@ class Machine:
 
     def describe(self) -> str:
         """Return its GPUs, or its cores, in words."""
-        if not self.gpus:
-            return f"{self.cores} cores of {self.cpu or 'an unknown processor'}"
-        return f"{len(self.gpus)} × {self.gpus[0].name or 'an unknown GPU'}"
+        return describe_machine({"gpus": group_gpus(self.gpus), "cores": self.cores, "cpu": self.cpu})
 
 
 @dataclass(frozen=True)

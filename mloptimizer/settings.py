@@ -41,9 +41,6 @@ class Settings(BaseModel):
     sampler_group: bool = Field(
         False, description="tpe: model the parameters of each family apart; no better and slower in our measurements"
     )
-    sampler_history: Annotated[int, Field(ge=0)] = Field(
-        200, description="tpe: learn from so many of the newest trials and the 50 best of all; 0: from all trials"
-    )
     pruner: Literal["median", "hyperband", "asha", "percentile", "patient", "none"] = Field(
         "median", description="ends exploration trials that fall behind the others"
     )

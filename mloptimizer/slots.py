@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mloptimizer.errors import UsageError
-from mloptimizer.hardware.nvml import INSTANCE, Gpu
+from mloptimizer.hardware.nvml import Gpu
 from mloptimizer.records import Decision, Slot
 from mloptimizer.settings import Settings
 
@@ -64,7 +64,7 @@ def plan_slots(
 
 def has_instances(gpus: Sequence[Gpu]) -> bool:
     """Return whether one of them is a MIG instance, a part of a GPU."""
-    return any(gpu.uuid.startswith(INSTANCE) for gpu in gpus)
+    return any(gpu.mig for gpu in gpus)
 
 
 def choose_by_count(trials: int, gpus: Sequence[Gpu], settings: Settings) -> GpusPerTrial:

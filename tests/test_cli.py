@@ -302,7 +302,7 @@ def test_a_killed_trial_starts_again_and_the_search_goes_on(
 ) -> None:
     process, folder = searching
     trials_of(process.pid)[0].kill()
-    wait_for(lambda: bool(list(folder.glob("trial_*/attempts.jsonl"))))
+    wait_for(lambda: any(path.read_text().endswith("\n") for path in folder.glob("trial_*/attempts.jsonl")))
     (path,) = folder.glob("trial_*/attempts.jsonl")
     attempt = json.loads(path.read_text())
     assert (attempt["kind"], "SIGKILL" in attempt["message"]) == ("crash", True)

@@ -129,7 +129,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def check_files(workspace: Path) -> None:
-    """Check that no file of the workspace is half-written or left over."""
+    """Check that no file of the workspace is half-written or left over; to be asked while no trial runs."""
     for path in (path for path in workspace.rglob("*") if path.is_file()):
         if path.suffix in (".jsonl", ".journal"):
             assert path.read_bytes()[-1:] in (b"", b"\n")
@@ -162,15 +162,14 @@ def test_on_a_full_disk_a_search_waits_and_then_goes_on(tmp_path: Path) -> None:
         search.wait_for_epoch()
         filler = fill(disk)
         search.wait_for("No space left on device. The search waits, and goes on as soon as it can. Ctrl-C ends it.")
-        check_files(disk)
         search.wait_for_trials_to_end()  # its checkpoints and its weights found no room
+        check_files(disk)
         filler.unlink()
         search.wait_for("The search goes on")
         search.wait_for("trial 0: disk_full: model.weights.h5: No space left on device; again, from ")
         search.wait_for_epoch(trial=1)
         fill(disk)
         search.wait_for("The search waits", times=2)
-        check_files(disk)
         search.process.send_signal(signal.SIGINT)
         assert search.end() == 130
         assert search.text().count("The search waits") == 2

@@ -39,11 +39,11 @@ Speeds = Mapping[int, float | None]
 class Gpus:
     """Eight GPUs on which short trainings are as fast as stated, each after 10 s of start-up."""
 
-    def __init__(self, speeds: Speeds, count: int = 8, uuid: str = "GPU-") -> None:
+    def __init__(self, speeds: Speeds, count: int = 8, mig: bool = False) -> None:
         self.speeds = speeds
         self.measured: list[tuple[int, TrialPlan]] = []  # GPUs and plan of each training
         self.chosen: dict[Phase, GpusPerTrial | None] = {}
-        gpus = tuple(Gpu(i, f"{uuid}{i}", "H100", 80_000, (9, 0), "580", mig=False) for i in range(count))
+        gpus = tuple(Gpu(i, f"GPU-{i}", "H100", 80_000, (9, 0), "580", mig=mig) for i in range(count))
         self.machine = Machine(gpus, "a processor", 8, self._slot, lambda s: ThreadEngine([self._slot(s)], self._train))
 
     def _slot(self, settings: Settings) -> Slot:
@@ -244,7 +244,7 @@ def test_what_is_stated_is_not_measured(search: Search, settings: dict[str, Any]
 
 
 def test_mig_instances_are_not_measured(search: Search) -> None:
-    chosen = choose(search, Gpus({}, uuid="MIG-"))
+    chosen = choose(search, Gpus({}, mig=True))
     assert chosen == GpusPerTrial(1, "a process can use one MIG instance at a time only")
 
 

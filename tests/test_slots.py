@@ -93,7 +93,7 @@ def test_a_stated_number_of_trials_per_gpu_keeps_one_gpu_each() -> None:
 
 
 def instances() -> list[Gpu]:
-    return [replace(gpu, uuid=f"MIG-{gpu.index}") for gpu in gpus(3)]
+    return [replace(gpu, uuid=f"MIG-{gpu.index}", mig=True) for gpu in gpus(3)]
 
 
 def test_a_trial_gets_one_mig_instance() -> None:

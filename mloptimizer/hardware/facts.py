@@ -42,7 +42,7 @@ def read_machine_facts() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": len(list_cpus()),
         "ram_mb": total_memory_mb(),
-        "gpus": _group(list_gpus()),
+        "gpus": group_gpus(list_gpus()),
         "python": platform.python_version(),
         "tensorflow": _version("tensorflow"),
         "keras": _version("keras"),
@@ -66,7 +66,7 @@ def remember_machines(recorded: Mapping[str, Any], now_utc: str) -> dict[str, An
     return {"machine": {**machine, "since_utc": now_utc}, "earlier_machines": kept}
 
 
-def _group(gpus: Sequence[Gpu]) -> list[dict[str, Any]]:
+def group_gpus(gpus: Sequence[Gpu]) -> list[dict[str, Any]]:
     """Return an entry for each run of equal GPUs, in the order of their numbers."""
     described = ({"name": gpu.name, "memory_mb": gpu.memory_mb, "driver": gpu.driver} for gpu in gpus)
     return [{**facts, "count": len(list(equal))} for facts, equal in itertools.groupby(described)]

@@ -59,7 +59,7 @@ class GpuReader:
         self._uuid = uuid
         self._is_open = open_nvml()
         self._device = _find_device(uuid)
-        self._energy = EnergyMeter()
+        self._energy = EnergyCounter()
         self._links = _LinkRates()
 
     def read(self, pids: Collection[int], now: float) -> list[float | None]:
@@ -105,7 +105,7 @@ def _find_device(uuid: str) -> _Device | None:
     return _Device(own, chip, is_instance) if own and chip else None
 
 
-class EnergyMeter:
+class EnergyCounter:
     """Adds up what an energy counter gains; where it falls, what the power comes to since it was read last."""
 
     def __init__(self) -> None:

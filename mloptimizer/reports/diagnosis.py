@@ -108,7 +108,7 @@ def _count(trainings: int) -> str:
 
 
 def describe_main_finding(workspace: Workspace, study: str) -> str:
-    """Return a line on what slows most of the study's trainings down, as their records tell; empty without records.
+    """Return a line on what slows the study's trainings down most often, as their records tell; empty without records.
 
     Nothing is raised: how the search ended is told in any case.
     """

@@ -32,7 +32,12 @@ from mloptimizer.workspace import Workspace
 
 _LONGEST_TABLE = 12  # epochs; a longer curve is thinned to the first, the best, the last and some between
 # The other timings add up
-_PARTS_OF_FIT = {"first_step": "of fit the first step", "checkpoint": "of fit the checkpoints"}
+_PARTS_OF_FIT = {
+    "first_step": "of fit the first step",
+    "training": "of fit the training",
+    "validation": "of fit the validation",
+    "checkpoint": "of fit the checkpoints",
+}
 _CURVE_COLUMNS = {
     "loss": "loss",
     "accuracy": "acc",
@@ -82,14 +87,16 @@ def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) ->
     start = "the exploration's weights" if plan.get("initial_weights") else "new weights"
     parts = {name: seconds for name, seconds in (result.get("timings") or {}).items() if name != "total"}
     timings = {_PARTS_OF_FIT.get(name, name): duration(parts[name]) for name in parts}
+    summary = _hardware_rows(result)
     rows = [
         ("state", record.state(training)),
         (f"best {metric}", fixed(best_value(training, record.objective))),
         ("epochs", f"{short(epochs_trained(training))} of {short(plan.get('epochs'))}, from {start}"),
         ("seed", short(plan.get("seed"))),
         *_batch_rows(training),
-        ("time", duration(result.get("seconds")) + (f" ({pairs(timings)})" if timings else "")),
-        *_hardware_rows(result),
+        # The hardware log splits the time of all attempts
+        ("time", duration(result.get("seconds")) + (f" ({pairs(timings)})" if timings and not summary else "")),
+        *summary,
     ]
     found: list[RenderableType] = [Text(f"\n{PHASE_NAMES[phase].capitalize()}", style="bold"), facts_grid(rows)]
     if training.epochs:

@@ -1,23 +1,19 @@
 """Keeps the trials of one study in memory for those who read them at every turn: samplers, pruners, the loop.
 
 It stands in the place of the study's storage, with the same methods. What is written goes to the storage before it
-counts here; of trials that have ended the storage is never asked again, so no turn costs more because the study is
-long. What other programs write of ended trials is not seen: the driver is the one writer of a study.
+counts here; of trials that have ended the storage is never asked again. What other programs write of ended trials is
+not seen: the driver is the one writer of a study.
 """
 
 import copy
-from bisect import insort
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 _ENDED = frozenset(state for state in TrialState if state.is_finished())
-LEARNED_FROM = frozenset((TrialState.COMPLETE, TrialState.PRUNED))  # what Optuna's samplers look at
 
 
 class History:
@@ -25,31 +21,15 @@ class History:
 
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
         self.ended: list[FrozenTrial] = []  # in the order in which they ended; before this was opened, by number
-        self._storage, self._study_id = storage, study_id
-        self._sign = -1.0 if storage.get_study_directions(study_id) == [StudyDirection.MAXIMIZE] else 1.0
+        self._storage = storage
         self._trials: list[FrozenTrial] = []  # by number
         self._numbers: dict[int, int] = {}  # by id
         self._open: set[int] = set()  # numbers of those that wait or run
         self._stale: set[int] = set()  # of these, the ones that were written to since they were read
-        self._learned: list[int] = []  # numbers of those that samplers learn from, in order
-        self._ranked: list[tuple[float, int]] = []  # loss and number of the completed ones, the best first
-        self._bounds: tuple[int, int] | None = None
         self._take(storage.get_all_trials(study_id, deepcopy=False))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)  # all that is about studies
-
-    @contextmanager
-    def bounded(self, best: int, newest: int) -> Iterator[None]:
-        """Within the block, of the trials that samplers learn from only the best and the newest are there.
-
-        Of those that run, which samplers keep away from, the newest are there, half as many as of the others.
-        """
-        self._bounds = (best, newest)
-        try:
-            yield
-        finally:
-            self._bounds = None
 
     def open_trials(self) -> list[FrozenTrial]:
         """Return the trials that wait or run, by number."""
@@ -77,20 +57,10 @@ class History:
         """Return the trials of these states, by number."""
         trials = self.open_trials()
         if states is None or any(state in states for state in _ENDED):
-            trials = self._view() if self._bounds else list(self._trials)
+            trials = list(self._trials)
         if states is not None:
             trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
-
-    def _view(self) -> list[FrozenTrial]:
-        best, newest = self._bounds or (0, 0)
-        if len(self._learned) <= best + newest:
-            numbers = set(self._learned)
-        else:
-            numbers = {number for _, number in self._ranked[:best]} | set(self._learned[-newest:])
-        running = [number for number in sorted(self._open) if self._trials[number].state is TrialState.RUNNING]
-        numbers.update(running[-max(newest // 2, 1) :])
-        return [self._trials[number] for number in sorted(numbers)]
 
     # Writing
 
@@ -134,7 +104,7 @@ class History:
             self._stale.discard(number)
             self._trials[number] = self._storage.get_trial(trial_id)
             self._open.discard(number)
-            self._end(self._trials[number])
+            self.ended.append(self._trials[number])
         else:
             self._note_writing(trial_id)
         return done
@@ -149,13 +119,6 @@ class History:
             self._numbers[trial._trial_id] = trial.number
             self._trials.append(trial)
             if trial.state.is_finished():
-                self._end(trial)
+                self.ended.append(trial)
             else:
                 self._open.add(trial.number)
-
-    def _end(self, trial: FrozenTrial) -> None:
-        self.ended.append(trial)
-        if trial.state in LEARNED_FROM:
-            insort(self._learned, trial.number)
-        if trial.state is TrialState.COMPLETE and trial.value is not None:
-            insort(self._ranked, (self._sign * trial.value, trial.number))

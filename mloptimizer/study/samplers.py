@@ -15,7 +15,6 @@ from optuna.exceptions import ExperimentalWarning
 
 from mloptimizer.errors import UsageError
 from mloptimizer.settings import Settings
-from mloptimizer.study.family_sampler import FamilySampler
 from mloptimizer.study.history import History
 from mloptimizer.study.pruning import PercentileRule
 
@@ -24,11 +23,8 @@ _PERCENTILE = 25.0  # the percentile pruner keeps the best quarter
 _FIRST_JUDGED_EPOCH = 2  # during warm-up, the first epoch says little about a model
 
 
-def make_sampler(settings: Settings, seed: int, history: History | None = None) -> samplers.BaseSampler:
+def make_sampler(settings: Settings, seed: int) -> samplers.BaseSampler:
     """Return the sampler; what gp, cmaes and qmc cannot draw together (categories, branches) they leave to others.
-
-    Args:
-        history: that of its study, for proposals that cost the same however long it is; None: Optuna's own samplers.
 
     Raises:
         UsageError: the sampler needs an extra that is not installed.
@@ -41,11 +37,7 @@ def make_sampler(settings: Settings, seed: int, history: History | None = None) 
             return samplers.QMCSampler(
                 seed=seed, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False
             )
-        tpe: samplers.BaseSampler = samplers.TPESampler(
-            multivariate=True, constant_liar=True, group=settings.sampler_group, seed=seed
-        )
-        if history is not None:
-            tpe = cast(samplers.BaseSampler, FamilySampler(tpe, history, settings.sampler_history))
+        tpe = samplers.TPESampler(multivariate=True, constant_liar=True, group=settings.sampler_group, seed=seed)
         if settings.sampler == "gp":
             _require("torch", settings.sampler)
             return samplers.GPSampler(seed=seed, independent_sampler=tpe, warn_independent_sampling=False)

@@ -105,7 +105,7 @@ class Study:
         drawn = random.Random(f"{seed}:{len(trials)}").randrange(2**31) if trials else seed
         self._random = random.Random(drawn)
         history = self._exploration.history
-        self._exploration.propose_with(make_sampler(settings, drawn, history), make_pruner(settings, history))
+        self._exploration.propose_with(make_sampler(settings, drawn), make_pruner(settings, history))
 
     @property
     def attributes(self) -> Mapping[str, Any]:

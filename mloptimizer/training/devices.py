@@ -1,14 +1,15 @@
 """Chooses the devices of this process and the strategy that trains on them.
 
 Guarantees: devices are configured once per process; a later trial reuses them, or gets one clear error when they do not
-fit. One device trains without a strategy, several under one `MirroredStrategy`.
+fit. One device trains without a strategy, several under one `MirroredStrategy`, whose buffers on the devices nothing
+tunes.
 """
 
 import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -138,6 +139,25 @@ def _on_cpu(replicas: int, threads: int, decide: Decide) -> Devices:
 
 
 def _mirrored(names: tuple[str, ...], cross_device_ops: Any) -> Any:
+    _leave_device_buffers_untuned()
     if names not in _strategies:
         _strategies[names] = tf.distribute.MirroredStrategy(list(names), cross_device_ops=cross_device_ops)
     return _strategies[names]
+
+
+@cache
+def _leave_device_buffers_untuned() -> None:
+    """Turn autotune off in the buffers that TensorFlow puts on a strategy's devices, which no options of ours reach.
+
+    Each holds one batch, so that there is nothing to tune; but a tuner sleeps up to a minute at a time, and can miss
+    the call that wakes it when its iterator is taken down: it looks whether it is cancelled before that is set. The
+    end of a trial would then wait until it wakes by itself.
+    """
+    # A TensorFlow that makes these buffers in another way trains as well; only its trials may end later.
+    with contextlib.suppress(ImportError, AttributeError):
+        from tensorflow.python.data.ops import multi_device_iterator_ops as iterators
+
+        make = iterators._create_device_dataset
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        iterators._create_device_dataset = lambda *args, **kwargs: make(*args, **kwargs).with_options(options)

@@ -287,7 +287,7 @@ def _gather(images: Images, chosen: Any) -> Any:
 def _options(threads: int) -> Any:
     options = tf.data.Options()
     options.deterministic = True
-    # With tuning, taking an iterator down waited about a second in one trial of four; fixed numbers are as fast.
+    # With tuning, taking an iterator down can wait until the tuner wakes, up to a minute; fixed numbers are as fast.
     options.autotune.enabled = False
     options.threading.private_threadpool_size = threads
     options.threading.max_intra_op_parallelism = 1  # batches are made side by side instead

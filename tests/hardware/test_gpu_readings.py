@@ -8,7 +8,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from mloptimizer.hardware.gpu_readings import EnergyMeter
+from mloptimizer.hardware.gpu_readings import EnergyCounter
 from mloptimizer.hardware.summary import read_log, summarise_log
 from mloptimizer.hardware.throttling import THROTTLED, throttle_words
 from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in, partitioned
@@ -233,13 +233,13 @@ def test_the_energy_is_within_one_percent_of_the_integral_of_a_varying_power(
 
 
 def test_an_energy_counter_that_falls_without_any_power_reading_adds_nothing() -> None:
-    meter = EnergyMeter()
+    meter = EnergyCounter()
     counters = (5000, 7000, 1000, None, 4000)
     assert [meter.add(counter, None, now) for now, counter in enumerate(counters)] == [0.0, 2.0, 2.0, None, 5.0]
 
 
 def test_power_that_the_counter_has_counted_bridges_no_fall() -> None:
-    meter = EnergyMeter()
+    meter = EnergyCounter()
     meter.add(0, 100.0, 0.0)
     meter.add(1_000_000, None, 10.0)  # the power is missing in the row before the counter falls
     assert meter.add(0, 200.0, 12.0) == 1000 + 2 * (100 + 200) / 2

@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 _NEW_MOUNTS, _NEW_USERS, _PRIVATE_BELOW = 0x00020000, 0x10000000, 0x4000 | 1 << 18  # <sched.h>, <sys/mount.h>
 
 
@@ -22,6 +24,8 @@ def run_on_small_disk(folder: Path, size_kb: int, call: Callable[[Path], object]
         finally:
             if code:
                 traceback.print_exc()
+            for left in psutil.Process().children(recursive=True):  # what a failed check has not ended
+                left.kill()
             os._exit(code)  # nothing of the parent is cleaned up here
 
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""A long study answers as a short one does: from memory, from a bounded number of trials, with Optuna's decisions."""
+"""A long study answers as a short one does: from memory, with Optuna's decisions."""
 
 import random
 from collections.abc import Mapping
@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings, strategies
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.pruners import PercentilePruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from mloptimizer.records import Outcome, Phase, Scalar, TrialResult
 from mloptimizer.spaces import Suggest
-from mloptimizer.study.family_sampler import FamilySampler
 from mloptimizer.study.history import History
 from mloptimizer.study.pruning import PercentileRule, interpolate
 from mloptimizer.study.study import Study
@@ -63,76 +62,6 @@ def test_trials_that_another_program_adds_are_there_with_the_next_one() -> None:
     other.tell(other.ask(dict(SPACE)), 0.5)
     study.ask(dict(SPACE))
     assert [trial.number for trial in study.get_trials()] == [0, 1]
-
-
-def test_within_bounds_the_best_and_the_newest_are_there_and_those_that_run() -> None:
-    study, history = make()
-    fill(study, 60)
-    running = study.ask(dict(SPACE)).number
-    with history.bounded(best=5, newest=10):
-        seen = [trial.number for trial in study.get_trials()]
-    completed = [trial for trial in study.get_trials() if trial.state is TrialState.COMPLETE]
-    best = sorted(completed, key=lambda trial: -(trial.value or 0.0))[:5]
-    assert seen == sorted({*range(50, 60), running, *(trial.number for trial in best)})
-
-
-def test_tpe_knows_nothing_but_what_the_bounds_show() -> None:
-    study, history = make()
-    fill(study, 120)
-    with history.bounded(best=10, newest=30):
-        seen = study.get_trials()
-    short = optuna.create_study(direction="maximize")
-    short.add_trials(seen)
-
-    def propose(of: optuna.Study, sampler: BaseSampler) -> list[object]:
-        of.sampler, trial = sampler, of.ask()
-        return [trial.suggest_float("x", 0.0, 1.0), trial.suggest_categorical("kind", ["a", "b"])]
-
-    for seed in range(5):
-        bounded = FamilySampler(_tpe(seed), history, newest=30, best=10)
-        proposed = propose(study, cast(BaseSampler, bounded))
-        assert proposed == propose(short, _tpe(seed))
-        study.tell(study.get_trials()[-1].number, state=TrialState.FAIL)
-        short.tell(short.get_trials()[-1].number, state=TrialState.FAIL)
-
-
-def _tpe(seed: int) -> TPESampler:
-    return TPESampler(multivariate=True, constant_liar=True, seed=seed)
-
-
-def test_the_parameters_of_a_family_are_drawn_together() -> None:
-    study, history = make()
-    drawn: list[set[str]] = []
-
-    class Watched(TPESampler):
-        def sample_relative(self, study, trial, search_space):  # type: ignore[no-untyped-def]
-            drawn.append(set(search_space))
-            return super().sample_relative(study, trial, search_space)
-
-    study.sampler = cast(BaseSampler, FamilySampler(Watched(multivariate=True, seed=1), history, newest=50))
-    for number in range(60):
-        trial = study.ask()
-        family = trial.suggest_categorical("space", ["a", "b"])
-        names = ["depth", "width"] if family == "a" else ["rate"]
-        value = sum(trial.suggest_float(f"{family}.{name}", 0.0, 1.0) for name in names)
-        if number % 3 == 0:
-            value += trial.suggest_float(f"{family}.extra", 0.0, 1.0)  # a branch
-        study.tell(trial, value)
-    assert {"a.depth", "a.width"} in drawn and {"b.rate"} in drawn
-    assert {frozenset(names) for names in drawn[60:]} <= {
-        *map(frozenset, ({"space"}, {"a.depth", "a.width"}, {"b.rate"}, {"a.extra"}, {"b.extra"}))
-    }
-
-
-def test_a_range_that_was_edited_is_kept_to() -> None:
-    study, history = make()
-    study.sampler = cast(BaseSampler, FamilySampler(_tpe(1), history, newest=50))
-    for number in range(40):
-        trial = study.ask()
-        family = trial.suggest_categorical("space", ["a", "b"])
-        low = 0.9 if number >= 20 else 0.0
-        assert low <= trial.suggest_float(f"{family}.x", low, 1.0) <= 1.0
-        study.tell(trial, -trial.params[f"{family}.x"])
 
 
 @given(
@@ -213,24 +142,6 @@ def test_no_two_of_64_running_trials_are_equal(tmp_path: Path) -> None:
         running.append(ask(study, spaces))
     assert len({str(suggestion.params) for suggestion in running}) == 64
     assert len(study.trials()) >= 96
-
-
-def test_a_thousand_trials_cost_a_proposal_no_more_looks_than_a_hundred(tmp_path: Path) -> None:
-    looks: list[int] = []
-
-    class Counting(History):
-        def get_all_trials(self, study_id, deepcopy=True, states=None):  # type: ignore[no-untyped-def]
-            found = super().get_all_trials(study_id, deepcopy, states)
-            looks.append(len(found))
-            return found
-
-    study, history = make()
-    fill(study, 1000)
-    counting = Counting(history._storage, 0)
-    bounded = optuna.load_study(study_name="s", storage=cast(BaseStorage, counting))
-    bounded.sampler = cast(BaseSampler, FamilySampler(_tpe(1), counting, newest=100))
-    bounded.ask(dict(SPACE))
-    assert 100 <= max(looks) <= 150
 
 
 def test_a_study_in_memory_is_one_too() -> None:

@@ -81,6 +81,22 @@ def test_every_replica_is_used(make_training_plan: Any, completed: Any) -> None:
     assert done.decision("learning-rate scale").choice == "4"
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_nothing_tunes_the_batches_so_that_the_end_of_a_trial_waits_for_no_sleeping_tuner(
+    make_training_plan: Any, completed: Any, monkeypatch: pytest.MonkeyPatch, replicas: int
+) -> None:
+    iterate = tf.data.Dataset.__iter__
+    tuned = []
+
+    def note(dataset: Any) -> Any:
+        tuned.append(dataset.options().autotune.enabled)
+        return iterate(dataset)
+
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", note)
+    completed(make_training_plan({"cpu_replicas": replicas, "batch_size": 32}))
+    assert set(tuned) == {False}  # with None TensorFlow tunes
+
+
 def test_the_statistics_of_batch_normalisation_are_those_that_were_validated(
     make_training_plan: Any, completed: Any, validate: Any
 ) -> None:
