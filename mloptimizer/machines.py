@@ -89,9 +89,8 @@ def _open_cluster(settings: Settings, tell: Callable[[str], None]) -> Iterator[M
             notes.append(run.recorder.note)
             need, decision = plan_need(list_nodes(), trials, now)
             run.recorder.note(decision)
-            run.recorder.begin(())  # a cluster's slots come and go
             agents.aim(need, most_slots(trials, now), spare=now.ray_address != "local")
-            return RayEngine(agents, note_and_tell)
+            return RayEngine(agents, note_and_tell, run.recorder.begin)
 
         with contextlib.closing(agents):
             yield Machines(make_engine, _not_this_machines)

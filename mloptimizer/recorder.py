@@ -50,7 +50,7 @@ class Recorder:
         self._activity = Activity(workspace.running_file(study))
 
     def begin(self, slots: Sequence[Slot]) -> None:
-        """Take the slots that the next trials run on."""
+        """Take the slots that the next trials run on; those of a cluster come and go meanwhile."""
         self._activity.begin(slots)
 
     def close(self) -> None:

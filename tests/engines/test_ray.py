@@ -3,8 +3,10 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,8 @@ from mloptimizer.engines.ray.cluster import connected
 from mloptimizer.engines.ray.engine import RayEngine
 from mloptimizer.engines.ray.nodes import NodeRecords
 from mloptimizer.engines.ray.shapes import Need
-from mloptimizer.errors import UsageError
+from mloptimizer.errors import RunError, UsageError
+from mloptimizer.files import read_json
 from mloptimizer.metrics_store import CHECKPOINTS
 from mloptimizer.records import (
     DatasetInfo,
@@ -266,12 +269,18 @@ def test_every_trial_of_a_search_that_loses_a_node_ends_exactly_once(
 ) -> None:
     def make_engine(run: SearchRun, trials: int, phase: Phase) -> RayEngine:
         forget_deaths(agents)
-        engine = RayEngine(agents, agents._note)
+        engine = RayEngine(agents, agents._note, run.recorder.begin)
         wait_for_slots(engine, 2)  # so that a trial is running on each node
         return engine
 
     node = cluster.nodes[0]
-    killer = RayletKiller(lambda: cluster.kill_raylet(node))
+    told: list[str] = []
+
+    def kill() -> None:
+        told.extend(slot["name"] for slot in read_json(workspace.running_file("s"))["slots"])
+        cluster.kill_raylet(node)
+
+    killer = RayletKiller(kill)
     summary, watcher = run_small_search(
         workspace,
         make_dataset(),
@@ -285,6 +294,7 @@ def test_every_trial_of_a_search_that_loses_a_node_ends_exactly_once(
     assert [result.outcome for _, result in watcher.ended] == 5 * [Outcome.COMPLETED]
     assert sorted(result.number for _, result in watcher.ended) == list(range(5))
     assert len(watcher.again) == 1
+    assert len(set(told)) == 2  # what `mloptimizer top` shows
     assert summary.exploration[Outcome.COMPLETED] == 5
 
 
@@ -397,6 +407,24 @@ def test_a_cluster_without_a_token_is_refused_before_anything_is_sent(
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(UsageError, match="there is no token"), connected("192.0.2.1:6379"):
         pass
+
+
+@pytest.mark.parametrize("address", ["somewhere", "ray://127.0.0.1:10001", "127.0.0.1:port", ":6379"])
+def test_what_is_no_address_is_refused_with_what_is_possible(address: str) -> None:
+    with pytest.raises(UsageError, match="Possible: auto, local, or HOST:PORT"), connected(address):
+        pass
+
+
+@pytest.mark.parametrize("way", ["--address", "RAY_ADDRESS"])
+def test_where_nothing_answers_is_told_at_once(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    monkeypatch.setenv("RAY_ADDRESS", nobody)
+    began = time.monotonic()
+    with pytest.raises(RunError, match="Is its head started"), connected("auto" if way == "RAY_ADDRESS" else nobody):
+        pass
+    assert time.monotonic() - began < 10
 
 
 def test_without_the_extra_one_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from mloptimizer.hardware.machine import list_cpus
 from mloptimizer.hardware.nvml import list_gpus
 
 _MB = 2**20
+_REACH_SECONDS = 5.0  # for a head to take a connection: Ray itself tries for minutes
 _STORE_MB = 512  # of a cluster on this machine: checkpoints pass through it one by one
 _TOKEN_HOMES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _ENVIRONMENT = {
@@ -39,13 +41,16 @@ def connected(address: str) -> Iterator[None]:
     """Be a driver of the cluster at the address meanwhile: local, auto, or HOST:PORT.
 
     Raises:
-        UsageError: Ray is not installed, or there is no token for the cluster.
+        UsageError: the address is none, Ray is not installed, or there is no token for the cluster.
         RunError: there is no such cluster, or it does not take the token.
     """
+    head = _find_head(address)
     with contextlib.ExitStack() as stack:
         words = _environment(address, stack)
         stack.enter_context(_set(words))
         ray = _import_ray(address)
+        if head:
+            _reach(address, *head)
         at_sigterm = signal.getsignal(signal.SIGTERM)
         common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         try:
@@ -61,6 +66,32 @@ def connected(address: str) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, at_sigterm)  # Ray has set its own, which leaves the search wherever it is
         yield
+
+
+def _find_head(address: str) -> tuple[str, int] | None:
+    """Return where the head answers; None where that is to be found out.
+
+    Raises:
+        UsageError: the address is none.
+    """
+    stated = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    if stated in ("", "auto", "local"):
+        return None
+    host, _, port = stated.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        place = "RAY_ADDRESS" if address == "auto" else "--address"
+        raise UsageError(f"{place} {stated}: is no address of a Ray cluster. Possible: auto, local, or HOST:PORT.")
+    return host.strip("[]"), int(port)
+
+
+def _reach(address: str, host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), _REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"--address {address}: nothing answers at {host}, port {port} ({error}). Is its head started with "
+            "`ray start --head`, and is the port open?"
+        ) from error
 
 
 def _import_ray(address: str) -> Any:

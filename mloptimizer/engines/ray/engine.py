@@ -47,14 +47,16 @@ class _Attempt:
 class RayEngine:
     """An `Engine` on the actors of a cluster."""
 
-    def __init__(self, agents: Agents, note: Note) -> None:
+    def __init__(self, agents: Agents, note: Note, show: Callable[[Sequence[Slot]], None] | None = None) -> None:
         """Begin with whatever actors there are.
 
         Args:
             agents: are not closed with the engine.
             note: takes what a person should know.
+            show: takes all slots, idle ones and others, whenever they have changed.
         """
-        self._agents, self._note = agents, note
+        self._agents, self._note, self._show = agents, note, show
+        self._shown: list[Slot] | None = None
         self._attempts: dict[int, _Attempt] = {}
         self._seen: list[TrialPlan] = []  # whose checkpoints are kept elsewhere
         self._short: set[int] = set()  # trials whose last attempt ran out of memory
@@ -72,8 +74,15 @@ class RayEngine:
             if attempt.agent.facts and attempt.agent.facts.node in leaving and not attempt.is_leaving:
                 attempt.is_leaving = True
                 self.stop_trial(attempt.plan.number)
+        self._show_slots()
         idle = [agent.slot for agent in self._idle()]
         return sorted(idle, key=lambda slot: slot.gpu_memory_mb, reverse=bool(self._short))
+
+    def _show_slots(self) -> None:
+        slots = [agent.slot for agent in self._agents.ready()]
+        if self._show and slots != self._shown:
+            self._shown = slots
+            self._show(slots)
 
     def _idle(self) -> list[Agent]:
         busy = [attempt.agent for attempt in self._attempts.values()]
