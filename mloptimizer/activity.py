@@ -70,7 +70,7 @@ class Activity:
         }
         try:
             with whole_file(self._path) as file:
-                file.write(json.dumps(facts, indent=2, ensure_ascii=False).encode() + b"\n")
+                file.write(json.dumps(facts, ensure_ascii=False).encode() + b"\n")
         except MloptimizerError as error:
             self._remove()  # none is better than one that tells of trials that have ended
             if not self._told:
