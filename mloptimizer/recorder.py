@@ -52,6 +52,11 @@ class Recorder:
     def begin(self, slots: Sequence[Slot]) -> None:
         """Take the slots that the next trials run on."""
         self._activity.begin(slots)
+        self._activity.write()
+
+    def show_running(self) -> None:
+        """Let those who watch the search know what runs now."""
+        self._activity.write()
 
     def close(self) -> None:
         """Take that the search has ended in an orderly way: nothing runs any more."""

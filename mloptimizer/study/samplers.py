@@ -22,7 +22,7 @@ from mloptimizer.study.pruning import PercentileRule
 _REDUCTION_FACTOR = 3  # of successive halving: Li et al. 2018, Hyperband, section 3.6 advises 3 or 4
 _PERCENTILE = 25.0  # the percentile pruner keeps the best quarter
 _BEST_TRIALS = 50  # that TPE always sees: its good ones, of which it takes 25 at most, and their rivals
-_RUNNING_TRIALS = 64  # that TPE sees, to keep away from them
+_RUNNING_TRIALS = 16  # that TPE sees, the newest ones, to keep away from them
 _FIRST_JUDGED_EPOCH = 2  # during warm-up, the first epoch says little about a model
 
 
