@@ -27,6 +27,10 @@ sampler = "tpe"
 # Possible: true or false
 sampler_group = False
 
+# tpe: it learns from the 50 best and so many of the newest trials; 0: from all
+# Possible: a whole number >= 0
+sampler_history = 200
+
 # ends exploration trials that fall behind the others
 # Possible: median, hyperband, asha, percentile, patient, none
 pruner = "median"

@@ -1,13 +1,14 @@
 """Runs whole searches on simulated workers: the real study, phase, loop and records, with virtual time.
 
-    python -m benchmarks.simulate                                    # how busy the slots are
-    python -m benchmarks.simulate --quality --plot quality.png       # what parallel trials cost in quality
+    python -m benchmarks.simulate                                    # the table of docs/scale.md
+    python -m benchmarks.simulate --quality --plot docs/scale.png    # what parallel trials cost in quality
     python -m benchmarks.simulate --workers 256 --trials 2000 --faults 0.05 --lives 3
 
 What the driver really takes for its decisions and files counts in the virtual time. A slot is busy from the start of
 its trial until its result is due; utilisation is the busy share of all slots' time from the beginning to the last start
-of a trial, the first filling included. Decisions are proposals, judged epochs and ended trials, per second of the
-driver's own time. Regret is that of the best trial that was completed, without noise; 0 is the best possible.
+of a trial, the first filling included, and once more from when every slot has had a trial. Decisions are proposals,
+judged epochs and ended trials, per second of the driver's own time. Regret is that of the best trial that was
+completed, without noise; 0 is the best possible.
 """
 
 import argparse
@@ -38,6 +39,12 @@ from mloptimizer.study.study import open_study
 from mloptimizer.workspace import Workspace
 
 STUDY = "s"
+BOUNDED, UNBOUNDED, RANDOM = "bounded", "all trials", "random"
+SAMPLERS: Mapping[str, Mapping[str, object]] = {
+    BOUNDED: {},
+    UNBOUNDED: {"sampler_history": 0},
+    RANDOM: {"sampler": "random"},
+}
 
 
 @dataclass
@@ -51,6 +58,7 @@ class Story:
     driver_seconds: float = 0.0
     virtual_seconds: float = 0.0
     busy_share: float = 0.0
+    filled_share: float = 0.0  # the same from the moment at which every slot had a trial
     most_alike: int = 0
 
     def progress(self, progress: Progress) -> None: ...
@@ -84,26 +92,34 @@ class Scenario:
     faults: float = 0.0  # share of the attempts
     lives: int = 1  # of the driver: it is interrupted in between, and continued
     driver: str = "wall"  # how its time counts, see `Clock`; none: it keeps the study in memory, too
+    sampler: str = BOUNDED
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
 def simulate(scenario: Scenario) -> Story:
     """Run the search; return what happened."""
     clock, story = Clock(scenario.driver), Story(scenario.function)
-    settings = Settings.model_validate({"trials": scenario.trials, "seed": scenario.seed, **scenario.settings})
+    facts = {"trials": scenario.trials, "seed": scenario.seed, **SAMPLERS[scenario.sampler]}
+    settings = Settings.model_validate({**facts, **scenario.settings})
     began, worked = clock(), clock.driver_seconds()
-    spans, last_start = list[tuple[float, float]](), began
+    spans, filled, last_start = list[tuple[float, float]](), began, began
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder))
         for life in range(scenario.lives):
             engine = _live(scenario, workspace, settings, clock, story, is_last=life == scenario.lives - 1)
             spans, last_start = spans + engine.spans, engine.last_start
+            filled = engine.filled_at if life == 0 else filled
             story.most_alike = max(story.most_alike, engine.most_alike)
     story.driver_seconds = clock.driver_seconds() - worked
     story.virtual_seconds = clock() - began
-    busy = sum(max(min(end, last_start) - start, 0.0) for start, end in spans)
-    story.busy_share = busy / (scenario.workers * (last_start - began)) if last_start > began else 1.0
+    story.busy_share = _busy_share(spans, began, last_start, scenario.workers)
+    story.filled_share = _busy_share(spans, filled, last_start, scenario.workers)
     return story
+
+
+def _busy_share(spans: list[tuple[float, float]], since: float, until: float, workers: int) -> float:
+    busy = sum(max(min(end, until) - max(start, since), 0.0) for start, end in spans)
+    return busy / (workers * (until - since)) if until > since else 1.0
 
 
 def _live(
@@ -137,18 +153,29 @@ def _live(
 def show_scale(asked: argparse.Namespace) -> None:
     """Print how busy slots are, from one worker to many, against random search on the same workers."""
     table = Table(
-        "workers", "trials", "virtual", "driver", "busy slots", "decisions/s", "attempts", "alike", "regret", "random"
+        "workers",
+        "trials",
+        "virtual",
+        "driver",
+        "busy slots",
+        "once full",
+        "decisions/s",
+        "attempts",
+        "alike",
+        "regret",
+        "random",
     )
     for workers, trials in asked.runs:
         scenario = Scenario(workers, trials, seed=asked.seed, faults=asked.faults, lives=asked.lives)
         story = simulate(replace(scenario, driver=asked.driver, settings=asked.set))
-        blind = simulate(Scenario(workers, trials, seed=asked.seed, driver="none", settings={"sampler": "random"}))
+        blind = simulate(Scenario(workers, trials, seed=asked.seed, driver="none", sampler=RANDOM))
         row = (
             f"{workers:,}",
             f"{len(story.regrets):,}",
             f"{story.virtual_seconds:,.0f} s",
             f"{story.driver_seconds:,.1f} s",
             f"{story.busy_share:.1%}",
+            f"{story.filled_share:.1%}",
             f"{story.decisions / story.driver_seconds:,.0f}",
             f"+{story.attempts}",
             str(story.most_alike),
@@ -164,20 +191,18 @@ def show_quality(asked: argparse.Namespace) -> dict[str, dict[int, list[list[flo
     """Print the regrets at equal numbers of trials, from one worker to many; return the runs."""
     runs: dict[str, dict[int, list[list[float]]]] = {}
     table = Table("sampler", "workers", *FUNCTIONS, "against one", title=f"median regret, {asked.trials} trials")
-    for sampler in ("tpe", "random"):
+    for sampler in SAMPLERS:
         runs[sampler] = {}
-        for workers in asked.workers if sampler == "tpe" else asked.workers[:1]:
+        for workers in asked.workers if sampler != RANDOM else asked.workers[:1]:
             found: dict[str, list[list[float]]] = {}
             for function in FUNCTIONS:
-                settings = {"sampler": sampler}
                 for seed in range(asked.seeds):
-                    scenario = Scenario(workers, asked.trials, function, seed, driver="none", settings=settings)
-                    story = simulate(scenario)
+                    story = simulate(Scenario(workers, asked.trials, function, seed, driver="none", sampler=sampler))
                     found.setdefault(function, []).append(story.regrets)
                     if story.most_alike:
                         raise SystemExit(f"{story.most_alike} running trials had the same parameters")
             runs[sampler][workers] = [regrets for many in found.values() for regrets in many]
-            ratio = _compare(runs[sampler][workers], runs["tpe"][asked.workers[0]])
+            ratio = _compare(runs[sampler][workers], runs[BOUNDED][asked.workers[0]])
             medians = [f"{statistics.median(one[-1] for one in many):.3f}" for many in found.values()]
             table.add_row(sampler, str(workers), *medians, f"{ratio:.2f} x")
             print(sampler, workers, *medians, f"{ratio:.2f}", flush=True)
@@ -200,11 +225,13 @@ def plot(runs: dict[str, dict[int, list[list[float]]]], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for sampler, by_workers in runs.items():
+        if sampler == UNBOUNDED:
+            continue
         for workers, many in by_workers.items():
             columns = [[min(max(value, 1e-3), 10.0) for value in column] for column in zip(*many, strict=True)]
-            name = f"TPE, {workers} at a time" if sampler == "tpe" else "random search"
+            name = f"{workers} at a time" if sampler == BOUNDED else "random search"
             line = [statistics.geometric_mean(column) for column in columns]
-            axes.plot(range(1, len(line) + 1), line, label=name, linestyle="-" if sampler == "tpe" else "--")
+            axes.plot(range(1, len(line) + 1), line, label=name, linestyle="-" if sampler == BOUNDED else "--")
     axes.set(xscale="log", yscale="log", xlabel="trials that ended", ylabel="regret of the best trial")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -73,7 +73,8 @@ class SimulatedEngine:
     def __init__(self, slots: Sequence[Slot], clock: Clock, workload: Workload, interrupt_after: int = 0) -> None:
         """Args: interrupt_after: so many results the driver is interrupted; 0: never."""
         self.spans: list[tuple[float, float]] = []  # from the start of a trial until its result was due
-        self.last_start = clock()
+        self.filled_at = self.last_start = clock()  # when the last idle slot got its first trial; the last start
+        self._was_filled = False
         self.most_alike = 0  # running trials with the same parameters
         self._clock, self._workload, self._interrupt_after = clock, workload, interrupt_after
         self._idle = {slot.name: slot for slot in slots}
@@ -100,6 +101,8 @@ class SimulatedEngine:
         self.most_alike = max(self.most_alike, len(alike))
         self._running[plan.number] = (plan, slot, now)
         self.last_start = now
+        if not self._was_filled:
+            self.filled_at, self._was_filled = now, not self._idle
         chance = random.Random(f"{plan.seed} {plan.attempt}")
         lasts = work.trial_seconds * random.Random(plan.seed).uniform(0.7, 1.3) / plan.epochs
         first = plan.recorded_epochs + 1

@@ -1,6 +1,6 @@
 """Keeps `running.json` of a study: what the search that is under way runs now, for those who watch it.
 
-The file is written whole at every start and end of a trial, and removed when the search ends in an orderly way. One
+The file is written whole when trials have started or ended, and removed when the search ends in an orderly way. One
 that is there while no driver holds the study's lock was left by a kill. Nothing here raises or waits: on a full disk
 the file is missing.
 """
@@ -30,12 +30,13 @@ class Activity:
         self._since = _now()
         self._slots: Sequence[Slot] = ()
         self._trials: dict[int, dict[str, Any]] = {}
+        self._is_written = True
         self._told = False
 
     def begin(self, slots: Sequence[Slot]) -> None:
         """Take the slots of the phase that begins."""
         self._slots = slots
-        self._write()
+        self._is_written = False
 
     def start(self, plan: TrialPlan, slot: Slot) -> None:
         """Take an attempt of a trial that begins."""
@@ -48,18 +49,22 @@ class Activity:
             "epochs": plan.epochs,
             "since_utc": _now(),
         }
-        self._write()
+        self._is_written = False
 
     def end(self, number: int) -> None:
         """Take that the trial runs no longer."""
         if self._trials.pop(number, None):
-            self._write()
+            self._is_written = False
 
     def close(self) -> None:
         """Remove the file: the search has ended."""
         self._remove()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write the file if it does not tell what runs now: once for many trials that start or end together."""
+        if self._is_written:
+            return
+        self._is_written = True
         facts = {
             "pid": os.getpid(),
             "host": host_name(),
@@ -70,7 +75,7 @@ class Activity:
         }
         try:
             with whole_file(self._path) as file:
-                file.write(json.dumps(facts, indent=2, ensure_ascii=False).encode() + b"\n")
+                file.write(json.dumps(facts, ensure_ascii=False).encode() + b"\n")
         except MloptimizerError as error:
             self._remove()  # none is better than one that tells of trials that have ended
             if not self._told:

@@ -62,6 +62,7 @@ class Loop:
                 self._obey()
                 self._relieve_memory()
                 self._fill_slots()
+                self._run.recorder.show_running()
                 self._show()
                 if not self._running and not self._is_held():
                     return

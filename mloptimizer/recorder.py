@@ -52,6 +52,11 @@ class Recorder:
     def begin(self, slots: Sequence[Slot]) -> None:
         """Take the slots that the next trials run on; those of a cluster come and go meanwhile."""
         self._activity.begin(slots)
+        self._activity.write()
+
+    def show_running(self) -> None:
+        """Let those who watch the search know what runs now."""
+        self._activity.write()
 
     def close(self) -> None:
         """Take that the search has ended in an orderly way: nothing runs any more."""
@@ -109,8 +114,8 @@ class Recorder:
     def fill_in(self, sample: HardwareSample) -> HardwareSample:
         """Return the row with the number of trials that run on its trial's GPUs now, this one included."""
         mine = self._gpus.get(sample.number, frozenset())
-        others = sum(bool(mine & gpus) for number, gpus in self._gpus.items() if number != sample.number)
-        return replace(sample, row={**sample.row, "trials_on_gpu": 1 + others})
+        here = sum(not mine.isdisjoint(gpus) for gpus in self._gpus.values()) if mine else 1
+        return replace(sample, row={**sample.row, "trials_on_gpu": here})
 
     def record(self, event: Event) -> None:
         """Write the event; events of a trial that is not running here are dropped."""

@@ -41,6 +41,9 @@ class Settings(BaseModel):
     sampler_group: bool = Field(
         False, description="tpe: model the parameters of each family apart; no better and slower in our measurements"
     )
+    sampler_history: Annotated[int, Field(ge=0)] = Field(
+        200, description="tpe: it learns from the 50 best and so many of the newest trials; 0: from all"
+    )
     pruner: Literal["median", "hyperband", "asha", "percentile", "patient", "none"] = Field(
         "median", description="ends exploration trials that fall behind the others"
     )

@@ -30,7 +30,8 @@ LAYERS = [
     "metrics_store machine_file engines.base engines.cores engines.deaths engines.trees engines.lifeline"
     " engines.gpu_memory slots requirements",
     "augmented_spaces attempts memory_watch packing running deadlines"
-    " study.patience study.journal study.storage study.history study.pruning study.samplers"
+    " study.patience study.journal_lock study.journal study.storage study.history study.pruning"
+    " study.bounded_sampler study.samplers"
     " study.tally study.trials study.suggestions study.phase_study"
     " study.answers study.earlier study.warm_start study.study"
     " engines.thread engines.process engines.preload engines.fork_server engines.child"

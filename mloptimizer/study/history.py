@@ -6,14 +6,29 @@ not seen: the driver is the one writer of a study.
 """
 
 import copy
-from collections.abc import Container, Sequence
+import math
+from bisect import insort
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 _ENDED = frozenset(state for state in TrialState if state.is_finished())
+_LEARNED_FROM = frozenset((TrialState.COMPLETE, TrialState.PRUNED))  # what samplers look at
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How many trials a sampler sees at most."""
+
+    best: int  # of those that it learns from
+    newest: int  # of these too, by number
+    running: int  # of those that started last
 
 
 class History:
@@ -22,14 +37,43 @@ class History:
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
         self.ended: list[FrozenTrial] = []  # in the order in which they ended; before this was opened, by number
         self._storage = storage
+        self._sign = -1.0 if storage.get_study_directions(study_id) == [StudyDirection.MAXIMIZE] else 1.0
         self._trials: list[FrozenTrial] = []  # by number
         self._numbers: dict[int, int] = {}  # by id
         self._open: set[int] = set()  # numbers of those that wait or run
         self._stale: set[int] = set()  # of these, the ones that were written to since they were read
+        self._learned_from: list[int] = []  # numbers of the completed and pruned ones, sorted
+        self._ranks: dict[int, tuple[int, float, float]] = {}  # of these
+        self._ranked: list[tuple[tuple[int, float, float], int]] = []  # the same with their numbers, the best first
+        self._selected: dict[int, FrozenTrial] = {}  # ended ones, as they were last shown
+        self._shown: Sequence[FrozenTrial] | None = None
         self._take(storage.get_all_trials(study_id, deepcopy=False))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)  # all that is about studies
+
+    @contextmanager
+    def showing(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
+        """Within the block, let these be all there are for who asks for all trials, or for ended ones."""
+        self._shown = trials
+        try:
+            yield
+        finally:
+            self._shown = None
+
+    def select(self, bounds: Bounds) -> list[FrozenTrial]:
+        """Return the trials within the bounds, by number, with what TPE makes of them and nothing else.
+
+        An ended trial is shown as a completed one that has its place among the others as its loss: what more TPE
+        reads, for every parameter anew, serves it to find that place.
+        """
+        numbers = {number for _, number in self._ranked[: bounds.best]} | set(self._learned_from[-bounds.newest :])
+        self._selected = {number: self._selected.get(number) or _strip(self._trials[number]) for number in numbers}
+        for place, number in enumerate(sorted(numbers, key=lambda number: (self._ranks[number], number))):
+            self._selected[number].values = [self._sign * place]
+        running = [trial for trial in self.open_trials() if trial.state is TrialState.RUNNING]
+        seen = [*self._selected.values(), *map(_strip, running[-bounds.running :])]
+        return sorted(seen, key=lambda trial: trial.number)
 
     def open_trials(self) -> list[FrozenTrial]:
         """Return the trials that wait or run, by number."""
@@ -57,7 +101,7 @@ class History:
         """Return the trials of these states, by number."""
         trials = self.open_trials()
         if states is None or any(state in states for state in _ENDED):
-            trials = list(self._trials)
+            trials = list(self._trials if self._shown is None else self._shown)
         if states is not None:
             trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
@@ -104,7 +148,7 @@ class History:
             self._stale.discard(number)
             self._trials[number] = self._storage.get_trial(trial_id)
             self._open.discard(number)
-            self.ended.append(self._trials[number])
+            self._note_end(self._trials[number])
         else:
             self._note_writing(trial_id)
         return done
@@ -119,6 +163,35 @@ class History:
             self._numbers[trial._trial_id] = trial.number
             self._trials.append(trial)
             if trial.state.is_finished():
-                self.ended.append(trial)
+                self._note_end(trial)
             else:
                 self._open.add(trial.number)
+
+    def _note_end(self, trial: FrozenTrial) -> None:
+        self.ended.append(trial)
+        if trial.state in _LEARNED_FROM:
+            insort(self._learned_from, trial.number)
+            self._ranks[trial.number] = _rank(trial, self._sign)
+            insort(self._ranked, (self._ranks[trial.number], trial.number))
+
+
+def _rank(trial: FrozenTrial, sign: float) -> tuple[int, float, float]:
+    """Return what TPE sorts ended trials by: completed ones, then pruned ones, then those that break a constraint."""
+    excess = sum(value for value in trial.constraints.values() if value > 0)
+    if excess > 0:
+        return (2, excess, 0.0)
+    if trial.state is TrialState.COMPLETE:
+        return (0, sign * (trial.value or 0.0), 0.0)
+    if not trial.intermediate_values:
+        return (1, 1.0, 0.0)
+    epoch, value = max(trial.intermediate_values.items())
+    return (1, -epoch, math.inf if math.isnan(value) else sign * value)
+
+
+def _strip(trial: FrozenTrial) -> FrozenTrial:
+    """Return the trial without what TPE notes for others while it proposes: its parameters say the same later on."""
+    shown = copy.copy(trial)
+    shown.system_attrs = {}
+    if trial.state.is_finished():
+        shown.state, shown.intermediate_values = TrialState.COMPLETE, {}
+    return shown

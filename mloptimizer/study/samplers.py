@@ -15,16 +15,22 @@ from optuna.exceptions import ExperimentalWarning
 
 from mloptimizer.errors import UsageError
 from mloptimizer.settings import Settings
-from mloptimizer.study.history import History
+from mloptimizer.study.bounded_sampler import BoundedSampler
+from mloptimizer.study.history import Bounds, History
 from mloptimizer.study.pruning import PercentileRule
 
 _REDUCTION_FACTOR = 3  # of successive halving: Li et al. 2018, Hyperband, section 3.6 advises 3 or 4
 _PERCENTILE = 25.0  # the percentile pruner keeps the best quarter
+_BEST_TRIALS = 50  # that TPE always sees: its good ones, of which it takes 25 at most, and their rivals
+_RUNNING_TRIALS = 16  # that TPE sees, the newest ones, to keep away from them
 _FIRST_JUDGED_EPOCH = 2  # during warm-up, the first epoch says little about a model
 
 
-def make_sampler(settings: Settings, seed: int) -> samplers.BaseSampler:
+def make_sampler(settings: Settings, seed: int, history: History | None = None) -> samplers.BaseSampler:
     """Return the sampler; what gp, cmaes and qmc cannot draw together (categories, branches) they leave to others.
+
+    Args:
+        history: that of its study, for proposals of TPE that cost the same however long it is; None: Optuna's own TPE.
 
     Raises:
         UsageError: the sampler needs an extra that is not installed.
@@ -44,7 +50,10 @@ def make_sampler(settings: Settings, seed: int) -> samplers.BaseSampler:
         if settings.sampler == "cmaes":
             _require("cmaes", settings.sampler)
             return samplers.CmaEsSampler(seed=seed, independent_sampler=tpe, warn_independent_sampling=False)
-        return tpe
+        if history is None or not settings.sampler_history:
+            return tpe
+        bounds = Bounds(_BEST_TRIALS, settings.sampler_history, _RUNNING_TRIALS)
+        return cast(samplers.BaseSampler, BoundedSampler(tpe, history, bounds))
 
 
 def make_pruner(settings: Settings, history: History | None = None) -> pruners.BasePruner:

@@ -105,7 +105,7 @@ class Study:
         drawn = random.Random(f"{seed}:{len(trials)}").randrange(2**31) if trials else seed
         self._random = random.Random(drawn)
         history = self._exploration.history
-        self._exploration.propose_with(make_sampler(settings, drawn), make_pruner(settings, history))
+        self._exploration.propose_with(make_sampler(settings, drawn, history), make_pruner(settings, history))
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -219,7 +219,7 @@ class Study:
 
         Trials that are not running, values that are not finite and repeated epochs are ignored.
         """
-        with self._guard():
+        with self._guard(), together(self._storage, syncs=False):  # as in the record of its epochs
             study = self._study(phase)
             return study is not None and study.report(number, epoch, value)
 

@@ -1,7 +1,8 @@
-"""A long study answers as a short one does: from memory, with Optuna's decisions."""
+"""A long study answers as a short one does: from memory, from a bounded number of trials, with Optuna's decisions."""
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,13 +12,14 @@ import pytest
 from hypothesis import given, settings, strategies
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.pruners import PercentilePruner
-from optuna.samplers import RandomSampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from mloptimizer.records import Outcome, Phase, Scalar, TrialResult
 from mloptimizer.spaces import Suggest
-from mloptimizer.study.history import History
+from mloptimizer.study.bounded_sampler import BoundedSampler
+from mloptimizer.study.history import Bounds, History
 from mloptimizer.study.pruning import PercentileRule, interpolate
 from mloptimizer.study.study import Study
 from tests.study.small_studies import DATASET, WIDE, ask, complete, open_, space
@@ -62,6 +64,65 @@ def test_trials_that_another_program_adds_are_there_with_the_next_one() -> None:
     other.tell(other.ask(dict(SPACE)), 0.5)
     study.ask(dict(SPACE))
     assert [trial.number for trial in study.get_trials()] == [0, 1]
+
+
+def test_within_bounds_the_best_the_newest_and_the_last_running_are_seen() -> None:
+    study, history = make()
+    fill(study, 60)
+    study.ask(dict(SPACE))
+    running = study.ask(dict(SPACE)).number
+    study.ask(dict(SPACE))
+    seen = [trial.number for trial in history.select(Bounds(best=5, newest=10, running=2))]
+    completed = [trial for trial in study.get_trials() if trial.state is TrialState.COMPLETE]
+    best = sorted(completed, key=lambda trial: -(trial.value or 0.0))[:5]
+    assert seen == sorted({*range(50, 60), running, running + 1, *(trial.number for trial in best)})
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+@pytest.mark.parametrize("trials", [12, 120])  # with few completed ones, pruned ones are among the good
+def test_a_bounded_sampler_proposes_as_tpe_does_where_there_are_no_other_trials(direction: str, trials: int) -> None:
+    study, history = make(direction)
+    fill(study, trials)
+    for _ in range(3):
+        study.ask(dict(SPACE))
+    bounds = Bounds(best=10, newest=30, running=2)
+    seen = [trial.number for trial in history.select(bounds)]
+    short = optuna.create_study(direction=direction)
+    short.add_trials([trial for trial in study.get_trials() if trial.number in seen])
+    assert {trial.state for trial in short.trials} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING}
+
+    def propose(of: optuna.Study, sampler: object) -> list[object]:
+        of.sampler = cast(BaseSampler, sampler)
+        trial = of.ask()
+        found = [trial.suggest_float("x", 0.0, 1.0), trial.suggest_categorical("kind", ["a", "b"])]
+        of.tell(trial, state=TrialState.FAIL)
+        return found
+
+    # The newest of the running trials is the one that is being proposed.
+    bounded = [propose(study, BoundedSampler(tpe(seed), history, replace(bounds, running=3))) for seed in range(5)]
+    assert bounded == [propose(short, tpe(seed)) for seed in range(5)]
+
+
+def tpe(seed: int) -> TPESampler:
+    return TPESampler(multivariate=True, constant_liar=True, seed=seed)
+
+
+def test_a_proposal_looks_at_no_more_trials_because_the_study_is_long() -> None:
+    looks: list[int] = []
+
+    class Counting(History):
+        def get_all_trials(self, study_id, deepcopy=True, states=None):  # type: ignore[no-untyped-def]
+            found = super().get_all_trials(study_id, deepcopy, states)
+            looks.append(len(found))
+            return found
+
+    study, history = make()
+    fill(study, 1000)
+    counting = Counting(history._storage, 0)
+    long = optuna.load_study(study_name="s", storage=cast(BaseStorage, counting))
+    long.sampler = cast(BaseSampler, BoundedSampler(tpe(1), counting, Bounds(50, 100, 8)))
+    long.ask(dict(SPACE))
+    assert 100 <= max(looks) <= 151
 
 
 @given(

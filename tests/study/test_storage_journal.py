@@ -15,7 +15,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from mloptimizer.study.journal import FlockLock
+from mloptimizer.study.journal_lock import FlockLock
 from mloptimizer.study.storage import open_storage
 from tests.study.storages import create
 

@@ -156,14 +156,15 @@ def test_the_view_fits_80_columns_and_says_which_gpu_runs_what(searched: Workspa
 def test_a_search_keeps_running_json_while_it_runs_and_only_then(
     workspace: Workspace, make_dataset: Callable[..., DatasetInfo]
 ) -> None:
-    seen: list[dict[str, Any]] = []
+    def running() -> list[int]:
+        path = workspace.running_file("s")
+        return [trial["number"] for trial in json.loads(path.read_text())["trials"]] if path.exists() else []
 
     def watch(plan: TrialPlan, *others: Any) -> Any:
-        seen.append(json.loads(workspace.running_file("s").read_text()))
+        wait_for(lambda: running() == [plan.number])
         return train(plan, *others)
 
     run_small_search(workspace, make_dataset(), watch, trials=2, explore_only=True)
-    assert [[trial["number"] for trial in value["trials"]] for value in seen] == [[0], [1]]
     assert json.loads(workspace.running_file("s").read_text())["trials"] == []
     plan = json.loads((workspace.trial("s", 0) / "plan.json").read_text())
     assert plan["slot"]["host"] == host_name()
@@ -176,13 +177,16 @@ def test_a_full_disk_costs_the_file_and_no_waiting(tmp_path: Path, make_plan: Ca
     def on_disk(disk: Path) -> None:
         activity, path = Activity(disk / "running.json"), disk / "running.json"
         activity.begin([Slot("one")])
+        activity.write()
         assert path.is_file()
         filler = fill(disk)
         with waiting_for_room(pytest.fail):
             activity.start(make_plan(1), Slot("one"))
+            activity.write()
         assert not path.exists(), "it would tell what is no longer so"
         filler.unlink()
         activity.start(make_plan(2), Slot("one"))
+        activity.write()
         assert [trial["number"] for trial in json.loads(path.read_text())["trials"]] == [1, 2]
 
     run_on_small_disk(tmp_path / "disk", 64, on_disk)
@@ -201,9 +205,9 @@ def test_a_file_that_cannot_be_written_costs_the_search_nothing(
 ) -> None:
     (tmp_path / "file").write_text("")
     activity = Activity(tmp_path / "file/running.json")
-    activity.begin([Slot("one")])
-    activity.start(make_plan(1), Slot("one"))
-    activity.end(1)
+    for change in (lambda: activity.start(make_plan(1), Slot("one")), lambda: activity.end(1)):
+        change()
+        activity.write()
     activity.close()
     assert len(caplog.records) == 1
 
