@@ -192,10 +192,9 @@ def line_of_json(value: Mapping[str, Any]) -> str:
 
 
 def append_bytes(path: Path, data: bytes) -> None:
-    """Append the data; a kill may leave a part of it."""
+    """Append the data to a file in a folder that is there; a kill may leave a part of it."""
 
     def write() -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             file.write(data)
 
