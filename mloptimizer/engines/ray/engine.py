@@ -170,6 +170,7 @@ class RayEngine:
             if report.checkpoints is not None:
                 remove_others(folder, CHECKPOINTS, report.checkpoints)
             if report.log:
+                folder.mkdir(parents=True, exist_ok=True)
                 append_bytes(folder / WORKER_LOG, report.log)
         except MloptimizerError as error:
             self.kill_trial(plan.number)
