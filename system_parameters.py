@@ -273,6 +273,23 @@ cpu_replicas = 1
 # Possible: auto, forkserver, spawn
 start_method = "auto"
 
+# where trials run: processes of this machine, or a Ray cluster; needs the extra 'ray'
+# Possible: process, ray
+engine = "process"
+
+# the Ray cluster: HOST:PORT; auto: the one that this machine is in; local: start one here
+# Possible: text
+ray_address = "auto"
+
+# minutes that the search waits for a Ray cluster that has no room for a trial
+# Possible: a number > 0
+ray_wait_minutes = 10.0
+
+# where trials of a Ray cluster keep their checkpoints: a file, s3 or gs URL; empty: on the disk of the
+# search, through Ray
+# Possible: text
+checkpoint_url = ""
+
 # how far trials step back for other programs of this machine, 0 to 19
 # Possible: a whole number >= 0 and <= 19
 nice = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 import mloptimizer
+from mloptimizer.commands.cluster import cluster
 from mloptimizer.commands.control import add_trials, pause, resume, stop
 from mloptimizer.commands.measurements import bench, tune
 from mloptimizer.commands.results import dashboard, diagnose, export, hardware, show, trials
@@ -43,7 +44,7 @@ def commands() -> None:
 _COMMANDS = (
     *(search, resume, stop, pause, add_trials),
     *(trials, show, hardware, diagnose, top, dashboard, export),
-    *(datasets, spaces, settings, init, doctor, tune, bench),
+    *(datasets, spaces, settings, init, doctor, cluster, tune, bench),
 )
 for _command in _COMMANDS:
     commands.add_command(_command)

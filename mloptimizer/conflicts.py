@@ -33,6 +33,18 @@ _CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
         f"augmentation = off with one of {', '.join(_AUGMENTATIONS)}: it would not count. Possible: auto or search.",
     ),
     (
+        lambda s: s.engine == "ray" and s.autotune == "on",
+        "autotune = on with engine = ray: it would measure this machine, and others train. Possible: autotune = auto.",
+    ),
+    (
+        lambda s: s.engine == "ray" and s.trials_per_gpu != 1,
+        "trials_per_gpu with engine = ray: every trial of a cluster has GPUs of its own. Possible: trials_per_gpu = 1.",
+    ),
+    (
+        lambda s: s.engine != "ray" and s.checkpoint_url,
+        "checkpoint_url: counts with engine = ray only. Possible: engine = ray, or leave it empty.",
+    ),
+    (
         lambda s: s.memory_ceiling < s.memory_threshold,
         "memory_ceiling: is below memory_threshold. Possible: at least memory_threshold.",
     ),

@@ -86,7 +86,7 @@ def write_readme(path: Path, text: str) -> None:
         write_text(path, text)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write the whole file, or leave what was there; raises as `whole_file`."""
 
     def write() -> None:
@@ -189,6 +189,16 @@ def line_of_json(value: Mapping[str, Any]) -> str:
     """Return the object as one line of JSON; figures that are not finite become null."""
     plain = {key: None if isinstance(item, float) and not math.isfinite(item) else item for key, item in value.items()}
     return json.dumps(plain, ensure_ascii=False, allow_nan=False)
+
+
+def append_bytes(path: Path, data: bytes) -> None:
+    """Append the data to a file in a folder that is there; a kill may leave a part of it."""
+
+    def write() -> None:
+        with path.open("ab") as file:
+            file.write(data)
+
+    when_there_is_room(path, write)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -19,17 +19,12 @@ from mloptimizer.datasets.library import prepare_dataset
 from mloptimizer.disk_watch import DiskWatch
 from mloptimizer.display import describe_enqueued, describe_warm_start
 from mloptimizer.engines.base import Engine
-from mloptimizer.engines.fork_server import start_fork_server
-from mloptimizer.engines.process import ProcessEngine
 from mloptimizer.errors import RunError, UsageError
 from mloptimizer.files import Wait, file_error, hold_lock, waiting_for_room, write_json, write_text
-from mloptimizer.gpu_division import choose_gpus_per_trial
 from mloptimizer.hardware.facts import remember_machines
 from mloptimizer.hardware.grid import find_grid
-from mloptimizer.hardware.machine import available_memory_mb, list_cpus
-from mloptimizer.hardware.vendors import describe_unused
 from mloptimizer.job import Goal, Job
-from mloptimizer.measurement import this_machine
+from mloptimizer.machines import Machines, open_machines
 from mloptimizer.metrics_store import MetricsStore
 from mloptimizer.observer import Observer
 from mloptimizer.orders import take_orders
@@ -42,7 +37,6 @@ from mloptimizer.requirements import check_images
 from mloptimizer.search import SearchSummary, run_search
 from mloptimizer.setting_values import make_settings
 from mloptimizer.settings_file import read_settings_file, render_settings_file
-from mloptimizer.slots import plan_slots
 from mloptimizer.spaces import SearchSpace, builtin_folder
 from mloptimizer.study.answers import Answers, complete
 from mloptimizer.study.storage import hide_secrets, open_storage
@@ -50,7 +44,7 @@ from mloptimizer.study.study import Study, open_study
 from mloptimizer.tuning import apply_tuning
 from mloptimizer.tuning_plans import find_tuned
 from mloptimizer.waiting import Waiting
-from mloptimizer.worker import PRELOAD, export_trained, run_plan
+from mloptimizer.worker import export_trained
 from mloptimizer.workspace import Workspace
 
 
@@ -80,14 +74,14 @@ def launch_search(
         store.remove_leftovers()
         budgets = Budgets(settings, time.monotonic, lambda: folder_mb(*workspace.folders(name)))
         wait = Waiting(budgets, observer, interruptible)
-        with waiting_for_room(wait):
-            if settings.start_method != "spawn":
-                start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
+        with waiting_for_room(wait), open_machines(settings, observer.notice) as machines:
             job = _open_job(request, prepared, dataset, store, observer, wait)
             recorder = Recorder(workspace, name, store, grid.g_per_kwh)
             recorder.note(Decision(None, "CO2 of a kWh", f"{grid.g_per_kwh:g} g", grid.source))
             with contextlib.closing(recorder):
-                run = _make_run(job, recorder, budgets, observer, interruptible, wait)
+                control = _make_control(job, budgets, wait)
+                run = _make_run(job, recorder, control, observer, interruptible, machines)
+                run.held_seconds = wait.held_seconds
                 summary = run_search(run, request.explore_only)
     if summary.winner is None and not summary.stopped:
         raise RunError(_why_no_winner(store, name))
@@ -169,28 +163,25 @@ def _take_over(study: Study, prepared: PreparedSearch, dataset: DatasetInfo, obs
         )
 
 
-def _make_run(
-    job: Job, recorder: Recorder, budgets: Budgets, observer: Observer, interruptible: Interruptible, waiting: Waiting
-) -> SearchRun:
+def _make_control(job: Job, budgets: Budgets, waiting: Waiting) -> Control:
     workspace, settings = job.workspace, job.settings
 
     def free_mb() -> float:
         return shutil.disk_usage(workspace.metrics).free / 2**20
 
-    def make_engine(trials: int, phase: Phase) -> Engine:
-        machine, others = this_machine(), describe_unused()
-        chosen = choose_gpus_per_trial(run, phase, trials, machine)
-        slots, decision = plan_slots(
-            machine.gpus, list_cpus(), available_memory_mb(), trials, settings, chosen=chosen, no_gpu=others
-        )
-        recorder.note(decision)
-        recorder.begin(slots)
-        return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
-
     disk = DiskWatch(workspace.metrics, free_mb, settings.min_free_disk_mb)
-    control = Control(job, budgets, disk, job.store.remember_trials, waiting.look)
-    run = SearchRun(job, make_engine, recorder, observer, control, interruptible, held_seconds=waiting.held_seconds)
-    if settings.trials_per_gpu == "auto":
+    return Control(job, budgets, disk, job.store.remember_trials, waiting.look)
+
+
+def _make_run(
+    job: Job, recorder: Recorder, control: Control, observer: Observer, interruptible: Interruptible, machines: Machines
+) -> SearchRun:
+    def make_engine(trials: int, phase: Phase) -> Engine:
+        return machines.make_engine(run, trials, phase)
+
+    run = SearchRun(job, make_engine, recorder, observer, control, interruptible)
+    run.memory_percent = machines.memory_percent
+    if job.settings.trials_per_gpu == "auto":
         for record in job.store.trials():  # what earlier runs have estimated
             run.gpu_needs.learn(record.result.get("memory_mb") or 0.0)
     return run

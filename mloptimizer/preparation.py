@@ -72,7 +72,8 @@ def prepare_search(request: SearchRequest) -> PreparedSearch:
         prepared = _continue(request, check_study_name(request.study), stated)
     else:
         prepared = _begin(request, stated)
-    check_machine(prepared.settings, list_gpus())
+    if prepared.settings.engine != "ray":  # the machines of a cluster are not known yet
+        check_machine(prepared.settings, list_gpus())
     find_grid(prepared.settings.grid_co2)
     largest_slot(prepared.settings)
     if request.warm_start:
@@ -127,7 +128,10 @@ def _free_name(request: SearchRequest, taken: Collection[str]) -> str:
 
 
 def largest_slot(settings: Settings) -> Slot:
-    """Return a slot with as many GPUs as a trial may get: all, when it is the last one."""
+    """Return a slot with as many GPUs as a trial may get: all, when it is the last one; in a cluster, those stated."""
+    if settings.engine == "ray":
+        count = 0 if settings.gpus_per_trial == "auto" else settings.gpus_per_trial
+        return Slot("ray", gpu_ids=("?",) * count)
     return plan_slots(list_gpus(), list_cpus(), available_memory_mb(), 1, settings)[0][0]
 
 

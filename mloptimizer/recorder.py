@@ -50,7 +50,7 @@ class Recorder:
         self._activity = Activity(workspace.running_file(study))
 
     def begin(self, slots: Sequence[Slot]) -> None:
-        """Take the slots that the next trials run on."""
+        """Take the slots that the next trials run on; those of a cluster come and go meanwhile."""
         self._activity.begin(slots)
         self._activity.write()
 
@@ -131,7 +131,13 @@ class Recorder:
 
     def _append_row(self, sample: HardwareSample) -> None:
         try:
-            self._logs[sample.number].append(sample.row)
+            log = self._logs[sample.number]
+            if not log.has_columns(sample.row):  # of the cores of another machine than this
+                log.close()
+                plan = self._plans[sample.number]
+                path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
+                log = self._logs[sample.number] = HardwareLog(path, list(dict.fromkeys([*columns(0), *sample.row])))
+            log.append(sample.row)
         except MloptimizerError as error:  # a full disk costs rows, not the search
             if sample.number not in self._told:
                 self._told.add(sample.number)

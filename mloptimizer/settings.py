@@ -242,6 +242,20 @@ class Settings(BaseModel):
     start_method: Literal["auto", "forkserver", "spawn"] = Field(
         "auto", description="how trial processes start; auto: forkserver, spawn where that fails"
     )
+    engine: Literal["process", "ray"] = Field(
+        "process", description="where trials run: processes of this machine, or a Ray cluster; needs the extra 'ray'"
+    )
+    ray_address: str = Field(
+        "auto", description="the Ray cluster: HOST:PORT; auto: the one that this machine is in; local: start one here"
+    )
+    ray_wait_minutes: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="minutes that the search waits for a Ray cluster that has no room for a trial"
+    )
+    checkpoint_url: str = Field(
+        "",
+        description="where trials of a Ray cluster keep their checkpoints: a file, s3 or gs URL; empty: on the disk of "
+        "the search, through Ray",
+    )
     nice: Annotated[int, Field(ge=0, le=19)] = Field(
         0, description="how far trials step back for other programs of this machine, 0 to 19"
     )

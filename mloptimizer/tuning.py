@@ -218,7 +218,7 @@ def apply_tuning(
     """
     if kept is not None:
         return fill_in(settings, kept, "as the study was tuned when it began")
-    if settings.autotune == "off":
+    if settings.autotune == "off" or settings.engine == "ray":  # other machines train
         return settings, []
     machine = find_machine()
     plan = find_plan(workspace, identify(machine, dataset, settings))

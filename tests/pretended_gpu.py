@@ -27,9 +27,9 @@ def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -
 if __name__ == "__main__":
     import importlib
 
-    from mloptimizer import cli, launch
+    from mloptimizer import cli, machines
 
-    launch.run_plan = importlib.import_module(
+    machines.run_plan = importlib.import_module(
         "tests.pretended_gpu"
     ).run_plan  # a trial's process cannot import __main__
     cli.main()

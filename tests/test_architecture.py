@@ -35,6 +35,8 @@ LAYERS = [
     " study.tally study.trials study.suggestions study.phase_study"
     " study.answers study.earlier study.warm_start study.study"
     " engines.thread engines.process engines.preload engines.fork_server engines.child"
+    " engines.ray.shapes engines.ray.parcels engines.ray.node_data engines.ray.remote engines.ray.cluster"
+    " engines.ray.failures engines.ray.nodes engines.ray.agent engines.ray.agents engines.ray.engine"
     " training.devices training.precision training.compilation training.schedule training.optimizers training.network"
     " training.pipeline training.augmentation training.randaugment training.clipping training.remat training.memory"
     " training.activations training.batch_size training.setup training.stability training.model"
@@ -52,10 +54,12 @@ LAYERS = [
     "tuning preparation gpu_division",
     "bench machine_bench",
     "reports.bench",
+    "engines.ray.doctor",
+    "machines",
     "launch",
     "commands.options",
     "commands.search commands.comparison",
-    "commands.control commands.results commands.watching commands.workspace commands.measurements",
+    "commands.control commands.results commands.watching commands.workspace commands.measurements commands.cluster",
     "cli",
     "__main__",
 ]
@@ -68,6 +72,8 @@ MAY_IMPORT = {
     "click": "cli commands.",
     "sqlalchemy": "study.storage",
     "prometheus_client": "prometheus",
+    "ray": "engines.ray.",
+    "fsspec": "engines.ray.remote",
 }
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 50

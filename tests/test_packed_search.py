@@ -149,6 +149,21 @@ def test_trials_with_some_gpus_in_common_are_counted(workspace: Workspace, make_
     assert [recorder.fill_in(HardwareSample(n, {})).row["trials_on_gpu"] for n in range(3)] == [2, 2, 1]
 
 
+def test_the_log_of_a_trial_on_another_machine_has_the_columns_of_its_cores(
+    workspace: Workspace, make_plan: Callable[..., TrialPlan]
+) -> None:
+    recorder = Recorder(workspace, "test", MetricsStore(workspace, "test"))
+    plan = make_plan(0)
+    recorder.start(plan, Slot("far", cpu_ids=(0,)))
+    for seconds in (1.0, 2.0):
+        recorder.record(HardwareSample(0, {"seconds": seconds, "core96_percent": 50.0, "gpu0_power_w": 200.0}))
+    with workspace.hardware_log("test", 0, plan.phase).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["seconds"], row["core96_percent"], row["gpu0_power_w"]) for row in rows] == [
+        ("1.0", "50.0", "200.0"), ("2.0", "50.0", "200.0")
+    ]  # fmt: skip
+
+
 def test_with_a_stated_number_trials_start_beside_others_at_once(search: Search) -> None:
     together = threading.Barrier(2)
 

@@ -14,6 +14,8 @@ _OPTIONS = {  # by setting
     "trials": "--trials",
     "seed": "--seed",
     "workers": "--workers",
+    "engine": "--engine",
+    "ray_address": "--address",
     "storage": "--storage",
     "profile": "--profile",
     "max_hours": "--max-hours",

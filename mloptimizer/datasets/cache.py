@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,37 @@ def entry_folders(dataset: Dataset) -> list[Path]:
 
 
 # --- writing
+
+
+def receive_entry(name: str, fingerprint: str, arrays: Mapping[str, npt.NDArray[np.uint8]]) -> Path:
+    """Write an entry that another machine has sent, and return its folder.
+
+    Args:
+        name: of the data set.
+        fingerprint: of its content, which is checked.
+        arrays: the bytes of the four arrays and of info.json, by the names of their files.
+
+    Raises:
+        UsageError: the cache cannot be written.
+        RunError: what came is not what the fingerprint says, or the disk is full.
+    """
+    folder = cache_folder() / f"{name}-{fingerprint[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        temporary.chmod(0o755)
+        for file_name in (INFO_FILE, *(f"{array}.npy" for array in ARRAYS)):
+            (temporary / file_name).write_bytes(arrays[file_name].data)
+        if _fingerprint(temporary) != fingerprint:
+            raise RunError(f"{name}: its images were changed on their way here. Run the command again.")
+        files.write_json(temporary / INFO_FILE, {**files.read_json(temporary / INFO_FILE), "times": _times(temporary)})
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one: whole ones are found before
+        temporary.rename(folder)
+    except OSError as error:
+        raise _cache_error(folder.parent, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
 
 
 def _publish(path: Path, parts: Parts, source: Source, dataset: Dataset) -> Entry:

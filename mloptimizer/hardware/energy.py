@@ -64,7 +64,7 @@ class _Gpu:
 class EnergyMeter:
     """The energy of one trial so far."""
 
-    cores: int  # logical ones of the machine: all that cpu_percent is a share of
+    cores: int  # logical ones of the machine, all that cpu_percent is a share of, where a row does not tell
     _gpus: dict[str, _Gpu] = field(default_factory=dict)
     _cpu_joules: float | None = None
     _packages: float | None = None  # their counter at the last row that told the trial's share
@@ -95,7 +95,8 @@ class EnergyMeter:
         if self._packages is None or packages < self._packages:
             self._packages = packages
         elif mine is not None and busy:  # otherwise what it gained waits for a row that tells the share
-            share = min(mine / (busy * self.cores), 1.0)
+            cores = _figure(row, "machine_cores") or self.cores
+            share = min(mine / (busy * cores), 1.0)
             self._cpu_joules = (self._cpu_joules or 0.0) + share * (packages - self._packages)
             self._packages = packages
 

@@ -10,7 +10,7 @@ import errno
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mloptimizer.errors import MloptimizerError, UsageError
@@ -55,6 +55,7 @@ class HardwareLog:
         when_there_is_room(path, open_log)
         there, _, rows = whole.partition(b"\n")
         self._header = list(header)
+        self._known = set(header)
         self._rows = rows.count(b"\n")
         self._next_thinning = max_rows
         if there and there != ",".join(header).encode():
@@ -67,6 +68,7 @@ class HardwareLog:
             raise UsageError(f"{self._path}: is no hardware log. Move it away, or remove it.")
         old = there.decode(errors="replace").split(",")
         self._header = [*self._header, *(name for name in old if name not in self._header)]
+        self._known = set(self._header)
         place = {name: index for index, name in enumerate(old)}
         order = [place.get(name) for name in self._header]
         lines = [",".join(self._header).encode()]
@@ -77,6 +79,10 @@ class HardwareLog:
         write_bytes(self._path, b"\n".join(lines) + b"\n")
         self._rows = len(lines) - 1
         self._reopen()
+
+    def has_columns(self, names: Collection[str]) -> bool:
+        """Whether the log has all these columns."""
+        return self._known.issuperset(names)
 
     def append(self, row: Row) -> None:
         """Append the row, with an empty cell for None, not-a-number and missing columns.

@@ -42,6 +42,8 @@ MACHINE_COLUMNS = (
            "row before", "psutil.net_io_counters"),
     Column("cpu_energy_j", "J", "energy of the processors since the log began; empty where it may not be read, as "
            "mostly without root", "/sys/class/powercap/intel-rapl:N/energy_uj", "last"),
+    Column("machine_cores", "cores", "logical cores of the machine, of which cpu_percent is a share",
+           "psutil.cpu_times", "last"),
 )  # fmt: skip
 
 CORE_COLUMN = Column("percent", "%", "share of a logical core that was busy since the row before",
@@ -112,6 +114,7 @@ class MachineReader:
             "page_cache_mb": None if cached is None else cached / MB,
             "process_rss_mb": self._tree.rss_mb(),
             "cpu_energy_j": self._energy.read(),
+            "machine_cores": float(len(self._before.cores)),
         }
         return [cells.get(name) for name in self._names]
 

@@ -58,7 +58,7 @@ SUMMARY_FIGURES: Mapping[str, str] = {
     "throttled_percent": "share of the time in which its GPUs had lowered their clocks though they worked, %",
     "throttle_reasons": "why, the most frequent reason first",
     "process_cores": "mean number of cores that its processes kept busy",
-    "machine_cores": "logical cores of the machine",
+    "machine_cores": "logical cores of the machine; of several, those of the largest",
     "cpu_percent": "mean share of all cores of the machine that was busy, %",
     "ram_peak_mb": "most resident memory of its processes, MB",
     "images": "images trained on, all attempts together",
@@ -82,7 +82,7 @@ def summarise_trial(
 
     Args:
         grid_g_per_kwh: what a kWh stands for, g of CO2.
-        machine_cores: logical cores of the machine that wrote the log; None: as many as this one has.
+        machine_cores: logical cores of the machine where the log does not tell them; None: as many as this one has.
 
     Raises:
         UsageError: the file is missing, unreadable or no hardware log.
@@ -94,7 +94,7 @@ def summarise(
     trace: Trace, grid_g_per_kwh: float = WORLD_G_PER_KWH, machine_cores: int | None = None
 ) -> dict[str, Cell]:
     """Return the figures of a trace; see `summarise_trial`."""
-    cores = machine_cores or os.cpu_count() or 1
+    cores = int(highest(trace.column("machine_cores")) or machine_cores or os.cpu_count() or 1)
     training = gains_of_training(trace)
     energy = _energy(trace, grid_g_per_kwh, cores)
     images = round(sum(training.totals["images"])) if training.totals["images"] else None
@@ -161,7 +161,7 @@ def _memory_peak(trace: Trace, gpu: str) -> float | None:
 
 def meter_energy(trace: Trace, cores: int) -> EnergyMeter:
     """Return the meter after all rows of the trace."""
-    names = ["seconds", "trials_on_gpu", "cpu_energy_j", "process_cpu_percent", "cpu_percent"]
+    names = ["seconds", "trials_on_gpu", "cpu_energy_j", "process_cpu_percent", "cpu_percent", "machine_cores"]
     names += [f"{gpu}_{kind}" for gpu in trace.gpus() for kind in ("power_w", "energy_j")]
     columns = [[None if np.isnan(value) else value for value in trace.column(name).tolist()] for name in names]
     meter = EnergyMeter(cores)

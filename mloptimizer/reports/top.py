@@ -24,6 +24,7 @@ from mloptimizer.reports.running import SearchNow, SearchState, TrialNow, read_s
 from mloptimizer.workspace import Workspace
 
 _NO_GPU = "no GPU: none that may be used here, or no NVIDIA library to read it with"
+_IDLE_NAMED = 8  # slots; a cluster has many
 _BAR_CELLS = 10
 _SHORT_PHASES = {Phase.EXPLORATION: "explore", Phase.HALL_OF_FAME: "hall", Phase.VERDICT: "verdict"}
 
@@ -119,7 +120,8 @@ def _search_parts(search: SearchNow) -> Iterator[RenderableType]:
     busy = {trial.slot for trial in search.trials}
     idle = [str(slot.get("name")) for slot in search.slots if slot.get("name") not in busy]
     if idle and search.state is SearchState.RUNNING:
-        yield Text(f"idle slots: {', '.join(idle)}", style="dim")
+        more = f" and {len(idle) - _IDLE_NAMED} more" if len(idle) > _IDLE_NAMED else ""
+        yield Text(f"idle slots: {', '.join(idle[:_IDLE_NAMED])}{more}", style="dim")
 
 
 def _describe(search: SearchNow) -> Iterator[str | tuple[str, str]]:

@@ -47,6 +47,14 @@ def test_what_a_log_does_not_tell_is_none(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_cores_are_those_of_the_machine_that_wrote_the_log(tmp_path: Path) -> None:
+    row: dict[str, object] = {"process_cpu_percent": 200, "cpu_percent": 50, "machine_cores": 64}
+    rows = [{"seconds": float(s), "cpu_energy_j": 16 * s, **row} for s in range(11)]
+    told = summary(tmp_path, rows)
+    assert told["machine_cores"] == 64
+    assert told["cpu_wh"] == pytest.approx(160 / 16 / 3600, rel=0.01)  # 2 of the 32 cores that were busy
+
+
 def test_use_of_gpus_is_a_mean_over_time_and_gpus(tmp_path: Path) -> None:
     rows = [{"seconds": float(s), "gpu0_utilization_percent": 100 if s == 9 else 50, "gpu1_utilization_percent": 30,
              "gpu0_memory_used_mb": 900, "gpu0_process_memory_mb": 500 + s, "gpu1_memory_used_mb": 700,

@@ -1,0 +1,181 @@
+"""Keeps as many actors as there are slots wanted: on nodes that join too, and never on those that are left out.
+
+An actor whose resources the cluster does not have now stays pending: that is the demand which an autoscaler sees.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+import mloptimizer
+from mloptimizer.engines.base import RunTrial
+from mloptimizer.engines.process import StartMethod
+from mloptimizer.engines.ray.agent import AgentFacts, SlotAgent
+from mloptimizer.engines.ray.cluster import list_leaving, list_nodes
+from mloptimizer.engines.ray.failures import explain
+from mloptimizer.engines.ray.nodes import NodeRecords
+from mloptimizer.engines.ray.shapes import Need, describe_nodes
+from mloptimizer.errors import RunError
+from mloptimizer.records import Decision, FailureKind, Slot
+
+_TEND_SECONDS = 1.0  # between two looks at the cluster
+_FAILED_IN_A_ROW = 3  # actors that could not be made, before anything could
+
+Note = Callable[[Decision], None]
+
+
+@dataclass
+class Agent:
+    """An actor, as the driver knows it."""
+
+    actor: Any
+    described: Any  # reference to its facts
+    facts: AgentFacts | None = None  # None: it is not there yet
+    is_releasing: bool = False  # the last trial is gone and its GPU memory is not
+
+    @property
+    def slot(self) -> Slot:
+        if self.facts is None:
+            raise RuntimeError("the actor is not there yet")
+        return self.facts.slot
+
+
+class Agents:
+    """The actors of one search; its phases share them, so that TensorFlow is imported once per slot."""
+
+    def __init__(
+        self, run_trial: RunTrial, start_method: StartMethod, preload: Sequence[str], note: Note, wait_minutes: float
+    ) -> None:
+        """Make no actor yet.
+
+        Args:
+            note: takes what a person should know.
+            wait_minutes: how long the cluster may have no room at all.
+        """
+        self._arguments = (run_trial, start_method, tuple(preload))
+        self._note = note
+        self._wait_seconds = 60 * wait_minutes
+        self._need, self._most, self._spare = Need(0, 1, 0), 0, False
+        self._looked = self._had_some = 0.0
+        self._failed_in_a_row = 0
+        self.all: list[Agent] = []
+        self.nodes = NodeRecords()
+
+    def aim(self, need: Need, most: int, spare: bool = True) -> None:
+        """Want as many slots as the cluster has room for, at most so many.
+
+        Args:
+            spare: ask for more than the cluster has room for now: half as many again.
+        """
+        if need != self._need:
+            for agent in list(self.all):
+                self.discard(agent)
+        self._need, self._most, self._spare = need, most, spare
+        self._had_some = time.monotonic()
+        self._looked = 0.0
+
+    def ready(self) -> list[Agent]:
+        """Return those that are there."""
+        return [agent for agent in self.all if agent.facts is not None]
+
+    def tend(self, busy: Sequence[Agent]) -> set[str]:
+        """Make actors for nodes that have joined, give up those of nodes that have left; return the nodes that leave.
+
+        Raises:
+            RunError: the cluster has had no room for too long.
+        """
+        if time.monotonic() < self._looked + _TEND_SECONDS:
+            return set()
+        nodes, leaving = list_nodes(), list_leaving()
+        usable = [node for node in nodes if node.id not in self.nodes.left_out]
+        ids = {node.id for node in usable}
+        if self.nodes.left_out and not any(self._need.count(node) for node in usable) and not busy:
+            raise RunError(
+                "engine = ray: every node that could run a trial is left out; debug_strategy.log says why. "
+                "Mend them, then continue; see: mloptimizer cluster doctor."
+            )
+        for agent in self.ready():
+            if agent not in busy and agent.facts and agent.facts.node not in ids:
+                self.discard(agent)
+        room = sum(self._need.count(node) for node in usable)
+        wanted = min(self._most, room + (max(1, room // 2) if self._spare else 0))
+        while len(self.all) < wanted:
+            self.all.append(self._make())
+        unused = [agent for agent in reversed(self.all) if agent not in busy]
+        for agent in sorted(unused, key=lambda agent: agent.facts is not None)[: max(0, len(self.all) - wanted)]:
+            self.discard(agent)  # those that are not there yet first
+        self._looked = time.monotonic()
+        if self.ready():
+            self._had_some = self._looked
+        elif self._looked > self._had_some + self._wait_seconds:
+            raise RunError(
+                f"engine = ray: the cluster has had no room for {self._wait_seconds / 60:g} minutes (ray_wait_minutes) "
+                f"for {self._need.describe()}. It has {describe_nodes(nodes)}. Continue when there is room."
+            )
+        return leaving
+
+    def _make(self) -> Agent:
+        need, out = self._need, sorted(self.nodes.left_out)
+        options: dict[str, Any] = {"num_cpus": need.cpus, "num_gpus": need.gpus}
+        if need.memory_mb:
+            options["memory"] = need.memory_mb * 2**20
+        if out:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(out)})"}
+        actor = ray.remote(SlotAgent).options(max_restarts=0, max_concurrency=2, **options).remote(
+            *self._arguments, need
+        )  # fmt: skip
+        return Agent(actor, actor.describe.remote())
+
+    def welcome(self, agent: Agent) -> None:
+        """Take what an actor says of itself.
+
+        Raises:
+            RunError: no actor can be made in this cluster.
+        """
+        try:
+            facts = ray.get(agent.described)
+        except RayError as error:
+            self.discard(agent)
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= _FAILED_IN_A_ROW and not self.ready():
+                _, words = explain(error)
+                raise RunError(f"engine = ray: no worker can be started in the cluster: {words}.") from error
+            return
+        self._failed_in_a_row = 0
+        if facts.version != mloptimizer.__version__ and facts.node not in self.nodes.left_out:
+            self.nodes.left_out.add(facts.node)
+            reason = f"it has mloptimizer {facts.version}, this machine {mloptimizer.__version__}"
+            self._note(Decision(None, "node", f"{facts.slot.host} is left out", reason))
+        if facts.node in self.nodes.left_out:
+            self.discard(agent)
+            return
+        agent.facts = facts
+        if self._need.gpus and not facts.slot.gpu_ids:
+            reason = "Ray declares GPUs there, and NVML sees none"
+            self._note(Decision(None, "GPUs", f"none on {facts.slot.host}", reason))
+
+    def judge(self, agent: Agent, kind: FailureKind | None) -> Decision | None:
+        """Take how an attempt ended on the actor's node; return that the node is left out, where it is from now on."""
+        if agent.facts is None:
+            return None
+        reason = self.nodes.note(agent.facts.node, kind)
+        if reason:
+            self._looked = 0.0  # its actors are given up at the next look
+        return Decision(None, "node", f"{agent.slot.host} is left out", reason) if reason else None
+
+    def discard(self, agent: Agent) -> None:
+        """End the actor, and the processes that it has started."""
+        if agent in self.all:
+            self.all.remove(agent)
+        ray.kill(agent.actor)
+
+    def close(self) -> None:
+        """End all."""
+        leaving = [agent.actor.leave.remote() for agent in self.ready()]
+        ray.wait(leaving, num_returns=len(leaving), timeout=5) if leaving else None
+        for agent in list(self.all):
+            self.discard(agent)

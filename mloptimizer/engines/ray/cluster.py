@@ -1,0 +1,188 @@
+"""Connects to a Ray cluster, or starts one on this machine, so that nobody else can use it.
+
+Guarantees: token authentication is on unless the person has said otherwise; a cluster that is started here listens on
+127.0.0.1 alone, its token lies in a file of mode 0600, it has no dashboard, and it ends with this process; nothing is
+sent to Ray's makers.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mloptimizer.engines.ray.shapes import Node
+from mloptimizer.errors import RunError, UsageError
+from mloptimizer.hardware.machine import list_cpus
+from mloptimizer.hardware.nvml import list_gpus
+
+_MB = 2**20
+_REACH_SECONDS = 5.0  # for a head to take a connection: Ray itself tries for minutes
+_STORE_MB = 512  # of a cluster on this machine: checkpoints pass through it one by one
+_TOKEN_HOMES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SCHEDULER_EVENTS": "0",  # says in the terminal that slots wait for room, which they may
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_THIS_MACHINE_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's word for: 127.0.0.1
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be a driver of the cluster at the address meanwhile: local, auto, or HOST:PORT.
+
+    Raises:
+        UsageError: the address is none, Ray is not installed, or there is no token for the cluster.
+        RunError: there is no such cluster, or it does not take the token.
+    """
+    head = _find_head(address)
+    with contextlib.ExitStack() as stack:
+        words = _environment(address, stack)
+        stack.enter_context(_set(words))
+        ray = _import_ray(address)
+        if head:
+            _reach(address, *head)
+        at_sigterm = signal.getsignal(signal.SIGTERM)
+        common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        try:
+            if address == "local":
+                ray.init("local", num_cpus=len(list_cpus()), num_gpus=len(list_gpus()), include_dashboard=False,
+                         object_store_memory=_STORE_MB * _MB, **common)  # fmt: skip
+            else:
+                ray.init(address, **common)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+            ray.shutdown()
+            raise _refusal(address, error) from error
+        stack.callback(ray.shutdown)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, at_sigterm)  # Ray has set its own, which leaves the search wherever it is
+        yield
+
+
+def _find_head(address: str) -> tuple[str, int] | None:
+    """Return where the head answers; None where that is to be found out.
+
+    Raises:
+        UsageError: the address is none.
+    """
+    stated = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    if stated in ("", "auto", "local"):
+        return None
+    host, _, port = stated.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        place = "RAY_ADDRESS" if address == "auto" else "--address"
+        raise UsageError(f"{place} {stated}: is no address of a Ray cluster. Possible: auto, local, or HOST:PORT.")
+    return host.strip("[]"), int(port)
+
+
+def _reach(address: str, host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), _REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"--address {address}: nothing answers at {host}, port {port} ({error}). Is its head started with "
+            "`ray start --head`, and is the port open?"
+        ) from error
+
+
+def _import_ray(address: str) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("engine = ray: needs the extra 'ray'. Install it: pip install 'mloptimizer[ray]'.") from error
+    # Who imported it before us let it read another environment.
+    from ray._private import ray_constants
+
+    ray._raylet.Config.initialize("")
+    ray_constants.ENABLE_RAY_CLUSTER = address != "local"
+    ray._private.worker.print_to_stdstream = _be_silent
+    return ray
+
+
+def _be_silent(*_: object, **__: object) -> None:
+    """Print nothing: Ray would print pages about a node that is lost, into the view of the search."""
+
+
+def _environment(address: str, stack: contextlib.ExitStack) -> dict[str, str]:
+    """Return what Ray is to find in the environment; what a person has set there counts."""
+    words = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if address == "local":
+        words |= _THIS_MACHINE_ALONE
+        if mode == "token" and not any(name in os.environ for name in _TOKEN_HOMES):
+            words["RAY_AUTH_TOKEN_PATH"] = str(_write_token(stack))
+    elif mode == "token" and not any(name in os.environ for name in _TOKEN_HOMES) and not default_token().is_file():
+        raise UsageError(
+            f"--address {address}: there is no token for the cluster. Possible: copy its ~/.ray/auth_token here, or "
+            "set RAY_AUTH_TOKEN_PATH; RAY_AUTH_MODE=disabled for a cluster without authentication."
+        )
+    return words
+
+
+def default_token() -> Path:
+    """Return the file in which Ray looks for a token."""
+    return Path.home() / ".ray" / "auth_token"
+
+
+def _write_token(stack: contextlib.ExitStack) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="mloptimizer-ray-"))  # mode 0700
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    handle = os.open(folder / "auth_token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(32))
+    return folder / "auth_token"
+
+
+@contextlib.contextmanager
+def _set(words: dict[str, str]) -> Iterator[None]:
+    """Have these in the environment meanwhile: the processes of a local cluster inherit them."""
+    before = {name: os.environ.get(name) for name in words}
+    os.environ.update(words)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _refusal(address: str, error: BaseException) -> RunError:
+    if address == "local":
+        return RunError(f"engine = ray: no cluster can be started here: {' '.join(str(error).split())[:300]}.")
+    return RunError(
+        f"--address {address}: no Ray cluster answers there, or it has another token "
+        f"({type(error).__name__}: {' '.join(str(error).split())[:200]}). See: mloptimizer cluster doctor."
+    )
+
+
+def list_nodes() -> list[Node]:
+    """Return the machines that are there and are to stay; those that are about to leave are left out."""
+    import ray
+
+    leaving = list_leaving()
+    nodes = []
+    for node in ray.nodes():
+        has = node["Resources"]
+        if node["Alive"] and node["NodeID"] not in leaving:
+            figures = (has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0) / _MB)
+            nodes.append(Node(node["NodeID"], node["NodeManagerHostname"], *figures))
+    return nodes
+
+
+def list_leaving() -> set[str]:
+    """Return the ids of the machines that will be taken away, as spot instances are; Ray calls them draining."""
+    import ray._private.state
+
+    ask = getattr(ray._private.state.state, "get_draining_nodes", None)  # no public call tells it
+    return set(ask()) if ask else set()

@@ -1,0 +1,119 @@
+"""Finds or keeps on a node what a trial needs of the disk: the decoded data set, and folders of its own.
+
+Guarantees: a data set is written once per node, by whoever comes first, and only the one with the plan's fingerprint is
+used. What an agent that was killed has left behind is removed by the next one.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from mloptimizer import files
+from mloptimizer.datasets import cache
+from mloptimizer.datasets.catalog import CATALOG
+from mloptimizer.engines.ray.parcels import Parcel, list_files, pack
+from mloptimizer.errors import MloptimizerError
+from mloptimizer.records import DatasetInfo
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_LOCK = "agent.lock"
+
+
+def pack_dataset(dataset: DatasetInfo) -> Parcel:
+    """Return the decoded data set, to be sent; empty where it is not on this machine."""
+    wanted = [cache.INFO_FILE, *(f"{name}.npy" for name in cache.ARRAYS)]
+    found = list_files(Path(dataset.directory))
+    if not all(name in found for name in wanted):
+        return {}
+    return pack({name: found[name] for name in wanted})
+
+
+def find_dataset(dataset: DatasetInfo) -> DatasetInfo | None:
+    """Return the data set as it lies on this node; None where its cache has none with the fingerprint."""
+    folders = [Path(dataset.directory)]
+    if dataset.name in CATALOG:
+        folders += cache.entry_folders(CATALOG[dataset.name])
+    for folder in folders:
+        if _fingerprint(folder) == dataset.fingerprint and _is_whole(folder, dataset):
+            return replace(dataset, directory=str(folder))
+    return None
+
+
+def keep_dataset(dataset: DatasetInfo, parcel: Parcel) -> DatasetInfo:
+    """Return the data set as it lies on this node, after writing it into its cache if it is not there yet.
+
+    Args:
+        parcel: of `pack_dataset`; empty: the driver has none, and the trial will say what it misses.
+
+    Raises:
+        UsageError, RunError: it cannot be written.
+    """
+    folder = cache.cache_folder()
+    with files.hold_lock(folder / f".{dataset.fingerprint[:16]}.lock"):
+        found = find_dataset(dataset)
+        if found is not None or not parcel:
+            return found or dataset
+        return replace(dataset, directory=str(cache.receive_entry(dataset.name, dataset.fingerprint, parcel)))
+
+
+def _fingerprint(folder: Path) -> str | None:
+    try:
+        return str(files.read_json(folder / cache.INFO_FILE)["fingerprint"])
+    except (MloptimizerError, LookupError):
+        return None
+
+
+def _is_whole(folder: Path, dataset: DatasetInfo) -> bool:
+    if dataset.name in CATALOG:
+        return cache.read_entry(folder, CATALOG[dataset.name]) is not None
+    return all((folder / f"{name}.npy").is_file() for name in cache.ARRAYS)
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """Give a folder of this process on the node's disk, which is removed behind it; its lock says that it is used."""
+    base = _base() / "agents"
+    base.mkdir(parents=True, exist_ok=True)
+    mine = f"{socket.gethostname()}-"
+    for left in base.glob(f"{mine}*"):
+        if _is_left_over(left):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=base, prefix=mine))
+    with (folder / _LOCK).open("w") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left_over(folder: Path) -> bool:
+    """Whether the folder is of an agent that is gone: the system has freed its lock."""
+    if fcntl is None:
+        return False
+    try:
+        with (folder / _LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or just being made
+        return False
+    return True
+
+
+def shared_folder(study: str) -> Path:
+    """Return the folder in which the trials of a study share compiled programs and measured batches on this node."""
+    return _base() / "studies" / study
+
+
+def _base() -> Path:
+    """Return a folder of this user on this node: beside the data sets."""
+    return Path(os.path.abspath(cache.cache_folder().parent)) / "ray"  # noqa: PTH100 (links stay as they are)

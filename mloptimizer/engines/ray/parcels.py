@@ -1,0 +1,103 @@
+"""Carries the files of a trial between the driver's folder of it and that of the node on which it trains.
+
+Guarantees: files appear whole; a file that a name would put outside of the folder is refused; what was removed at one
+end goes at the other. Nothing here imports Ray: contents are arrays of bytes, which its object store shares.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from mloptimizer.errors import RunError
+from mloptimizer.files import write_bytes
+
+Parcel = Mapping[str, npt.NDArray[np.uint8]]
+"""Contents of files by their names relative to a folder, with slashes."""
+
+
+def list_files(folder: Path, part: str = "") -> dict[str, Path]:
+    """Return the files below a part of the folder by their relative names; those that are not whole are left out."""
+    try:
+        found = sorted(path for path in (folder / part).rglob("*") if path.is_file())
+    except OSError:  # it vanished meanwhile
+        return {}
+    names = {path.relative_to(folder).as_posix(): path for path in found}
+    return {name: path for name, path in names.items() if not any(p.startswith(".") for p in name.split("/"))}
+
+
+def pack(files: Mapping[str, Path]) -> dict[str, npt.NDArray[np.uint8]]:
+    """Return the contents of the files; one that is gone meanwhile is left out."""
+    parcel = {}
+    for name, path in files.items():
+        try:
+            parcel[name] = np.fromfile(path, np.uint8)
+        except OSError:
+            continue
+    return parcel
+
+
+def unpack(parcel: Parcel, folder: Path) -> None:
+    """Write the files into the folder, each whole.
+
+    Raises:
+        UsageError, RunError: a name leads out of the folder, or it cannot be written.
+    """
+    for name, content in parcel.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise RunError(f"{name}: a worker sent a file of this name, which has no place in a trial's folder.")
+        write_bytes(folder / path, np.ascontiguousarray(content).data)
+
+
+def remove_others(folder: Path, part: str, kept: Iterable[str]) -> None:
+    """Remove the files below a part of the folder that are not among those kept."""
+    names = set(kept)
+    for name, path in list_files(folder, part).items():
+        if name not in names:
+            path.unlink(missing_ok=True)
+
+
+class Outbox:
+    """Knows which files of a folder are new since they were last taken out."""
+
+    def __init__(self, folder: Path, part: str) -> None:
+        """Begin with what is there, as known at the other end."""
+        self._folder, self._part = folder, part
+        self._sent = self._look()
+
+    def _look(self) -> dict[str, tuple[int, int]]:
+        seen = {}
+        for name, path in list_files(self._folder, self._part).items():
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            seen[name] = (status.st_size, status.st_mtime_ns)
+        return seen
+
+    def take(self) -> tuple[dict[str, Path], tuple[str, ...]]:
+        """Return the files that are new, and the names of all that there are."""
+        seen = self._look()
+        new = {name: self._folder / name for name, signature in seen.items() if self._sent.get(name) != signature}
+        self._sent = seen
+        return new, tuple(seen)
+
+
+class Tail:
+    """Takes out of a growing file what was added."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
+
+    def take(self, most_bytes: int) -> bytes:
+        """Return what was added since the last call, at most so much of it."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                added = file.read(most_bytes)
+        except OSError:
+            return b""
+        self._offset += len(added)
+        return added

@@ -1,0 +1,124 @@
+"""Opens the machines that a search runs on, this one or a Ray cluster, and looks at those of a cluster."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mloptimizer.control import SearchRun
+from mloptimizer.doctor import doctor_table
+from mloptimizer.engines.base import Engine
+from mloptimizer.engines.fork_server import start_fork_server
+from mloptimizer.engines.process import ProcessEngine
+from mloptimizer.gpu_division import choose_gpus_per_trial
+from mloptimizer.hardware.machine import available_memory_mb, list_cpus
+from mloptimizer.hardware.memory import memory_percent
+from mloptimizer.hardware.vendors import describe_unused
+from mloptimizer.measurement import this_machine
+from mloptimizer.records import Decision, Phase
+from mloptimizer.settings import Settings
+from mloptimizer.slots import plan_slots
+from mloptimizer.worker import PRELOAD, run_plan
+
+Note = Callable[[Decision], None]
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What trials run on, as long as the search runs."""
+
+    make_engine: Callable[[SearchRun, int, Phase], Engine]  # for so many trials of the phase
+    memory_percent: Callable[[], float]  # share of their main memory in use, as far as the driver has to know, %
+
+
+@contextlib.contextmanager
+def open_machines(settings: Settings, tell: Callable[[str], None]) -> Iterator[Machines]:
+    """Let trials run meanwhile.
+
+    Args:
+        tell: takes a line for the person.
+
+    Raises:
+        UsageError, RunError: there is no such cluster, or it cannot be used.
+    """
+    if settings.engine == "ray":
+        with _open_cluster(settings, tell) as machines:
+            yield machines
+        return
+    if settings.start_method != "spawn":
+        start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
+    yield Machines(_make_process_engine, memory_percent)
+
+
+def _make_process_engine(run: SearchRun, trials: int, phase: Phase) -> Engine:
+    settings, machine, others = run.job.settings, this_machine(), describe_unused()
+    chosen = choose_gpus_per_trial(run, phase, trials, machine)
+    slots, decision = plan_slots(
+        machine.gpus, list_cpus(), available_memory_mb(), trials, settings, chosen=chosen, no_gpu=others
+    )
+    run.recorder.note(decision)
+    run.recorder.begin(slots)
+    return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
+
+
+@contextlib.contextmanager
+def _open_cluster(settings: Settings, tell: Callable[[str], None]) -> Iterator[Machines]:
+    from mloptimizer.engines.ray.cluster import connected, list_nodes
+
+    with connected(settings.ray_address):
+        from mloptimizer.engines.ray.agents import Agents
+        from mloptimizer.engines.ray.engine import RayEngine
+        from mloptimizer.engines.ray.shapes import describe_nodes, most_slots, plan_need
+
+        plan_need(list_nodes(), settings.trials, settings)  # refuses what the cluster cannot have, before anything else
+        tell(f"Ray cluster: {describe_nodes(list_nodes())}.")
+        notes: list[Note] = []
+
+        def note_and_tell(decision: Decision) -> None:
+            for note in notes[-1:]:
+                note(decision)
+            tell(f"{decision.topic}: {decision.choice} ({decision.reason}).")
+
+        agents = Agents(run_plan, settings.start_method, PRELOAD, note_and_tell, settings.ray_wait_minutes)
+
+        def make_engine(run: SearchRun, trials: int, phase: Phase) -> Engine:
+            now = run.job.settings
+            notes.append(run.recorder.note)
+            need, decision = plan_need(list_nodes(), trials, now)
+            run.recorder.note(decision)
+            agents.aim(need, most_slots(trials, now), spare=now.ray_address != "local")
+            return RayEngine(agents, note_and_tell, run.recorder.begin)
+
+        with contextlib.closing(agents):
+            yield Machines(make_engine, _not_this_machines)
+
+
+def examine_cluster(address: str) -> tuple[RenderableType, bool]:
+    """Return a table of the cluster's nodes with what is to be mended, and whether nothing is.
+
+    Raises:
+        UsageError, RunError: there is no such cluster, or it cannot be used.
+    """
+    from mloptimizer.engines.ray.cluster import connected
+
+    with connected(address):
+        from mloptimizer.engines.ray.doctor import examine, judge, versions
+
+        nodes = examine()
+        checks = judge(nodes, versions())
+    table = Table(box=None, pad_edge=False)
+    for title in ("node", "CPUs", "GPUs", "Python", "mloptimizer", "TensorFlow", "Keras", "Ray", "clock", "data sets"):
+        table.add_column(title)
+    for node in nodes:
+        found = [node.versions.get(name, "?") for name in ("python", "mloptimizer", "tensorflow", "keras", "ray")]
+        gpus = f"{len(node.gpus_seen)} of {node.gpus:g}"
+        table.add_row(node.host, f"{node.cpus:g}", gpus, *found, f"{node.skew_seconds:+.1f} s", ", ".join(node.data))
+    return Group(table, Text(""), doctor_table(checks)), not any(check.ok is False for check in checks)
+
+
+def _not_this_machines() -> float:
+    """Return 0: Ray watches the memory of its nodes."""
+    return 0.0
