@@ -74,6 +74,9 @@ def prepare_search(request: SearchRequest) -> PreparedSearch:
         prepared = _begin(request, stated)
     if prepared.settings.engine != "ray":  # the machines of a cluster are not known yet
         check_machine(prepared.settings, list_gpus())
+        if "ray_address" in request.assignments:
+            place = f"ray_address = {request.assignments['ray_address']}"
+            raise UsageError(f"{place}: counts with engine = ray only. Possible: --engine ray, or no address.")
     find_grid(prepared.settings.grid_co2)
     largest_slot(prepared.settings)
     if request.warm_start:

@@ -209,6 +209,12 @@ def test_what_only_gpus_have_is_refused_before_anything_starts(
     assert not workspace.study("digits").exists()
 
 
+def test_an_address_counts_with_a_cluster_only(prepare: Prepare) -> None:
+    with pytest.raises(UsageError, match="Possible: --engine ray"):
+        prepare("digits", ray_address="local")
+    assert prepare("digits", ray_address="local", engine="ray").settings.ray_address == "local"
+
+
 def test_init_writes_what_is_missing_only(workspace: Workspace) -> None:
     written, kept = launch_init(workspace.root)
     assert (len(written), kept) == (4, [])

@@ -123,7 +123,8 @@ def _environment(address: str, stack: contextlib.ExitStack) -> dict[str, str]:
     elif mode == "token" and not any(name in os.environ for name in _TOKEN_HOMES) and not default_token().is_file():
         raise UsageError(
             f"--address {address}: there is no token for the cluster. Possible: copy its ~/.ray/auth_token here, or "
-            "set RAY_AUTH_TOKEN_PATH; RAY_AUTH_MODE=disabled for a cluster without authentication."
+            "set RAY_AUTH_TOKEN_PATH; RAY_AUTH_MODE=disabled for a cluster without authentication; --address local for "
+            "one on this machine."
         )
     return words
 
