@@ -1,21 +1,25 @@
 """What the Ray engine decides and carries, without a cluster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import ray.exceptions as errors
 
+from mloptimizer import __version__
 from mloptimizer.datasets.library import map_split, prepare_dataset
+from mloptimizer.engines.ray.agent import AgentFacts
+from mloptimizer.engines.ray.agents import Agent, Agents
+from mloptimizer.engines.ray.engine import RayEngine
 from mloptimizer.engines.ray.failures import explain
 from mloptimizer.engines.ray.node_data import find_dataset, keep_dataset, own_folder, pack_dataset
 from mloptimizer.engines.ray.nodes import NodeRecords
 from mloptimizer.engines.ray.parcels import Outbox, Tail, list_files, pack, remove_others, unpack
 from mloptimizer.engines.ray.shapes import Need, Node, describe_nodes, most_slots, plan_need
 from mloptimizer.errors import RunError, UsageError
-from mloptimizer.records import DatasetInfo, FailureKind
+from mloptimizer.records import DatasetInfo, FailureKind, Slot
 from mloptimizer.settings import Settings
 
 CPU_NODE, GPU_NODE = Node("a", "a", 4, 0, 8000), Node("b", "b", 16, 4, 64_000)
@@ -161,3 +165,25 @@ def test_what_a_killed_agent_left_is_removed_by_the_next(tmp_path: Path, monkeyp
             assert not left.exists()
             assert first.is_dir() and second.is_dir()
     assert not first.exists()
+
+
+class AgentsThere:
+    """Stands for actors that are all there."""
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self.all = [Agent(None, None, AgentFacts(slot, slot.host, __version__)) for slot in slots]
+
+    def ready(self) -> list[Agent]:
+        return self.all
+
+    def tend(self, busy: Sequence[Agent]) -> set[str]:
+        return set()
+
+
+def test_slots_with_small_cards_are_used_first_and_all_are_shown_once() -> None:
+    slots = [Slot(f"{mb} MB", "a", (f"GPU-{mb}",), gpu_memory_mb=mb) for mb in (81_920, 16_384, 40_960)]
+    shown: list[list[Slot]] = []
+    engine = RayEngine(cast(Agents, AgentsThere(slots)), lambda decision: None, lambda those: shown.append([*those]))
+    for _ in range(2):
+        assert [slot.gpu_memory_mb for slot in engine.idle_slots()] == [16_384, 40_960, 81_920]
+    assert shown == [slots]
