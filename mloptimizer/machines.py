@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,6 +14,7 @@ from mloptimizer.doctor import doctor_table
 from mloptimizer.engines.base import Engine
 from mloptimizer.engines.fork_server import start_fork_server
 from mloptimizer.engines.process import ProcessEngine
+from mloptimizer.errors import UsageError
 from mloptimizer.gpu_division import choose_gpus_per_trial
 from mloptimizer.hardware.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.memory import memory_percent
@@ -22,6 +24,9 @@ from mloptimizer.records import Decision, Phase
 from mloptimizer.settings import Settings
 from mloptimizer.slots import plan_slots
 from mloptimizer.worker import PRELOAD, run_plan
+
+if TYPE_CHECKING:
+    from mloptimizer.engines.ray.shapes import Need
 
 Note = Callable[[Decision], None]
 
@@ -71,9 +76,12 @@ def _open_cluster(settings: Settings, tell: Callable[[str], None]) -> Iterator[M
     with connected(settings.ray_address):
         from mloptimizer.engines.ray.agents import Agents
         from mloptimizer.engines.ray.engine import RayEngine
+        from mloptimizer.engines.ray.remote import check_url
         from mloptimizer.engines.ray.shapes import describe_nodes, most_slots, plan_need
 
         plan_need(list_nodes(), settings.trials, settings)  # refuses what the cluster cannot have, before anything else
+        if settings.checkpoint_url:
+            check_url(settings.checkpoint_url)
         tell(f"Ray cluster: {describe_nodes(list_nodes())}.")
         notes: list[Note] = []
 
@@ -87,13 +95,34 @@ def _open_cluster(settings: Settings, tell: Callable[[str], None]) -> Iterator[M
         def make_engine(run: SearchRun, trials: int, phase: Phase) -> Engine:
             now = run.job.settings
             notes.append(run.recorder.note)
-            need, decision = plan_need(list_nodes(), trials, now)
+            need, decision = plan_again(agents.need, trials, now)
             run.recorder.note(decision)
             agents.aim(need, most_slots(trials, now), spare=now.ray_address != "local")
             return RayEngine(agents, note_and_tell, run.recorder.begin)
 
         with contextlib.closing(agents):
             yield Machines(make_engine, _not_this_machines)
+
+
+def plan_again(before: "Need | None", trials: int, settings: Settings) -> "tuple[Need, Decision]":
+    """Return what a trial takes; the same as before where the nodes that had it are away: they may return.
+
+    Raises:
+        UsageError: no machine of the cluster has that much, and nothing was before.
+    """
+    from mloptimizer.engines.ray.cluster import list_nodes
+    from mloptimizer.engines.ray.shapes import plan_need
+
+    try:
+        need, decision = plan_need(list_nodes(), trials, settings)
+    except UsageError:
+        if before is None:
+            raise
+    else:
+        if before is None or need.gpus or not before.gpus:
+            return need, decision
+    reason = "as before: the nodes that had it are away, and are waited for"
+    return before, Decision(None, "slots", f"{before.describe()} each", reason)
 
 
 def examine_cluster(address: str) -> tuple[RenderableType, bool]:

@@ -25,8 +25,8 @@ from mloptimizer.engines.ray.engine import RayEngine
 from mloptimizer.engines.ray.nodes import NodeRecords
 from mloptimizer.engines.ray.shapes import Need
 from mloptimizer.errors import RunError, UsageError
-from mloptimizer.files import read_json
-from mloptimizer.metrics_store import CHECKPOINTS
+from mloptimizer.files import read_json, write_json
+from mloptimizer.metrics_store import CHECKPOINTS, RESULT
 from mloptimizer.records import (
     DatasetInfo,
     Decision,
@@ -213,6 +213,7 @@ def test_a_node_that_is_about_to_leave_gives_its_trial_back(
     (result,) = results_of(events)
     assert result.failure and result.failure.kind is FailureKind.LOST_WORKER
     assert "about to leave" in result.failure.message
+    assert slots[0] not in engine.idle_slots()  # or the trial would be stopped there again
     cluster.replace(node)
     engine.start(go_on(plan), wait_for_slots(engine, 2)[0])
     assert epochs_of(collect(engine, 1)) == [2, 3]
@@ -228,10 +229,14 @@ def test_checkpoints_can_lie_at_a_url(
     engine.kill_trial(0)
     collect(engine, 1)
     assert not (Path(plan.directory) / CHECKPOINTS).exists()
-    assert sorted(path.name for path in (tmp_path / "kept/test/trial_00000").iterdir())[-1] == "epoch_00002.ckpt"
+    place = tmp_path / f"kept/test/trial_00000_{plan.seed:08x}"
+    assert sorted(path.name for path in (place / "attempt_00001").iterdir())[-1] == "epoch_00002.ckpt"
     engine.start(go_on(plan), slots[1])
     assert epochs_of(collect(engine, 1)) == [3]
-    assert not (tmp_path / "kept/test/trial_00000").exists()
+    assert not list(place.iterdir())
+    write_json(Path(plan.directory) / RESULT, {})  # as the driver does when a trial has ended
+    engine.close()
+    assert not place.exists()
 
 
 DENSE = '''"""One layer."""
@@ -397,6 +402,32 @@ def test_a_local_cluster_listens_on_this_machine_alone_with_a_private_token_and_
         "'' True",
         "True",
     ], done.stderr
+
+
+TOLD = """
+import ray
+from mloptimizer.engines.ray.cluster import connected
+
+with connected("local"):
+    ray.get(ray.remote(lambda: 1).remote())
+    print([job["Entrypoint"] for job in ray._private.state.jobs()])
+"""
+
+
+def test_a_cluster_is_not_told_the_command_line_which_may_hold_the_storages_password() -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    words = [sys.executable, "-c", TOLD, "--storage", "postgresql+psycopg://me:geheim-5x7@host/db"]
+    done = subprocess.run(words, env=kept, capture_output=True, text=True, cwd=str(Path(__file__).parents[2]))
+    assert done.stdout == "['mloptimizer']\n", done.stderr
+
+
+def test_a_token_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    words = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "missing")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-m", "mloptimizer", "cluster", "doctor", "--address", "local"]
+    done = subprocess.run(command, env=kept | words, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "its token cannot be used" in done.stderr
 
 
 def test_a_cluster_without_a_token_is_refused_before_anything_is_sent(

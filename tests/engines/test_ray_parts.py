@@ -12,13 +12,16 @@ from mloptimizer import __version__
 from mloptimizer.datasets.library import map_split, prepare_dataset
 from mloptimizer.engines.ray.agent import AgentFacts
 from mloptimizer.engines.ray.agents import Agent, Agents
+from mloptimizer.engines.ray.doctor import NodeFacts, judge
 from mloptimizer.engines.ray.engine import RayEngine
 from mloptimizer.engines.ray.failures import explain
 from mloptimizer.engines.ray.node_data import find_dataset, keep_dataset, own_folder, pack_dataset
 from mloptimizer.engines.ray.nodes import NodeRecords
 from mloptimizer.engines.ray.parcels import Outbox, Tail, list_files, pack, remove_others, unpack
+from mloptimizer.engines.ray.remote import RemoteFolder, check_url
 from mloptimizer.engines.ray.shapes import Need, Node, describe_nodes, most_slots, plan_need
 from mloptimizer.errors import RunError, UsageError
+from mloptimizer.machines import plan_again
 from mloptimizer.records import DatasetInfo, FailureKind, Slot
 from mloptimizer.settings import Settings
 
@@ -171,7 +174,7 @@ class AgentsThere:
     """Stands for actors that are all there."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
-        self.all = [Agent(None, None, AgentFacts(slot, slot.host, __version__)) for slot in slots]
+        self.all = [Agent(None, None, AgentFacts(slot, slot.host, __version__, "token")) for slot in slots]
 
     def ready(self) -> list[Agent]:
         return self.all
@@ -187,3 +190,58 @@ def test_slots_with_small_cards_are_used_first_and_all_are_shown_once() -> None:
     for _ in range(2):
         assert [slot.gpu_memory_mb for slot in engine.idle_slots()] == [16_384, 40_960, 81_920]
     assert shown == [slots]
+
+
+def test_at_a_url_an_attempt_that_was_cut_off_takes_nothing_from_its_successor(tmp_path: Path) -> None:
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        path.write_text(name)
+        return path
+
+    def kept() -> list[str]:
+        return sorted(str(path.relative_to(tmp_path / "url/t")) for path in (tmp_path / "url/t").rglob("*.ckpt"))
+
+    first, second = (RemoteFolder(f"file://{tmp_path}/url", "t", attempt) for attempt in (1, 2))
+    first.keep([make("epoch_1.ckpt")], ["epoch_1.ckpt"])
+    second.fetch(tmp_path / "fetched")
+    assert [path.name for path in (tmp_path / "fetched").iterdir()] == ["epoch_1.ckpt"]
+    second.keep([make("epoch_2.ckpt")], ["epoch_2.ckpt"])
+    assert kept() == ["attempt_00002/epoch_2.ckpt"]
+    first.keep([make("epoch_9.ckpt")], ["epoch_9.ckpt"])  # it is cut off from the driver, not from the URL
+    RemoteFolder(f"file://{tmp_path}/url", "t", 3).fetch(tmp_path / "newest")
+    assert [path.name for path in (tmp_path / "newest").iterdir()] == ["epoch_2.ckpt"]
+    first.remove_attempts()
+    assert kept() == ["attempt_00002/epoch_2.ckpt"]
+
+
+@pytest.mark.parametrize("url", ["folder", "s3x://bucket/path"])
+def test_a_url_at_which_nothing_can_be_kept_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="^checkpoint_url: .*Possible: file"):
+        check_url(url)
+
+
+def test_the_end_of_a_long_log_is_what_is_kept_of_it(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("0123456789")
+    tail = Tail(tmp_path / "log")
+    assert (tail.take(3), tail.take_last(4), tail.take(3)) == (b"012", b"6789", b"")
+
+
+def test_the_doctor_finds_nodes_that_ask_for_no_token() -> None:
+    def find(mode: str) -> bool | None:
+        node = NodeFacts("a", True, False, cpus=1, gpus=0, closed_ports=(), auth_mode=mode)
+        return next(check.ok for check in judge([node], {}) if check.name == "authentication")
+
+    assert [find(mode) for mode in ("token", "", "disabled")] == [True, False, False]
+
+
+def test_a_phase_waits_for_the_nodes_that_the_one_before_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [CPU_NODE, GPU_NODE]
+    monkeypatch.setattr("mloptimizer.engines.ray.cluster.list_nodes", lambda: nodes)
+    first, _ = plan_again(None, 100, Settings())
+    assert first.gpus == 1
+    for left in ([CPU_NODE], []):
+        nodes[:] = left
+        need, decision = plan_again(first, 2, Settings())
+        assert (need, "are waited for" in decision.reason) == (first, True)
+    with pytest.raises(UsageError):
+        plan_again(None, 2, Settings())

@@ -59,6 +59,7 @@ class AgentFacts:
     slot: Slot
     node: str  # Ray's id of it
     version: str  # of mloptimizer
+    auth_mode: str  # how Ray authenticates there
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class SlotAgent:
             need: what Ray has reserved for this actor.
         """
         vars(sys.modules["__main__"]).pop("__file__", None)  # Ray's main program is not for the trials' processes
-        self._facts = AgentFacts(_find_slot(need), ray.get_runtime_context().get_node_id(), mloptimizer.__version__)
+        node, auth_mode = ray.get_runtime_context().get_node_id(), os.environ.get("RAY_AUTH_MODE", "")
+        self._facts = AgentFacts(_find_slot(need), node, mloptimizer.__version__, auth_mode)
         self._keeping = contextlib.ExitStack()
         self._home = self._keeping.enter_context(own_folder())
         self._engine = ProcessEngine([self._facts.slot], run_trial, start_method, preload)
@@ -118,7 +120,7 @@ class SlotAgent:
                 return Started(needs_data=True)
             folder = self._home / f"{Path(plan.directory).name}_{plan.attempt}"
             unpack(files, folder)
-            self._remote = open_remote(plan)
+            self._remote = open_remote(plan) if plan.settings.checkpoint_url else None
             if self._remote and plan.resumes:
                 self._remote.fetch(folder / CHECKPOINTS)
             self._plan = replace(
@@ -139,14 +141,14 @@ class SlotAgent:
 
     def step(self, token: int) -> Report:
         """Wait for something to tell of the attempt, and return it; its last report has the result."""
-        events = self._gather()
+        events = [event for event in self._gather() if event.number is None or self._is_mine(event.number)]
         result = next((event for event in events if isinstance(event, TrialResult)), None)
         plan = self._plan
         if plan is None or token != self._token:  # it has ended, and only the slot is waited for
             return Report(token, (), {}, None, b"", self._is_idle())
         folder = Path(plan.directory)
         files, kept = self._take_checkpoints(events)
-        log = self._log.take(_LOG_BYTES)
+        log = self._log.take(_LOG_BYTES) if result is None else self._log.take_last(_LOG_BYTES)
         if result is not None:
             left = list_files(folder)
             skipped = (CHECKPOINTS, INITIAL, WORKER_LOG)
@@ -183,10 +185,13 @@ class SlotAgent:
         """Forget the attempt; the checkpoints of a trial that is completed have served."""
         if self._remote and result.outcome is Outcome.COMPLETED:
             with contextlib.suppress(MloptimizerError):
-                self._remote.remove()
+                self._remote.remove_attempts()
         if self._plan:
             shutil.rmtree(self._plan.directory, ignore_errors=True)
         self._plan, self._token = None, NOTHING
+
+    def _is_mine(self, number: int) -> bool:
+        return self._plan is not None and self._plan.number == number
 
     def _is_idle(self) -> bool:
         return bool(self._engine.idle_slots())

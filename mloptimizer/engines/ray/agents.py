@@ -3,6 +3,7 @@
 An actor whose resources the cluster does not have now stays pending: that is the demand which an autoscaler sees.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from mloptimizer.records import Decision, FailureKind, Slot
 
 _TEND_SECONDS = 1.0  # between two looks at the cluster
 _FAILED_IN_A_ROW = 3  # actors that could not be made, before anything could
+_LONGEST_PAUSE_SECONDS = 60.0  # before the next is made, after failures in a row
 
 Note = Callable[[Decision], None]
 
@@ -59,9 +61,11 @@ class Agents:
         self._arguments = (run_trial, start_method, tuple(preload))
         self._note = note
         self._wait_seconds = 60 * wait_minutes
-        self._need, self._most, self._spare = Need(0, 1, 0), 0, False
+        self.need: Need | None = None  # of each trial; None: nobody has said
+        self._most, self._spare = 0, False
         self._looked = self._had_some = 0.0
-        self._failed_in_a_row = 0
+        self._failed_in_a_row, self._make_after = 0, 0.0
+        self._told = set[str]()
         self.all: list[Agent] = []
         self.nodes = NodeRecords()
 
@@ -71,10 +75,10 @@ class Agents:
         Args:
             spare: ask for more than the cluster has room for now: half as many again.
         """
-        if need != self._need:
+        if need != self.need:
             for agent in list(self.all):
                 self.discard(agent)
-        self._need, self._most, self._spare = need, most, spare
+        self.need, self._most, self._spare = need, most, spare
         self._had_some = time.monotonic()
         self._looked = 0.0
 
@@ -88,12 +92,13 @@ class Agents:
         Raises:
             RunError: the cluster has had no room for too long.
         """
-        if time.monotonic() < self._looked + _TEND_SECONDS:
+        need = self.need
+        if need is None or time.monotonic() < self._looked + _TEND_SECONDS:
             return set()
         nodes, leaving = list_nodes(), list_leaving()
         usable = [node for node in nodes if node.id not in self.nodes.left_out]
         ids = {node.id for node in usable}
-        if self.nodes.left_out and not any(self._need.count(node) for node in usable) and not busy:
+        if self.nodes.left_out and not any(need.count(node) for node in usable) and not busy:
             raise RunError(
                 "engine = ray: every node that could run a trial is left out; debug_strategy.log says why. "
                 "Mend them, then continue; see: mloptimizer cluster doctor."
@@ -101,10 +106,10 @@ class Agents:
         for agent in self.ready():
             if agent not in busy and agent.facts and agent.facts.node not in ids:
                 self.discard(agent)
-        room = sum(self._need.count(node) for node in usable)
+        room = sum(need.count(node) for node in usable)
         wanted = min(self._most, room + (max(1, room // 2) if self._spare else 0))
-        while len(self.all) < wanted:
-            self.all.append(self._make())
+        while len(self.all) < wanted and time.monotonic() >= self._make_after:
+            self.all.append(self._make(need))
         unused = [agent for agent in reversed(self.all) if agent not in busy]
         for agent in sorted(unused, key=lambda agent: agent.facts is not None)[: max(0, len(self.all) - wanted)]:
             self.discard(agent)  # those that are not there yet first
@@ -114,12 +119,12 @@ class Agents:
         elif self._looked > self._had_some + self._wait_seconds:
             raise RunError(
                 f"engine = ray: the cluster has had no room for {self._wait_seconds / 60:g} minutes (ray_wait_minutes) "
-                f"for {self._need.describe()}. It has {describe_nodes(nodes)}. Continue when there is room."
+                f"for {need.describe()}. It has {describe_nodes(nodes)}. Continue when there is room."
             )
         return leaving
 
-    def _make(self) -> Agent:
-        need, out = self._need, sorted(self.nodes.left_out)
+    def _make(self, need: Need) -> Agent:
+        out = sorted(self.nodes.left_out)
         options: dict[str, Any] = {"num_cpus": need.cpus, "num_gpus": need.gpus}
         if need.memory_mb:
             options["memory"] = need.memory_mb * 2**20
@@ -141,8 +146,10 @@ class Agents:
         except RayError as error:
             self.discard(agent)
             self._failed_in_a_row += 1
+            self._make_after = time.monotonic() + min(2.0**self._failed_in_a_row, _LONGEST_PAUSE_SECONDS)
+            _, words = explain(error)
+            self._tell_once(Decision(None, "worker", "one could not be started, and is tried again", words))
             if self._failed_in_a_row >= _FAILED_IN_A_ROW and not self.ready():
-                _, words = explain(error)
                 raise RunError(f"engine = ray: no worker can be started in the cluster: {words}.") from error
             return
         self._failed_in_a_row = 0
@@ -154,9 +161,17 @@ class Agents:
             self.discard(agent)
             return
         agent.facts = facts
-        if self._need.gpus and not facts.slot.gpu_ids:
+        if facts.auth_mode != "token" and os.environ.get("RAY_AUTH_MODE") == "token":
+            reason = "whoever reaches the cluster may run anything on it; set RAY_AUTH_MODE=token before `ray start`"
+            self._tell_once(Decision(None, "authentication", "off in this cluster", reason))
+        if self.need and self.need.gpus and not facts.slot.gpu_ids:
             reason = "Ray declares GPUs there, and NVML sees none"
             self._note(Decision(None, "GPUs", f"none on {facts.slot.host}", reason))
+
+    def _tell_once(self, decision: Decision) -> None:
+        if decision.topic not in self._told:
+            self._told.add(decision.topic)
+            self._note(decision)
 
     def judge(self, agent: Agent, kind: FailureKind | None) -> Decision | None:
         """Take how an attempt ended on the actor's node; return that the node is left out, where it is from now on."""

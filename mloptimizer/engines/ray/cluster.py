@@ -59,7 +59,10 @@ def connected(address: str) -> Iterator[None]:
                          object_store_memory=_STORE_MB * _MB, **common)  # fmt: skip
             else:
                 ray.init(address, **common)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+        except ray.exceptions.AuthenticationError as error:
+            ray.shutdown()
+            raise UsageError(f"--address {address}: its token cannot be used: {_in_a_line(error)}") from error
+        except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
             ray.shutdown()
             raise _refusal(address, error) from error
         stack.callback(ray.shutdown)
@@ -105,7 +108,13 @@ def _import_ray(address: str) -> Any:
     ray._raylet.Config.initialize("")
     ray_constants.ENABLE_RAY_CLUSTER = address != "local"
     ray._private.worker.print_to_stdstream = _be_silent
+    ray._private.utils.get_entrypoint_name = _name_entrypoint
     return ray
+
+
+def _name_entrypoint() -> str:
+    """Return what the cluster is told of this program: Ray would tell the command line, with the storage's password."""
+    return "mloptimizer"
 
 
 def _be_silent(*_: object, **__: object) -> None:
@@ -160,11 +169,15 @@ def _set(words: dict[str, str]) -> Iterator[None]:
 
 def _refusal(address: str, error: BaseException) -> RunError:
     if address == "local":
-        return RunError(f"engine = ray: no cluster can be started here: {' '.join(str(error).split())[:300]}.")
+        return RunError(f"engine = ray: no cluster can be started here: {_in_a_line(error)}.")
     return RunError(
-        f"--address {address}: no Ray cluster answers there, or it has another token "
-        f"({type(error).__name__}: {' '.join(str(error).split())[:200]}). See: mloptimizer cluster doctor."
+        f"--address {address}: no Ray cluster answers there, or it has another token, or this machine is not in it "
+        f"({type(error).__name__}: {_in_a_line(error)}). Possible: `ray start --num-cpus=0 --address=…` here first."
     )
+
+
+def _in_a_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def list_nodes() -> list[Node]:

@@ -70,20 +70,22 @@ def _look() -> dict[str, Any]:
 def examine() -> list[NodeFacts]:
     """Return what there is to know of each node of the cluster that this process is connected to."""
     leaving, nodes = list_leaving(), [node for node in ray.nodes() if node["Alive"]]
-    asked = []
+    tasks = []
     for node in nodes:
         where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = ray.remote(_look).options(num_cpus=0, max_retries=0, scheduling_strategy=where)
-        asked.append((node, time.time(), task.remote()))
-    return [_facts(node, begun, answer, node["NodeID"] in leaving) for node, begun, answer in asked]
+        tasks.append(ray.remote(_look).options(num_cpus=0, max_retries=0, scheduling_strategy=where))
+    first = [task.remote() for task in tasks]  # starts the workers, so that clocks are asked in no time
+    ray.wait(first, num_returns=len(first), timeout=_ANSWER_SECONDS)
+    return [_facts(node, task, node["NodeID"] in leaving) for node, task in zip(nodes, tasks, strict=True)]
 
 
-def _facts(node: dict[str, Any], begun: float, answer: Any, leaves: bool) -> NodeFacts:
+def _facts(node: dict[str, Any], task: Any, leaves: bool) -> NodeFacts:
     has, host = node["Resources"], f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
     ports = tuple(port for port in (node["NodeManagerPort"], node["ObjectManagerPort"]) if not _opens(node, port))
     known: dict[str, Any] = {"cpus": has.get("CPU", 0.0), "gpus": has.get("GPU", 0.0), "closed_ports": ports}
+    begun = time.time()
     try:
-        said = ray.get(answer, timeout=_ANSWER_SECONDS)
+        said = ray.get(task.remote(), timeout=_ANSWER_SECONDS)
     except RayError:
         return NodeFacts(host, False, leaves, **known)
     then = said.pop("time")
@@ -105,7 +107,7 @@ def judge(nodes: Sequence[NodeFacts], here: dict[str, str]) -> list[Check]:
     return [
         _check_nodes(nodes),
         check_token(),
-        _list_faults("authentication", nodes, lambda n: n.auth_mode not in ("token", "") and n.auth_mode,
+        _list_faults("authentication", nodes, lambda n: n.auth_mode != "token" and (n.auth_mode or "none"),
                      "token everywhere", "set RAY_AUTH_MODE=token before `ray start` on each node"),
         _list_faults("versions", nodes, lambda node: _differences(node.versions, here),
                      ", ".join(f"{name} {version}" for name, version in here.items()),

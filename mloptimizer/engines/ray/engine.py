@@ -58,7 +58,7 @@ class RayEngine:
         self._agents, self._note, self._show = agents, note, show
         self._shown: list[Slot] | None = None
         self._attempts: dict[int, _Attempt] = {}
-        self._seen: list[TrialPlan] = []  # whose checkpoints are kept elsewhere
+        self._seen: dict[int, TrialPlan] = {}  # whose checkpoints are kept elsewhere
         self._short: set[int] = set()  # trials whose last attempt ran out of memory
         self._data: dict[str, Any] = {}  # references to data sets that were sent, by fingerprint
 
@@ -99,7 +99,7 @@ class RayEngine:
         agent = next(agent for agent in self._idle() if agent.slot == slot)
         Path(plan.directory, WORKER_LOG).unlink(missing_ok=True)
         if plan.settings.checkpoint_url:
-            self._seen.append(plan)
+            self._seen[plan.number] = plan
         if plan.number not in self._short:
             self._short.clear()  # such trials come first, so none is left
         self._short.discard(plan.number)
@@ -172,8 +172,8 @@ class RayEngine:
             if report.log:
                 folder.mkdir(parents=True, exist_ok=True)
                 append_bytes(folder / WORKER_LOG, report.log)
-        except MloptimizerError as error:
-            self.kill_trial(plan.number)
+        except (MloptimizerError, OSError) as error:
+            self._agents.discard(agent)  # what it sends from now on is of no attempt
             lost = failed(plan.number, FailureKind.DISK_FULL, f"the driver cannot keep what it sent: {error}")
             return self._end(attempt, lost)
         if not events or not isinstance(events[-1], TrialResult):
@@ -193,6 +193,7 @@ class RayEngine:
         if result.failure and result.failure.kind is FailureKind.OUT_OF_MEMORY:
             self._short.add(result.number)
         if attempt.is_leaving:
+            self._agents.discard(attempt.agent)  # or the trial would get the same slot again
             return [result]
         left_out = self._agents.judge(attempt.agent, result.failure.kind if result.failure else None)
         if left_out:
@@ -254,10 +255,10 @@ class RayEngine:
         for attempt in self._attempts.values():
             self._agents.discard(attempt.agent)
         self._attempts.clear()
-        for plan in self._seen:
-            if Path(plan.directory, RESULT).is_file() and (remote := open_remote(plan)):
+        for plan in self._seen.values():
+            if Path(plan.directory, RESULT).is_file():
                 with suppress(MloptimizerError):  # it costs room, nothing else
-                    remote.remove()
+                    open_remote(plan).remove()
         self._seen.clear()
 
 
@@ -272,7 +273,7 @@ def _wait_for(calls: list[Any], timeout: float) -> list[Any]:
 def _files_of(plan: TrialPlan) -> Parcel:
     """Return what the plan's attempt begins with."""
     files: dict[str, Path] = {}
-    if plan.resumes and not plan.settings.checkpoint_url:
+    if plan.resumes:  # none where they have always been kept elsewhere
         files |= list_files(Path(plan.directory), CHECKPOINTS)
     if plan.initial_weights:
         files[f"{INITIAL}/{Path(plan.initial_weights).name}"] = Path(plan.initial_weights)

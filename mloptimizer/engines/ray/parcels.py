@@ -5,6 +5,7 @@ end goes at the other. Nothing here imports Ray: contents are arrays of bytes, w
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -101,3 +102,9 @@ class Tail:
             return b""
         self._offset += len(added)
         return added
+
+    def take_last(self, most_bytes: int) -> bytes:
+        """Return the end of what was added since the last call, at most so much of it."""
+        with suppress(OSError):
+            self._offset = max(self._offset, self._path.stat().st_size - most_bytes)
+        return self.take(most_bytes)

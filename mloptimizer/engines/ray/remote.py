@@ -13,9 +13,12 @@ from mloptimizer.records import TrialPlan
 
 
 class RemoteFolder:
-    """The place of one trial's checkpoints."""
+    """The place of one trial's checkpoints, in which each attempt has a folder of its own.
 
-    def __init__(self, url: str, place: str) -> None:
+    An attempt that has been cut off, and trains on, therefore cannot remove what its successor keeps.
+    """
+
+    def __init__(self, url: str, place: str, attempt: int) -> None:
         """Name the place; nothing is made yet.
 
         Raises:
@@ -25,12 +28,13 @@ class RemoteFolder:
             import fsspec
 
             self._files, root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
+        except Exception as error:
             raise UsageError(f"checkpoint_url: {error}. Possible: file, s3 (pip install s3fs), gs (gcsfs).") from error
         self._root: str = f"{root.rstrip('/')}/{place}"
+        self._attempt, self._own = attempt, f"{self._root}/{_name_folder(attempt)}"
 
     def fetch(self, folder: Path) -> None:
-        """Copy what is there into the folder.
+        """Copy into the folder what the last attempt that kept anything has left.
 
         Raises:
             RunError: it cannot be read.
@@ -39,34 +43,36 @@ class RemoteFolder:
             if not self._files.exists(self._root):
                 return
             self._files.invalidate_cache()
-            for path in self._files.find(self._root):
-                name = PurePosixPath(path).name
-                if not name.startswith("."):
+            there = [path for path in self._files.find(self._root) if not PurePosixPath(path).name.startswith(".")]
+            newest = max((PurePosixPath(path).parent.name for path in there), default="")
+            for path in map(PurePosixPath, there):
+                if path.parent.name == newest:
                     folder.mkdir(parents=True, exist_ok=True)
-                    self._files.get_file(path, str(folder / name))
+                    self._files.get_file(str(path), str(folder / path.name))
         except Exception as error:
             raise self._error(error) from error
 
     def keep(self, new: Iterable[Path], names: Iterable[str]) -> None:
-        """Copy the new files there, and remove those that are not among the names.
+        """Copy the new files there, and remove the attempt's others that are not among the names, and earlier attempts.
 
         Raises:
             RunError: it cannot be written.
         """
         kept = set(names)
         try:
-            self._files.makedirs(self._root, exist_ok=True)
+            self._files.makedirs(self._own, exist_ok=True)
             for path in new:
-                unfinished = f"{self._root}/.{path.name}.part"
+                unfinished = f"{self._own}/.{path.name}.part"
                 try:
                     self._files.put_file(str(path), unfinished)
                 except FileNotFoundError:
                     continue  # a newer one took its place meanwhile
-                self._files.mv(unfinished, f"{self._root}/{path.name}")
+                self._files.mv(unfinished, f"{self._own}/{path.name}")
             self._files.invalidate_cache()
-            for there in self._files.find(self._root):
+            for there in self._files.find(self._own):
                 if PurePosixPath(there).name not in kept:
                     self._files.rm_file(there)
+            self._remove(range(1, self._attempt))
         except Exception as error:
             raise self._error(error) from error
 
@@ -82,11 +88,46 @@ class RemoteFolder:
         except Exception as error:
             raise self._error(error) from error
 
+    def remove_attempts(self) -> None:
+        """Remove what this attempt and earlier ones have kept.
+
+        Raises:
+            RunError: it cannot be removed.
+        """
+        try:
+            self._remove(range(1, self._attempt + 1))
+        except Exception as error:
+            raise self._error(error) from error
+
+    def _remove(self, attempts: Iterable[int]) -> None:
+        for attempt in attempts:
+            if self._files.exists(folder := f"{self._root}/{_name_folder(attempt)}"):
+                self._files.rm(folder, recursive=True)
+
     def _error(self, error: Any) -> RunError:
         return RunError(f"checkpoint_url: {self._root}: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def open_remote(plan: TrialPlan) -> RemoteFolder | None:
-    """Return where the plan's checkpoints are kept, None where that is the driver's disk."""
-    url = plan.settings.checkpoint_url
-    return RemoteFolder(url, f"{plan.study}/{Path(plan.directory).name}") if url else None
+def _name_folder(attempt: int) -> str:
+    return f"attempt_{attempt:05d}"  # names sort as the attempts do
+
+
+def open_remote(plan: TrialPlan) -> RemoteFolder:
+    """Return where the plan's checkpoints are kept; its seed tells studies of the same name apart.
+
+    Raises:
+        UsageError: there is no such place, or what reaches it is not installed.
+    """
+    place = f"{plan.study}/{Path(plan.directory).name}_{plan.seed:08x}"
+    return RemoteFolder(plan.settings.checkpoint_url, place, plan.attempt)
+
+
+def check_url(url: str) -> None:
+    """Check that checkpoints can be kept there, as far as that can be known without writing any.
+
+    Raises:
+        UsageError: it is no URL, or what reaches it is not installed here.
+    """
+    if "://" not in url:
+        raise UsageError(f"checkpoint_url: '{url}' is no URL. Possible: file:///FOLDER, s3://BUCKET/PATH or gs://…")
+    RemoteFolder(url, "", 1)
