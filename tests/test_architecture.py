@@ -28,7 +28,7 @@ LAYERS = [
     " datasets.sources datasets.split datasets.cache datasets.process datasets.library",
     "observer disk_watch orders spaces metrics_readme",
     "metrics_store machine_file engines.base engines.cores engines.deaths engines.trees engines.lifeline"
-    " engines.gpu_memory slots requirements",
+    " engines.left_over engines.gpu_memory slots requirements",
     "augmented_spaces attempts memory_watch packing running deadlines"
     " study.patience study.journal_lock study.journal study.storage study.history study.pruning"
     " study.bounded_sampler study.samplers"

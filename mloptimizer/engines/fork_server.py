@@ -7,7 +7,6 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
-import shutil
 import signal
 import stat
 import sys
@@ -15,10 +14,12 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
+from mloptimizer.engines.left_over import hold, remove_left_over
 from mloptimizer.engines.lifeline import DRIVER
 
-_LOCK = "driver.lock"
+_held: list[IO[str]] = []  # open until this process ends
 _LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 
 
@@ -36,8 +37,6 @@ def _use_own_temporary_folder() -> None:
     """Let the server's socket lie where the next driver finds it: a driver that is killed does not remove it itself."""
     if multiprocessing.current_process()._config.get("tempdir"):  # type: ignore[attr-defined]
         return  # made before; what is memorised there stays
-    import fcntl
-
     base = Path(tempfile.gettempdir()) / f"mloptimizer-{os.getuid()}"
     if len(str(base)) > _LONGEST_FOLDER:
         return  # the name of a socket cannot be longer
@@ -45,28 +44,13 @@ def _use_own_temporary_folder() -> None:
     found = base.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         return  # somebody else's: multiprocessing makes a folder by itself
-    for folder in base.iterdir():
-        if _is_left_over(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+    remove_left_over(base.iterdir())
     before, tempfile.tempdir = tempfile.tempdir, str(base)
     try:
         folder = Path(multiprocessing.util.get_temp_dir())
     finally:
         tempfile.tempdir = before
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # open until this process ends
-    fcntl.flock(lock, fcntl.LOCK_EX)
-
-
-def _is_left_over(folder: Path) -> bool:
-    """Whether the folder is of a driver that is gone: the system has freed its lock."""
-    import fcntl
-
-    try:
-        with (folder / _LOCK).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or just being made
-        return False
-    return True
+    _held.append(hold(folder))
 
 
 @contextlib.contextmanager

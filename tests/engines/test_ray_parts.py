@@ -10,6 +10,7 @@ import ray.exceptions as errors
 
 from mloptimizer import __version__
 from mloptimizer.datasets.library import map_split, prepare_dataset
+from mloptimizer.engines.left_over import LOCK
 from mloptimizer.engines.ray.agent import AgentFacts
 from mloptimizer.engines.ray.agents import Agent, Agents
 from mloptimizer.engines.ray.doctor import NodeFacts, judge
@@ -163,7 +164,7 @@ def test_what_a_killed_agent_left_is_removed_by_the_next(tmp_path: Path, monkeyp
     with own_folder() as first, own_folder() as second:
         left = first.with_name(f"{first.name}-left")
         left.mkdir()
-        (left / "agent.lock").touch()
+        (left / LOCK).touch()
         with own_folder():
             assert not left.exists()
             assert first.is_dir() and second.is_dir()

@@ -16,16 +16,10 @@ from pathlib import Path
 from mloptimizer import files
 from mloptimizer.datasets import cache
 from mloptimizer.datasets.catalog import CATALOG
+from mloptimizer.engines.left_over import hold, remove_left_over
 from mloptimizer.engines.ray.parcels import Parcel, list_files, pack
 from mloptimizer.errors import MloptimizerError
 from mloptimizer.records import DatasetInfo
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-_LOCK = "agent.lock"
 
 
 def pack_dataset(dataset: DatasetInfo) -> Parcel:
@@ -84,29 +78,15 @@ def own_folder() -> Iterator[Path]:
     base = _base() / "agents"
     base.mkdir(parents=True, exist_ok=True)
     mine = f"{socket.gethostname()}-"
-    for left in base.glob(f"{mine}*"):
-        if _is_left_over(left):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(dir=base, prefix=mine))
-    with (folder / _LOCK).open("w") as lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.hold_lock(base / ".lock"):  # a neighbour would take a new one for left over
+        remove_left_over(base.glob(f"{mine}*"))
+        folder = Path(tempfile.mkdtemp(dir=base, prefix=mine))
+        lock = hold(folder)
+    with lock:
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_left_over(folder: Path) -> bool:
-    """Whether the folder is of an agent that is gone: the system has freed its lock."""
-    if fcntl is None:
-        return False
-    try:
-        with (folder / _LOCK).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or just being made
-        return False
-    return True
 
 
 def shared_folder(study: str) -> Path:
