@@ -9,7 +9,7 @@ import multiprocessing
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -48,7 +48,7 @@ def diagnose(workspace: Workspace, settings: Settings) -> list[Check]:
     gpus = list_gpus()
     return [
         check_python(sys.version_info[:3]),
-        check_packages(_installed_versions()),
+        check_packages(installed_versions(PACKAGES)),
         *check_tensorflow(facts, gpus, settings, describe_unused()),
         _check_start_method(settings),
         check_storage(workspace, settings),
@@ -81,9 +81,10 @@ def check_python(version: tuple[int, ...]) -> Check:
     return Check("Python", possible, found, "" if possible else "install Python 3.11, 3.12 or 3.13")
 
 
-def _installed_versions() -> dict[str, str]:
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions here, by package; what is not installed is left out."""
     versions = {}
-    for name in PACKAGES:
+    for name in packages:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -3,7 +3,6 @@
 Nothing is changed, and TensorFlow is imported nowhere; one small task runs on each node.
 """
 
-import importlib.metadata
 import os
 import platform
 import socket
@@ -19,6 +18,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mloptimizer.datasets.library import list_datasets
+from mloptimizer.doctor import installed_versions
 from mloptimizer.engines.ray.cluster import default_token, list_leaving
 from mloptimizer.hardware.nvml import list_gpus
 from mloptimizer.probe_checks import Check
@@ -48,13 +48,7 @@ class NodeFacts:
 
 def versions() -> dict[str, str]:
     """Return the versions here, by package, with Python's; what is not installed is left out."""
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **installed_versions(PACKAGES)}
 
 
 def _look() -> dict[str, Any]:
