@@ -139,12 +139,13 @@ def examine_cluster(address: str) -> tuple[RenderableType, bool]:
         nodes = examine()
         checks = judge(nodes, versions())
     table = Table(box=None, pad_edge=False)
-    for title in ("node", "CPUs", "GPUs", "Python", "mloptimizer", "TensorFlow", "Keras", "Ray", "clock", "data sets"):
+    table.add_column("node", overflow="fold")
+    for title in ("CPUs", "GPUs", "Python, mloptimizer, TensorFlow, Keras, Ray", "clock", "data sets"):
         table.add_column(title)
     for node in nodes:
         found = [node.versions.get(name, "?") for name in ("python", "mloptimizer", "tensorflow", "keras", "ray")]
-        gpus = f"{len(node.gpus_seen)} of {node.gpus:g}"
-        table.add_row(node.host, f"{node.cpus:g}", gpus, *found, f"{node.skew_seconds:+.1f} s", ", ".join(node.data))
+        gpus, clock = f"{len(node.gpus_seen)} of {node.gpus:g}", f"{node.skew_seconds:+.1f} s"
+        table.add_row(node.host, f"{node.cpus:g}", gpus, ", ".join(found), clock, ", ".join(node.data))
     return Group(table, Text(""), doctor_table(checks)), not any(check.ok is False for check in checks)
 
 
