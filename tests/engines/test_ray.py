@@ -421,13 +421,24 @@ def test_a_cluster_is_not_told_the_command_line_which_may_hold_the_storages_pass
     assert done.stdout == "['mloptimizer']\n", done.stderr
 
 
-def test_a_token_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
-    words = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "missing")}
+def ask_doctor(address: str, token: Path) -> str:
+    """Return the one line that the command prints where this file's token does not do."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = [sys.executable, "-m", "mloptimizer", "cluster", "doctor", "--address", "local"]
+    words = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    command = [sys.executable, "-m", "mloptimizer", "cluster", "doctor", "--address", address]
     done = subprocess.run(command, env=kept | words, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "its token cannot be used" in done.stderr
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_a_token_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    assert "its token cannot be used" in ask_doctor("local", tmp_path / "missing")
+
+
+def test_a_token_that_the_cluster_does_not_take_is_one_line(cluster: TestCluster, tmp_path: Path) -> None:
+    (tmp_path / "wrong").write_text("0" * 64)
+    assert "or it has another token" in ask_doctor(cluster.address, tmp_path / "wrong")
 
 
 def test_a_cluster_without_a_token_is_refused_before_anything_is_sent(
@@ -459,8 +470,10 @@ def test_where_nothing_answers_is_told_at_once(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_without_the_extra_one_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match="pip install 'mloptimizer\\[ray\\]'"), connected("local"):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):  # which come second
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="pip install 'mloptimizer\\[ray\\]'"), connected("192.0.2.1:6379"):
         pass
 
 

@@ -6,6 +6,7 @@ sent to Ray's makers.
 """
 
 import contextlib
+import importlib.util
 import logging
 import os
 import secrets
@@ -24,6 +25,7 @@ from mloptimizer.hardware.machine import list_cpus
 from mloptimizer.hardware.nvml import list_gpus
 
 _MB = 2**20
+_TRIES = 5  # to be let in by a head that takes connections
 _REACH_SECONDS = 5.0  # for a head to take a connection: Ray itself tries for minutes
 _STORE_MB = 512  # of a cluster on this machine: checkpoints pass through it one by one
 _TOKEN_HOMES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -44,6 +46,8 @@ def connected(address: str) -> Iterator[None]:
         UsageError: the address is none, Ray is not installed, or there is no token for the cluster.
         RunError: there is no such cluster, or it does not take the token.
     """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError("engine = ray: needs the extra 'ray'. Install it: pip install 'mloptimizer[ray]'.")
     head = _find_head(address)
     with contextlib.ExitStack() as stack:
         words = _environment(address, stack)
@@ -58,7 +62,8 @@ def connected(address: str) -> Iterator[None]:
                 ray.init("local", num_cpus=len(list_cpus()), num_gpus=len(list_gpus()), include_dashboard=False,
                          object_store_memory=_STORE_MB * _MB, **common)  # fmt: skip
             else:
-                ray.init(address, **common)
+                with _stderr_muted():
+                    ray.init(address, **common)
         except ray.exceptions.AuthenticationError as error:
             ray.shutdown()
             raise UsageError(f"--address {address}: its token cannot be used: {_in_a_line(error)}") from error
@@ -98,15 +103,15 @@ def _reach(address: str, host: str, port: int) -> None:
 
 
 def _import_ray(address: str) -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("engine = ray: needs the extra 'ray'. Install it: pip install 'mloptimizer[ray]'.") from error
+    import ray
+
     # Who imported it before us let it read another environment.
     from ray._private import ray_constants
 
     ray._raylet.Config.initialize("")
     ray_constants.ENABLE_RAY_CLUSTER = address != "local"
+    if address != "local":
+        ray_constants.NUM_REDIS_GET_RETRIES = _TRIES  # a second each; a cluster that is started here takes its time
     ray._private.worker.print_to_stdstream = _be_silent
     ray._private.utils.get_entrypoint_name = _name_entrypoint
     return ray
@@ -115,6 +120,19 @@ def _import_ray(address: str) -> Any:
 def _name_entrypoint() -> str:
     """Return what the cluster is told of this program: Ray would tell the command line, with the storage's password."""
     return "mloptimizer"
+
+
+@contextlib.contextmanager
+def _stderr_muted() -> Iterator[None]:
+    """Mute this process: of a wrong token, Ray's own library warns at every try, before it can be told not to."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (it is no file of a workspace)
+        kept = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _be_silent(*_: object, **__: object) -> None:
