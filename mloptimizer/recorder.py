@@ -43,7 +43,7 @@ class Recorder:
         self._study = study
         self._store = store
         self._plans: dict[int, TrialPlan] = {}
-        self._gpus: dict[int, frozenset[str]] = {}  # those of each running trial
+        self._slots: dict[int, Slot] = {}  # that of each running trial
         self._logs: dict[int, HardwareLog] = {}
         self._told: set[int] = set()  # the trials of which rows were lost
         self._choices: dict[int, dict[str, str]] = {}  # made automatically, by trial and topic
@@ -67,7 +67,7 @@ class Recorder:
 
         What was there is replaced, unless the plan goes on from it.
         """
-        self._plans[plan.number], self._gpus[plan.number] = plan, frozenset(slot.gpu_ids)
+        self._plans[plan.number], self._slots[plan.number] = plan, slot
         self._choices[plan.number] = {}
         epochs = self._store.start(plan, slot)
         write_readme(self._workspace.hardware_logs / "README.md", render_log_readme())
@@ -112,10 +112,15 @@ class Recorder:
         self._store.finish(plan.phase, result)
 
     def fill_in(self, sample: HardwareSample) -> HardwareSample:
-        """Return the row with the number of trials that run on its trial's GPUs now, this one included."""
-        mine = self._gpus.get(sample.number, frozenset())
-        here = sum(not mine.isdisjoint(gpus) for gpus in self._gpus.values()) if mine else 1
-        return replace(sample, row={**sample.row, "trials_on_gpu": here})
+        """Return the row with the numbers of trials that run on its trial's GPUs and cores now, this one included."""
+        counts = {"trials_on_gpu": 1, "trials_on_cores": 1}
+        if mine := self._slots.get(sample.number):
+            gpus, cores = frozenset(mine.gpu_ids), frozenset(mine.cpu_ids)
+            others = [slot for number, slot in self._slots.items() if number != sample.number]
+            counts["trials_on_gpu"] += sum(not gpus.isdisjoint(slot.gpu_ids) for slot in others)
+            neighbours = [frozenset(slot.cpu_ids) for slot in others if slot.host == mine.host]
+            counts["trials_on_cores"] += sum(not (cores and their) or bool(cores & their) for their in neighbours)
+        return replace(sample, row={**sample.row, **counts})
 
     def record(self, event: Event) -> None:
         """Write the event; events of a trial that is not running here are dropped."""
@@ -148,7 +153,7 @@ class Recorder:
         self._forget(result.number)
 
     def _forget(self, number: int) -> None:
-        del self._plans[number], self._gpus[number]
+        del self._plans[number], self._slots[number]
         self._choices.pop(number, None)
         self._activity.end(number)
         self._told.discard(number)

@@ -139,7 +139,7 @@ def test_a_trial_without_a_gpu_is_alone(workspace: Workspace, make_plan: Callabl
     recorder = Recorder(workspace, "test", MetricsStore(workspace, "test"))
     recorder.start(make_plan(0), Slot("cpu0"))
     recorder.start(make_plan(1), Slot("cpu1"))
-    assert recorder.fill_in(HardwareSample(0, {"trials_on_gpu": None})).row == {"trials_on_gpu": 1}
+    assert recorder.fill_in(HardwareSample(0, {"trials_on_gpu": None})).row["trials_on_gpu"] == 1
 
 
 def test_trials_with_some_gpus_in_common_are_counted(workspace: Workspace, make_plan: Callable[..., TrialPlan]) -> None:
@@ -147,6 +147,16 @@ def test_trials_with_some_gpus_in_common_are_counted(workspace: Workspace, make_
     for number, gpus in enumerate([("a", "b"), ("b",), ("c",)]):
         recorder.start(make_plan(number), Slot(str(number), gpu_ids=gpus))
     assert [recorder.fill_in(HardwareSample(n, {})).row["trials_on_gpu"] for n in range(3)] == [2, 2, 1]
+
+
+def test_trials_whose_slots_have_no_cores_of_their_own_share_those_of_their_machine(
+    workspace: Workspace, make_plan: Callable[..., TrialPlan]
+) -> None:
+    recorder = Recorder(workspace, "test", MetricsStore(workspace, "test"))
+    slots = [Slot("a", "one", cpu_ids=(0, 1)), Slot("b", "one", cpu_ids=(2,)), Slot("c", "two"), Slot("d", "two")]
+    for number, slot in enumerate(slots):
+        recorder.start(make_plan(number), slot)
+    assert [recorder.fill_in(HardwareSample(n, {})).row["trials_on_cores"] for n in range(4)] == [1, 1, 2, 2]
 
 
 def test_the_log_of_a_trial_on_another_machine_has_the_columns_of_its_cores(

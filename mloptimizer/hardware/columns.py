@@ -47,6 +47,8 @@ TRAINING_COLUMNS = (
       for part in PARTS),
     Column("trials_on_gpu", "count", "trials that the slot's GPUs were shared by, this one included; 1 without a GPU",
            "the search", "last"),
+    Column("trials_on_cores", "count", "trials that the slot's cores were shared by, this one included; without cores "
+           "of its own, all on the machine", "the search", "last"),
 )  # fmt: skip
 
 

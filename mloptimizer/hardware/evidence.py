@@ -105,7 +105,12 @@ def _of_gpus(trace: Trace, chosen: Figures) -> dict[str, float | None]:
 
 
 def _of_cores(trace: Trace, chosen: Figures) -> dict[str, float | None]:
-    """Return how busy the slot's cores were, and which share of them other programs than the trial took."""
+    """Return how busy the slot's cores were, and which share of them other programs than the trial took.
+
+    Nothing where other trials of the search were at work on them: they are no other programs.
+    """
+    if (highest(trace.column("trials_on_cores")) or 1) > 1:
+        return {}
     cores = [trace.column(name) for name in trace.header if re.fullmatch(r"core\d+_percent", name)]
     busy = _mean(over_columns(cores), chosen) if cores else None
     mine = _mean(trace.column("process_cpu_percent"), chosen)

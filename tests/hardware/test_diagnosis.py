@@ -41,6 +41,14 @@ def test_nothing_else_is_found_in_a_log_of_one_trouble(trace: str) -> None:
     assert len(found_in(trace)) == 1
 
 
+def test_other_trials_on_its_cores_are_no_other_programs(tmp_path: Path) -> None:
+    header, *rows = (TRACES / "cpu_oversubscribed.csv").read_text().splitlines()
+    for trials, found in ((1, ["CPU oversubscribed"]), (2, [])):
+        lines = [f"{header},trials_on_cores", *(f"{row},{trials}" for row in rows)]
+        (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+        assert [finding.rule.name for finding in find(gather_evidence(read_trace(tmp_path / "log.csv")))] == found
+
+
 @pytest.mark.parametrize("trace", ["healthy_cpu", "healthy_gpu"])
 def test_nothing_is_found_in_a_healthy_log(trace: str) -> None:
     assert found_in(trace) == []

@@ -20,7 +20,7 @@ def test_a_row_has_every_column_in_order_and_no_gpu_without_one() -> None:
     assert row["seconds"] == 1.5
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(row["time_utc"]))
     optional = {"disk_read_mb_s", "disk_write_mb_s", "cpu_mhz", "page_cache_mb", "cpu_energy_j"}  # on some machines
-    assert {name for name in row if row[name] is None} - optional == {"part", "trials_on_gpu"}
+    assert {name for name in row if row[name] is None} - optional == {"part", "trials_on_gpu", "trials_on_cores"}
 
 
 def test_the_cores_of_the_slot_and_its_gpus_have_columns_of_their_own() -> None:
