@@ -2,8 +2,11 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
+
+_NAMES = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class StopSignals:
@@ -36,10 +39,28 @@ class StopSignals:
 def stop_signals() -> Iterator[StopSignals]:
     """Receive the signals inside the block, and give them back to whoever had them after it."""
     stop = StopSignals()
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), stop.receive) for name in names}
-    try:
+    with _received_by(stop.receive):
         yield stop
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Let the signals wait for the end of the block, where they would tear what a library starts in seconds."""
+    if threading.current_thread() is not threading.main_thread():  # no signal interrupts another one
+        yield
+        return
+    received: list[int] = []
+    with _received_by(lambda number, frame: received.append(number)):
+        yield
+    for number in received[:1]:
+        signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _received_by(receive: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {name: signal.signal(getattr(signal, name), receive) for name in _NAMES}
+    try:
+        yield
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)

@@ -43,6 +43,7 @@ from mloptimizer.worker import PRELOAD, run_plan
 from mloptimizer.workspace import Workspace
 from tests.engines.contract import EngineContract, bare_plan, collect, results_of
 from tests.engines.ray_cluster import TestCluster, is_gone, pid_of, wait_for, wait_for_slots
+from tests.shell import wait_for as until
 from tests.small_searches import LINE, Watcher, run_small_search
 
 MakePlan = Callable[..., TrialPlan]
@@ -430,6 +431,18 @@ def ask_doctor(address: str, token: Path) -> str:
     assert done.returncode != 0
     assert done.stderr.count("\n") == 1, done.stderr
     return done.stderr
+
+
+def test_ctrl_c_while_a_local_cluster_starts_ends_all_of_it() -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-m", "mloptimizer", "cluster", "doctor", "--address", "local"]
+    process = psutil.Popen(command, env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: "gcs_server" in {child.name() for child in process.children(recursive=True)})
+    started = process.children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert (process.returncode, said.strip()) == (130, "Error: stopped.")
+    until(lambda: not any(child.is_running() for child in started))
 
 
 def test_a_token_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:

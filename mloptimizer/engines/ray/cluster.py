@@ -11,10 +11,8 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from mloptimizer.engines.ray.shapes import Node
 from mloptimizer.errors import RunError, UsageError
 from mloptimizer.hardware.machine import list_cpus
 from mloptimizer.hardware.nvml import list_gpus
+from mloptimizer.interrupts import deferred
 
 _MB = 2**20
 _TRIES = 5  # to be let in by a head that takes connections
@@ -55,25 +54,27 @@ def connected(address: str) -> Iterator[None]:
         ray = _import_ray(address)
         if head:
             _reach(address, *head)
-        at_sigterm = signal.getsignal(signal.SIGTERM)
-        common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-        try:
-            if address == "local":
-                ray.init("local", num_cpus=len(list_cpus()), num_gpus=len(list_gpus()), include_dashboard=False,
-                         object_store_memory=_STORE_MB * _MB, **common)  # fmt: skip
-            else:
-                with _stderr_muted():
-                    ray.init(address, **common)
-        except ray.exceptions.AuthenticationError as error:
-            ray.shutdown()
-            raise UsageError(f"--address {address}: its token cannot be used: {_in_a_line(error)}") from error
-        except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-            ray.shutdown()
-            raise _refusal(address, error) from error
-        stack.callback(ray.shutdown)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, at_sigterm)  # Ray has set its own, which leaves the search wherever it is
+        with deferred():
+            _init(ray, address)
+            stack.callback(ray.shutdown)
         yield
+
+
+def _init(ray: Any, address: str) -> None:
+    common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if address == "local":
+            ray.init("local", num_cpus=len(list_cpus()), num_gpus=len(list_gpus()), include_dashboard=False,
+                     object_store_memory=_STORE_MB * _MB, **common)  # fmt: skip
+        else:
+            with _stderr_muted():
+                ray.init(address, **common)
+    except ray.exceptions.AuthenticationError as error:
+        ray.shutdown()
+        raise UsageError(f"--address {address}: its token cannot be used: {_in_a_line(error)}") from error
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+        ray.shutdown()
+        raise _refusal(address, error) from error
 
 
 def _find_head(address: str) -> tuple[str, int] | None:
@@ -112,8 +113,9 @@ def _import_ray(address: str) -> Any:
     ray_constants.ENABLE_RAY_CLUSTER = address != "local"
     if address != "local":
         ray_constants.NUM_REDIS_GET_RETRIES = _TRIES  # a second each; a cluster that is started here takes its time
-    ray._private.worker.print_to_stdstream = _be_silent
+    ray._private.worker.print_to_stdstream = _do_nothing
     ray._private.utils.get_entrypoint_name = _name_entrypoint
+    ray._private.utils.set_sigterm_handler = _do_nothing  # Ray's own leaves the search wherever it is
     return ray
 
 
@@ -135,8 +137,8 @@ def _stderr_muted() -> Iterator[None]:
             os.close(kept)
 
 
-def _be_silent(*_: object, **__: object) -> None:
-    """Print nothing: Ray would print pages about a node that is lost, into the view of the search."""
+def _do_nothing(*_: object, **__: object) -> None:
+    """Do nothing: Ray would print pages about a node that is lost, into the view of the search, for instance."""
 
 
 def _environment(address: str, stack: contextlib.ExitStack) -> dict[str, str]:
