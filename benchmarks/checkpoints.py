@@ -22,10 +22,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from models import plan_smallest
 
-from mloptimizer.datasets.library import prepare_dataset
-from mloptimizer.metrics_store import CHECKPOINTS
-from mloptimizer.records import EpochRecord, Slot
-from mloptimizer.settings import Settings
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import EpochRecord, Slot
+from mloptimizer.data.library import prepare_dataset
+from mloptimizer.store.trial_records import CHECKPOINTS
 from mloptimizer.training.network import build_network
 from mloptimizer.training.trial import run_trial
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from searches import STUDY, timed_search
 
-from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.records import Phase
-from mloptimizer.workspace import Workspace
+from mloptimizer.core.nouns import Phase
+from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.workspace import Workspace
 
 
 def main() -> None:

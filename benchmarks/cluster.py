@@ -13,8 +13,8 @@ from pathlib import Path
 
 from searches import STUDY, timed_search
 
-from mloptimizer.files import read_json, read_json_lines
-from mloptimizer.workspace import Workspace
+from mloptimizer.core.files import read_json, read_json_lines
+from mloptimizer.store.workspace import Workspace
 
 ENGINES = {"process": ["--engine", "process"], "ray": ["--engine", "ray", "--address", "local"]}
 

@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.sampler_group import DATASET, surface
-from mloptimizer.records import Objective, Outcome, TrialResult
-from mloptimizer.settings import Settings
-from mloptimizer.spaces import SearchSpace, read_spaces
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import Objective, Outcome, TrialResult
+from mloptimizer.spaces.space_files import SearchSpace, read_spaces
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study, open_study
 

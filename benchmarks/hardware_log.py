@@ -27,11 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mloptimizer.hardware.columns import MAX_ROWS  # noqa: E402
-from mloptimizer.hardware.log import HardwareLog  # noqa: E402
-from mloptimizer.hardware.machine import list_cpus  # noqa: E402
-from mloptimizer.hardware.monitor import Monitor  # noqa: E402
-from mloptimizer.hardware.reader import HardwareReader, columns  # noqa: E402
-from mloptimizer.hardware.training_clock import TrainingClock  # noqa: E402
+from mloptimizer.hardware.log.writer import HardwareLog  # noqa: E402
+from mloptimizer.hardware.read.machine import list_cpus  # noqa: E402
+from mloptimizer.hardware.read.monitor import Monitor  # noqa: E402
+from mloptimizer.hardware.read.reader import HardwareReader, columns  # noqa: E402
+from mloptimizer.hardware.read.training_clock import TrainingClock  # noqa: E402
 from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in, gpu_uuid  # noqa: E402
 
 GPUS = 8

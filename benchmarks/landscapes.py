@@ -13,9 +13,9 @@ from pathlib import Path
 import optuna
 from optuna.storages import InMemoryStorage
 
-from mloptimizer.records import DatasetInfo, Objective, Params, Scalar
-from mloptimizer.settings import Settings
-from mloptimizer.spaces import SearchSpace, Suggest
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import DatasetInfo, Objective, Params, Scalar
+from mloptimizer.spaces.space_files import SearchSpace, Suggest
 from mloptimizer.study.study import Study
 
 DATASET = DatasetInfo(

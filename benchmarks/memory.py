@@ -76,10 +76,10 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 
-    from mloptimizer.settings import Settings
-    from mloptimizer.training.memory import estimate_memory
-    from mloptimizer.training.model import Objectives, StepOptions, TrainableModel
-    from mloptimizer.training.optimizers import make_optimizer
+    from mloptimizer.config.settings import Settings
+    from mloptimizer.training.memory.estimate import estimate_memory
+    from mloptimizer.training.step.optimizers import make_optimizer
+    from mloptimizer.training.step.training_model import Objectives, StepOptions, TrainableModel
 
     keras.utils.set_random_seed(0)
     network = deep_stack(options.blocks, options.width)

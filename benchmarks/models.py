@@ -1,9 +1,9 @@
 """The model that the training benchmarks share: the smallest residual network of the built-in space."""
 
-from mloptimizer.datasets.library import prepare_dataset
-from mloptimizer.records import Phase, TrialPlan
-from mloptimizer.settings import Settings
-from mloptimizer.spaces import builtin_folder
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import Phase, TrialPlan
+from mloptimizer.data.library import prepare_dataset
+from mloptimizer.spaces.space_files import builtin_folder
 
 SMALLEST = {
     "stages": 2,

@@ -20,14 +20,14 @@ import numpy as np
 import tensorflow as tf
 from models import plan_smallest
 
-from mloptimizer.datasets.library import prepare_dataset
-from mloptimizer.records import Slot, TrialPlan
-from mloptimizer.settings import Settings
-from mloptimizer.training.augmentation import Augmentation
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import Slot, TrialPlan
+from mloptimizer.data.library import prepare_dataset
 from mloptimizer.training.devices import configure_devices
-from mloptimizer.training.pipeline import PREFETCHED_BATCHES, load_images, training_batches
-from mloptimizer.training.schedule import Steps
+from mloptimizer.training.input.augmentation import Augmentation
+from mloptimizer.training.input.pipeline import PREFETCHED_BATCHES, load_images, training_batches
 from mloptimizer.training.setup import make_model, set_up
+from mloptimizer.training.step.schedule import Steps
 
 FLIP_AND_CROP = {"flip_probability": 0.5, "crop_padding": 4}
 PIPELINES = {

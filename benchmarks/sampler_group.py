@@ -16,9 +16,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mloptimizer.records import DatasetInfo, Objective, Outcome, Params, TrialResult
-from mloptimizer.settings import Settings
-from mloptimizer.spaces import SearchSpace, read_spaces
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import DatasetInfo, Objective, Outcome, Params, TrialResult
+from mloptimizer.spaces.space_files import SearchSpace, read_spaces
 from mloptimizer.study.study import open_study
 
 SHAPE = (32, 32, 3)

@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.records import Phase
-from mloptimizer.workspace import Workspace
+from mloptimizer.core.nouns import Phase
+from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.workspace import Workspace
 
 STUDY = "bench"
 
@@ -41,7 +41,7 @@ def import_seconds() -> float:
     """Return the wall time in which a fresh process imports what the fork server imports, its start included."""
     started = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-c", "import mloptimizer.training.preload, mloptimizer.worker"],
+        [sys.executable, "-c", "import mloptimizer.training.preload, mloptimizer.training.worker"],
         check=True,
         stderr=subprocess.DEVNULL,
     )

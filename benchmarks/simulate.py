@@ -24,19 +24,19 @@ from rich.table import Table
 
 from benchmarks.landscapes import DATASET, FUNCTIONS, OBJECTIVE, SPACES, make_study, regret
 from benchmarks.simulated_engine import Clock, SimulatedEngine, Workload
-from mloptimizer.budgets import Budgets
-from mloptimizer.control import Control, SearchRun
-from mloptimizer.disk_watch import DiskWatch
-from mloptimizer.job import Goal, Job
-from mloptimizer.loop import Loop
-from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.observer import Progress
-from mloptimizer.phases import Exploration
-from mloptimizer.recorder import Recorder
-from mloptimizer.records import EpochRecord, Outcome, Slot, TrialPlan, TrialResult
-from mloptimizer.settings import Settings
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.listener import Progress
+from mloptimizer.core.nouns import EpochRecord, Outcome, Slot, TrialPlan, TrialResult
+from mloptimizer.search.budgets import Budgets
+from mloptimizer.search.control import Control, SearchRun
+from mloptimizer.search.disk_watch import DiskWatch
+from mloptimizer.search.job import Goal, Job
+from mloptimizer.search.loop import Loop
+from mloptimizer.search.phases import Exploration
+from mloptimizer.store.recorder import Recorder
+from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.study import open_study
-from mloptimizer.workspace import Workspace
 
 STUDY = "s"
 BOUNDED, UNBOUNDED, RANDOM = "bounded", "all trials", "random"

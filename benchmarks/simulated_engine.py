@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mloptimizer.records import (
+from mloptimizer.core.nouns import (
     EpochRecord,
     Event,
     FailureKind,

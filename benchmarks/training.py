@@ -19,8 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 from models import SMALLEST, plan_smallest
 
-from mloptimizer.records import Slot
-from mloptimizer.settings import Settings
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import Slot
 from mloptimizer.training.setup import make_model, make_network, set_up
 
 BATCH = 64

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from searches import timed_search, trial_seconds
 
-from mloptimizer.spaces import builtin_folder
+from mloptimizer.spaces.space_files import builtin_folder
 
 SMALL = "small_resnet"
 WIDTHS = "[16, 24, 32, 48, 64]"

@@ -1,6 +1,6 @@
 """Lets `python -m mloptimizer` be the command."""
 
-from mloptimizer.cli import main
+from mloptimizer.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mloptimizer.records import DatasetInfo, Phase, TrialPlan
-from mloptimizer.settings import Settings
-from mloptimizer.workspace import Workspace
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import DatasetInfo, Phase, TrialPlan
+from mloptimizer.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from tests.postgresql import Server

@@ -6,9 +6,9 @@ python -m tests.pretended_gpu search --dataset digits --set start_method=spawn
 from dataclasses import replace
 from typing import Any
 
-from mloptimizer import worker
-from mloptimizer.engines.base import Emit, ShouldStop
-from mloptimizer.records import Slot, TrialPlan, TrialResult
+from mloptimizer.core.nouns import Slot, TrialPlan, TrialResult
+from mloptimizer.engines.contract import Emit, ShouldStop
+from mloptimizer.training import worker
 
 
 def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
@@ -27,9 +27,10 @@ def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -
 if __name__ == "__main__":
     import importlib
 
-    from mloptimizer import cli, machines
+    from mloptimizer.app import machines
+    from mloptimizer.cli.main import main
 
     machines.run_plan = importlib.import_module(
         "tests.pretended_gpu"
     ).run_plan  # a trial's process cannot import __main__
-    cli.main()
+    main()

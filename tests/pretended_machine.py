@@ -4,11 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mloptimizer.engines.base import Emit, RunTrial, ShouldStop
-from mloptimizer.engines.thread import ThreadEngine
-from mloptimizer.hardware.nvml import Gpu
-from mloptimizer.measurement import Machine
-from mloptimizer.records import (
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import (
     EpochRecord,
     FailureKind,
     HardwareSample,
@@ -18,7 +15,10 @@ from mloptimizer.records import (
     TrialResult,
     failed,
 )
-from mloptimizer.settings import Settings
+from mloptimizer.engines.contract import Emit, RunTrial, ShouldStop
+from mloptimizer.engines.thread_engine import ThreadEngine
+from mloptimizer.hardware.read.nvml import Gpu
+from mloptimizer.tuning.measurement import Machine
 
 Gains = Mapping[tuple[str, object], float]
 """By setting and value: how many times faster a training is with it."""

@@ -6,17 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mloptimizer.budgets import Budgets, folder_mb
-from mloptimizer.control import Control, SearchRun
-from mloptimizer.disk_watch import DiskWatch
-from mloptimizer.engines.base import Emit, Engine, RunTrial, ShouldStop
-from mloptimizer.engines.gpu_memory import ReadUse
-from mloptimizer.engines.thread import ThreadEngine
-from mloptimizer.job import Goal, Job
-from mloptimizer.metrics_store import WEIGHTS, MetricsStore
-from mloptimizer.observer import Progress
-from mloptimizer.recorder import Recorder
-from mloptimizer.records import (
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.listener import Progress
+from mloptimizer.core.nouns import (
     DatasetInfo,
     Decision,
     EpochRecord,
@@ -28,11 +20,19 @@ from mloptimizer.records import (
     TrialPlan,
     TrialResult,
 )
-from mloptimizer.search import SearchSummary, run_search
-from mloptimizer.settings import Settings
-from mloptimizer.spaces import load_space
+from mloptimizer.engines.contract import Emit, Engine, RunTrial, ShouldStop
+from mloptimizer.engines.gpu_memory import ReadUse
+from mloptimizer.engines.thread_engine import ThreadEngine
+from mloptimizer.search.budgets import Budgets, folder_mb
+from mloptimizer.search.control import Control, SearchRun
+from mloptimizer.search.disk_watch import DiskWatch
+from mloptimizer.search.job import Goal, Job
+from mloptimizer.search.search_run import SearchSummary, run_search
+from mloptimizer.spaces.space_files import load_space
+from mloptimizer.store.recorder import Recorder
+from mloptimizer.store.trial_records import WEIGHTS, MetricsStore
+from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.study import open_study
-from mloptimizer.workspace import Workspace
 
 Search = Callable[..., tuple[SearchSummary, "Watcher"]]
 

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
-from mloptimizer.hardware.nvml import GpuUse, GpuUseReader
-from mloptimizer.records import Decision, Slot
+from mloptimizer.core.nouns import Decision, Slot
+from mloptimizer.hardware.read.nvml import GpuUse, GpuUseReader
 
 _PATIENCE_SECONDS = 30.0
 _MARGIN_MB = 256.0  # for each GPU: so much may others have come to use while a trial ran

@@ -11,9 +11,9 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from mloptimizer.errors import UsageError, unknown_name
-from mloptimizer.records import DatasetInfo, Params
-from mloptimizer.spaces import RandomSuggest, SearchSpace
+from mloptimizer.core.errors import UsageError, unknown_name
+from mloptimizer.core.nouns import DatasetInfo, Params
+from mloptimizer.spaces.space_files import RandomSuggest, SearchSpace
 from mloptimizer.study.suggestions import ParameterNames, configuration_key, draw
 
 _LOOKS = 16  # random draws in which a returned name has to hold the same as an asked one

@@ -8,11 +8,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mloptimizer.errors import UsageError, unknown_name
-from mloptimizer.records import Objective, Phase
+from mloptimizer.core.errors import UsageError, unknown_name
+from mloptimizer.core.nouns import Objective, Phase
+from mloptimizer.store.workspace import HALL_OF_FAME_SUFFIX
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
 from mloptimizer.study.trials import TrialStatus, summarize
-from mloptimizer.workspace import HALL_OF_FAME_SUFFIX
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Any, cast
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from mloptimizer.errors import UsageError
-from mloptimizer.files import Wait
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.files import Wait
 from mloptimizer.study.journal_lock import HAS_FLOCK, START, FlockLock, has_joined_line, is_json, release_stale_lock
 from mloptimizer.study.patience import Describe, persist
 

@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mloptimizer.files import DISK_FULL, Wait
+from mloptimizer.core.files import DISK_FULL, Wait
 
 Describe = Callable[[BaseException], str]
 _Result = TypeVar("_Result")

@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from mloptimizer.records import Failure, FailureKind, Outcome, Phase, TrialResult, failed
+from mloptimizer.core.nouns import Failure, FailureKind, Outcome, Phase, TrialResult, failed
 from mloptimizer.study.history import History
 from mloptimizer.study.suggestions import ParameterNames, categorical_kind, configuration_key, number_kind
 from mloptimizer.study.tally import Tally

@@ -13,8 +13,8 @@ from typing import cast
 from optuna import pruners, samplers
 from optuna.exceptions import ExperimentalWarning
 
-from mloptimizer.errors import UsageError
-from mloptimizer.settings import Settings
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import UsageError
 from mloptimizer.study.bounded_sampler import BoundedSampler
 from mloptimizer.study.history import Bounds, History
 from mloptimizer.study.pruning import PercentileRule

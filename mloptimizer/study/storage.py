@@ -19,8 +19,8 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 
-from mloptimizer.errors import MloptimizerError, RunError, UsageError
-from mloptimizer.files import Wait, file_error
+from mloptimizer.core.errors import MloptimizerError, RunError, UsageError
+from mloptimizer.core.files import Wait, file_error
 from mloptimizer.study.journal import open_journal
 from mloptimizer.study.patience import find_cause, make_patient, persist
 

@@ -20,11 +20,12 @@ from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 
 import mloptimizer
-from mloptimizer.errors import UsageError
-from mloptimizer.files import Wait
-from mloptimizer.records import DatasetInfo, Failure, FailureKind, Objective, Outcome, Phase, TrialResult
-from mloptimizer.settings import Settings
-from mloptimizer.spaces import SearchSpace
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.files import Wait
+from mloptimizer.core.nouns import DatasetInfo, Failure, FailureKind, Objective, Outcome, Phase, TrialResult
+from mloptimizer.spaces.space_files import SearchSpace
+from mloptimizer.store.workspace import HALL_OF_FAME_SUFFIX, check_study_name
 from mloptimizer.study.answers import Answers
 from mloptimizer.study.earlier import EarlierStudy
 from mloptimizer.study.journal import together
@@ -34,7 +35,6 @@ from mloptimizer.study.storage import open_storage, storage_errors, storage_plac
 from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw, draw_unseen
 from mloptimizer.study.trials import Counts, Ended, TrialSummary, count, summarize
 from mloptimizer.study.warm_start import Receiver, TakenOver, record_dataset, take_over
-from mloptimizer.workspace import HALL_OF_FAME_SUFFIX, check_study_name
 
 _TRIES = 4  # proposals of the sampler before a configuration is drawn at random
 

@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from mloptimizer.errors import MloptimizerError, UsageError
-from mloptimizer.records import DatasetInfo, Failure, FailureKind, Params, Scalar
-from mloptimizer.spaces import RandomSuggest, SearchSpace, Suggest, sample_params
+from mloptimizer.core.errors import MloptimizerError, UsageError
+from mloptimizer.core.nouns import DatasetInfo, Failure, FailureKind, Params, Scalar
+from mloptimizer.spaces.space_files import RandomSuggest, SearchSpace, Suggest, sample_params
 
 _FAMILY = "space"  # the parameter that chooses the family
 _COUNTED = re.compile(r"~\d+$")

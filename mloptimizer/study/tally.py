@@ -5,7 +5,7 @@ from collections import Counter
 
 from optuna.trial import FrozenTrial
 
-from mloptimizer.records import Outcome, Phase
+from mloptimizer.core.nouns import Outcome, Phase
 from mloptimizer.study.history import History
 from mloptimizer.study.trials import TrialStatus, TrialSummary, summarize
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
-from mloptimizer.records import Failure, FailureKind, Outcome, Params, Phase
+from mloptimizer.core.nouns import Failure, FailureKind, Outcome, Params, Phase
 
 
 class TrialStatus(StrEnum):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mloptimizer.errors import UsageError
-from mloptimizer.records import DatasetInfo
-from mloptimizer.spaces import SearchSpace
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.nouns import DatasetInfo
+from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.study.answers import Answers, Fitting, fit
 from mloptimizer.study.earlier import EarlierStudy
 from mloptimizer.study.phase_study import PhaseStudy, learn_names

@@ -9,14 +9,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mloptimizer.engines.base import ShouldStop
-from mloptimizer.hardware.training_clock import TrainingClock
-from mloptimizer.records import Objective
-from mloptimizer.training.checkpoint_files import Kept
-from mloptimizer.training.failures import TrialStopped
-from mloptimizer.training.memory import relieve_memory
-from mloptimizer.training.optimizers import flat_optimizer
-from mloptimizer.training.schedule import Plateau
+from mloptimizer.core.nouns import Objective
+from mloptimizer.engines.contract import ShouldStop
+from mloptimizer.hardware.read.training_clock import TrainingClock
+from mloptimizer.training.checkpoints.checkpoint_files import Kept
+from mloptimizer.training.memory.estimate import relieve_memory
+from mloptimizer.training.step.optimizers import flat_optimizer
+from mloptimizer.training.step.schedule import Plateau
+from mloptimizer.training.trial_failures import TrialStopped
 
 SECONDS_BETWEEN_SIGNS = 1.0
 SECONDS_BETWEEN_RELIEFS = 30.0  # collecting takes some tenths of a second

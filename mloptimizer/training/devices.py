@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from mloptimizer.errors import RunError
-from mloptimizer.hardware.machine import available_memory_mb
-from mloptimizer.records import Slot
+from mloptimizer.core.errors import RunError
+from mloptimizer.core.nouns import Slot
+from mloptimizer.hardware.read.machine import available_memory_mb
 
 Decide = Callable[[str, str, str], None]
 """Records an automatic choice: topic, choice, reason."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import keras
 
-from mloptimizer.errors import RunError, UsageError
-from mloptimizer.files import UNFINISHED, file_error
-from mloptimizer.records import DatasetInfo, Params
-from mloptimizer.spaces import SearchSpace, load_space
-from mloptimizer.training.failures import SpaceError
+from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.core.files import UNFINISHED, file_error
+from mloptimizer.core.nouns import DatasetInfo, Params
+from mloptimizer.spaces.space_files import SearchSpace, load_space
+from mloptimizer.training.trial_failures import SpaceError
 
 
 def build_network(name: str, source: str, params: Params, dataset: DatasetInfo) -> Any:

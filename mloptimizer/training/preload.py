@@ -16,7 +16,7 @@ for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 # After the environment, on which the import of TensorFlow depends.
-from mloptimizer.training.export import export_model  # noqa: E402
+from mloptimizer.training.export.keras_export import export_model  # noqa: E402
 from mloptimizer.training.trial import run_trial  # noqa: E402
 
 __all__ = ["ENVIRONMENT", "export_model", "run_trial"]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mloptimizer.batches import BatchPlan
-from mloptimizer.engines.base import Emit, ShouldStop
-from mloptimizer.hardware.training_clock import TrainingClock
-from mloptimizer.records import Decision, Division, EpochRecord, Outcome, SignOfLife, TrialPlan, TrialResult
-from mloptimizer.training.checkpoint_files import Kept
+from mloptimizer.core.nouns import Decision, Division, EpochRecord, Outcome, SignOfLife, TrialPlan, TrialResult
+from mloptimizer.engines.contract import Emit, ShouldStop
+from mloptimizer.hardware.read.training_clock import TrainingClock
+from mloptimizer.training.checkpoints.checkpoint_files import Kept
+from mloptimizer.training.memory.batch_plan import BatchPlan
 
 _BEGINS_WITH = {"fit": "first_step"}  # the parts of the hardware log that are named otherwise; callbacks tell the next
 

@@ -8,19 +8,11 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from mloptimizer.batches import BatchPlan, largest_automatic_batch, plan_batch
-from mloptimizer.records import FailureKind, Slot, TrialPlan
-from mloptimizer.settings import Settings
-from mloptimizer.training.augmentation import choose_augmentation
-from mloptimizer.training.batch_size import SMALLEST_BATCH, choose_batch_size, identify_model, measure_speed
-from mloptimizer.training.compilation import can_compile, choose_xla
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import FailureKind, Slot, TrialPlan
 from mloptimizer.training.devices import Decide, Devices, configure_devices
-from mloptimizer.training.failures import describe_failure
-from mloptimizer.training.memory import Estimate, MemoryPlan, estimate_memory, plan_memory
-from mloptimizer.training.model import Objectives, StepOptions, TrainableModel
-from mloptimizer.training.network import build_network, load_weights
-from mloptimizer.training.optimizers import choose_rule, make_optimizer
-from mloptimizer.training.pipeline import (
+from mloptimizer.training.input.augmentation import choose_augmentation
+from mloptimizer.training.input.pipeline import (
     PREFETCHED_BATCHES,
     Evaluation,
     TrainingBatches,
@@ -29,8 +21,16 @@ from mloptimizer.training.pipeline import (
     load_images,
     training_batches,
 )
-from mloptimizer.training.precision import FLOAT32, Precision, choose_precision, precision_policy
-from mloptimizer.training.schedule import Steps, plan_learning_rate, plan_steps
+from mloptimizer.training.memory.batch_plan import BatchPlan, largest_automatic_batch, plan_batch
+from mloptimizer.training.memory.batch_size import SMALLEST_BATCH, choose_batch_size, identify_model, measure_speed
+from mloptimizer.training.memory.estimate import Estimate, MemoryPlan, estimate_memory, plan_memory
+from mloptimizer.training.network import build_network, load_weights
+from mloptimizer.training.step.compilation import can_compile, choose_xla
+from mloptimizer.training.step.optimizers import choose_rule, make_optimizer
+from mloptimizer.training.step.precision import FLOAT32, Precision, choose_precision, precision_policy
+from mloptimizer.training.step.schedule import Steps, plan_learning_rate, plan_steps
+from mloptimizer.training.step.training_model import Objectives, StepOptions, TrainableModel
+from mloptimizer.training.trial_failures import describe_failure
 
 STEPS_PER_EXECUTION_ON_GPUS = 8  # launching a small step from Python takes a GPU as long as computing it
 

@@ -14,11 +14,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from mloptimizer.batches import plan_batch
-from mloptimizer.engines.base import Emit, ShouldStop
-from mloptimizer.hardware.training_clock import TrainingClock
-from mloptimizer.metrics_store import CHECKPOINTS
-from mloptimizer.records import (
+from mloptimizer.core.nouns import (
     FailureKind,
     Objective,
     Outcome,
@@ -27,6 +23,9 @@ from mloptimizer.records import (
     TrialPlan,
     TrialResult,
 )
+from mloptimizer.engines.contract import Emit, ShouldStop
+from mloptimizer.hardware.read.training_clock import TrainingClock
+from mloptimizer.store.trial_records import CHECKPOINTS
 from mloptimizer.training.callbacks import (
     AveragedWeights,
     Best,
@@ -38,8 +37,8 @@ from mloptimizer.training.callbacks import (
     StepProfile,
     StopOrder,
 )
-from mloptimizer.training.checkpoint_files import keep_only
-from mloptimizer.training.checkpoints import (
+from mloptimizer.training.checkpoints.checkpoint_files import keep_only
+from mloptimizer.training.checkpoints.saving import (
     Checkpoints,
     CheckpointWriter,
     Part,
@@ -47,15 +46,16 @@ from mloptimizer.training.checkpoints import (
     identify,
     resume,
 )
-from mloptimizer.training.failures import NonFiniteError, TrialStopped, describe_failure
-from mloptimizer.training.model import StepOptions, TrainableModel
+from mloptimizer.training.input.pipeline import Evaluation, evaluation_batches, load_images
+from mloptimizer.training.memory.batch_plan import plan_batch
 from mloptimizer.training.network import save_weights
-from mloptimizer.training.pipeline import Evaluation, evaluation_batches, load_images
-from mloptimizer.training.precision import FLOAT32, precision_policy
 from mloptimizer.training.run import Run
-from mloptimizer.training.schedule import Plateau, plan_plateau
 from mloptimizer.training.setup import Prepared, choose_devices, choose_objectives, make_model, make_network, set_up
-from mloptimizer.training.stability import GoBack, checked_numerics, find_bad_layer
+from mloptimizer.training.step.precision import FLOAT32, precision_policy
+from mloptimizer.training.step.schedule import Plateau, plan_plateau
+from mloptimizer.training.step.stability import GoBack, checked_numerics, find_bad_layer
+from mloptimizer.training.step.training_model import StepOptions, TrainableModel
+from mloptimizer.training.trial_failures import NonFiniteError, TrialStopped, describe_failure
 
 PROFILE_FOLDER = "profile"  # in the trial's folder, for TensorBoard
 WEIGHTS_FILE = "model.weights.h5"

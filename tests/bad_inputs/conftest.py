@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from mloptimizer.budgets import RUN_SETTINGS
-from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.orders import Order, OrderName, send_order
-from mloptimizer.records import DatasetInfo, EndedAttempt, Phase, TrialPlan, to_json
-from mloptimizer.settings import Settings
-from mloptimizer.tuning_plans import TuningPlan, keep_plan
-from mloptimizer.workspace import Workspace
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import DatasetInfo, EndedAttempt, Phase, TrialPlan, to_json
+from mloptimizer.search.budgets import RUN_SETTINGS
+from mloptimizer.store.orders import Order, OrderName, send_order
+from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.workspace import Workspace
+from mloptimizer.tuning.plans import TuningPlan, keep_plan
 from tests.bad_inputs.harness import copy_of
 from tests.small_searches import LINE, run_small_search
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mloptimizer.datasets.catalog import CATALOG
-from mloptimizer.datasets.formats import _MAX_BYTES, read_parts
-from mloptimizer.datasets.sources import locate
-from mloptimizer.errors import UsageError
+from mloptimizer.core.errors import UsageError
+from mloptimizer.data.catalog import CATALOG
+from mloptimizer.data.formats import _MAX_BYTES, read_parts
+from mloptimizer.data.sources import locate
 from tests.bad_inputs.harness import REPEATABLE, damaged, snapshot
-from tests.datasets.dataset_files import FORMS, make_data, pickle_of_python_2, use_folders, write_cifar_folder
+from tests.data.dataset_files import FORMS, make_data, pickle_of_python_2, use_folders, write_cifar_folder
 
 BATCHES = "cifar-10-batches-py"
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from mloptimizer.errors import UsageError
-from mloptimizer.files import read_json
-from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.orders import Order, OrderName, send_order, take_orders
-from mloptimizer.records import EpochRecord, Phase, dataset_from_json, result_from_json
-from mloptimizer.setting_values import make_settings
+from mloptimizer.config.values import make_settings
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.files import read_json
+from mloptimizer.core.nouns import EpochRecord, Phase, dataset_from_json, result_from_json
+from mloptimizer.store.orders import Order, OrderName, send_order, take_orders
+from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.storage import open_storage
-from mloptimizer.workspace import Workspace
 from tests.bad_inputs.conftest import digits
 from tests.bad_inputs.harness import Said, assert_well_told, run
 from tests.small_searches import run_small_search

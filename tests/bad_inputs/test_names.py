@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mloptimizer import launch
-from mloptimizer.errors import RunError, UsageError
-from mloptimizer.records import Phase
-from mloptimizer.workspace import Workspace
+from mloptimizer.app import launch
+from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.core.nouns import Phase
+from mloptimizer.store.workspace import Workspace
 from tests.bad_inputs.harness import REPEATABLE, assert_well_told, plain_text, run, snapshot
 
 names = st.one_of(

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mloptimizer import launch
-from mloptimizer.errors import MloptimizerError, RunError
-from mloptimizer.orders import take_orders
-from mloptimizer.preparation import SearchRequest, prepare_search
-from mloptimizer.records import dataset_from_json
-from mloptimizer.workspace import Workspace
+from mloptimizer.app import launch
+from mloptimizer.app.preparation import SearchRequest, prepare_search
+from mloptimizer.core.errors import MloptimizerError, RunError
+from mloptimizer.core.nouns import dataset_from_json
+from mloptimizer.store.orders import take_orders
+from mloptimizer.store.workspace import Workspace
 from tests.bad_inputs.conftest import digits
 from tests.bad_inputs.harness import REPEATABLE, assert_well_told, copy_of, damaged, run, snapshot
 from tests.small_searches import run_small_search

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mloptimizer import launch
-from mloptimizer.errors import RunError
-from mloptimizer.settings import Settings
+from mloptimizer.app import launch
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import RunError
 from tests.bad_inputs.harness import REPEATABLE, assert_well_told, json_values, plain_text, run, snapshot
 
 OPTIONS = (

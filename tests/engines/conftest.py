@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mloptimizer.records import Decision
+from mloptimizer.core.nouns import Decision
 
 if TYPE_CHECKING:
     from mloptimizer.engines.ray.agents import Agents

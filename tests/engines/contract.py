@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mloptimizer.engines.base import Emit, Engine, ShouldStop
-from mloptimizer.records import (
+from mloptimizer.core.nouns import (
     DatasetInfo,
     EpochRecord,
     Event,
@@ -26,6 +25,7 @@ from mloptimizer.records import (
     TrialPlan,
     TrialResult,
 )
+from mloptimizer.engines.contract import Emit, Engine, ShouldStop
 
 SLOTS = (Slot("one", cpu_ids=(0,)), Slot("two", cpu_ids=(0,)))
 PATIENCE_SECONDS = 120  # a stuck engine fails the test; nothing waits this long otherwise

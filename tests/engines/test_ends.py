@@ -16,13 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mloptimizer.engines.base import Emit, ShouldStop
-from mloptimizer.engines.lifeline import DRIVER, end_with_writer, lead_group
-from mloptimizer.engines.process import ProcessEngine
-from mloptimizer.engines.trees import ProcessTree
-from mloptimizer.records import EpochRecord, FailureKind, Outcome, Slot, TrialPlan, TrialResult
+from mloptimizer.core.nouns import EpochRecord, FailureKind, Outcome, Slot, TrialPlan, TrialResult
+from mloptimizer.engines.contract import Emit, ShouldStop
+from mloptimizer.engines.process.lifeline import DRIVER, end_with_writer, lead_group
+from mloptimizer.engines.process.process_engine import ProcessEngine
+from mloptimizer.engines.process.process_trees import ProcessTree
 from tests.engines.contract import PATIENCE_SECONDS, SLOTS, act, collect, results_of
-from tests.engines.test_process import pid_of_waiting
+from tests.engines.test_process_engine import pid_of_waiting
 
 MakePlan = Callable[..., TrialPlan]
 ROOT = Path(__file__).parents[2]
@@ -178,7 +178,7 @@ def test_running_trials_go_on_when_the_fork_server_is_killed(make_plan: MakePlan
 
 DRIVER_OF_TWO = """
 import sys, time
-from mloptimizer.engines.process import ProcessEngine
+from mloptimizer.engines.process.process_engine import ProcessEngine
 from tests.engines.contract import SLOTS, bare_plan
 from tests.engines.test_ends import hang, processes_of
 
@@ -192,7 +192,7 @@ if __name__ == "__main__":
 """
 DRIVER_AT_IMPORT = """
 import sys, time
-from mloptimizer.engines.fork_server import start_fork_server
+from mloptimizer.engines.process.fork_server import start_fork_server
 
 if __name__ == "__main__":
     start_fork_server(["slow"])
@@ -271,7 +271,7 @@ def test_a_fork_server_that_is_still_importing_ends_with_a_killed_driver(
 
 @on_linux
 def test_a_fork_server_whose_driver_is_gone_already_ends_before_its_imports() -> None:
-    code = "import mloptimizer.engines.preload, os; print('went on', os.environ.get('MLOPTIMIZER_DRIVER'))"
+    code = "import mloptimizer.engines.process.fork_preload, os; print('went on', os.environ.get('MLOPTIMIZER_DRIVER'))"
     for parent, said in ((os.getpid(), "went on None\n"), (os.getppid(), "")):
         environment = {**os.environ, DRIVER: str(parent), "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
@@ -300,7 +300,7 @@ def test_a_worker_whose_driver_is_gone_before_it_begins_ends_at_once() -> None:
 
 def test_a_process_that_ends_its_group_ends_children_of_other_sessions_too() -> None:
     code = (
-        "import subprocess; from mloptimizer.engines.lifeline import end_group, lead_group; lead_group();"
+        "import subprocess; from mloptimizer.engines.process.lifeline import end_group, lead_group; lead_group();"
         "print(*(subprocess.Popen(['sleep', '1000'], stdout=subprocess.DEVNULL, start_new_session=own).pid"
         " for own in (False, True)), flush=True); input(); end_group()"
     )
@@ -330,7 +330,8 @@ def test_the_socket_of_a_killed_driver_is_removed_by_the_next_one() -> None:
     folder = Path(tempfile.mkdtemp())  # a short name, as that of a socket has to be
     environment = {**os.environ, "TMPDIR": str(folder)}
     script = (
-        "from mloptimizer.engines.fork_server import start_fork_server; start_fork_server([]); print(1, flush=True);"
+        "from mloptimizer.engines.process.fork_server import start_fork_server; "
+        "start_fork_server([]); print(1, flush=True);"
     )
     command = [sys.executable, "-c", script + "import sys; sys.stdin.read()"]
 

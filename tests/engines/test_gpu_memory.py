@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from mloptimizer.core.nouns import Decision, EpochRecord, Slot, TrialPlan
 from mloptimizer.engines.gpu_memory import GpuMemory
-from mloptimizer.engines.process import ProcessEngine
-from mloptimizer.hardware.nvml import GpuUse
-from mloptimizer.records import Decision, EpochRecord, Slot, TrialPlan
+from mloptimizer.engines.process.process_engine import ProcessEngine
+from mloptimizer.hardware.read.nvml import GpuUse
 from tests.engines.contract import act, collect
 
 MakePlan = Callable[..., TrialPlan]

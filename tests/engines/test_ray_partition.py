@@ -21,9 +21,9 @@ DRIVER = """
 import subprocess, sys, time
 from mloptimizer.engines.ray.agents import Agents
 from mloptimizer.engines.ray.cluster import connected
-from mloptimizer.engines.ray.engine import RayEngine
+from mloptimizer.engines.ray.ray_engine import RayEngine
 from mloptimizer.engines.ray.shapes import Need
-from mloptimizer.records import EpochRecord, TrialResult
+from mloptimizer.core.nouns import EpochRecord, TrialResult
 from tests.engines.contract import bare_plan
 from tests.engines.ray_cluster import perform, pid_of, wait_for, wait_for_slots
 address, folder, far = sys.argv[1:]

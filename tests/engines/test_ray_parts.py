@@ -9,22 +9,22 @@ import pytest
 import ray.exceptions as errors
 
 from mloptimizer import __version__
-from mloptimizer.datasets.library import map_split, prepare_dataset
-from mloptimizer.engines.left_over import LOCK
+from mloptimizer.app.cluster_doctor import NodeFacts, judge
+from mloptimizer.app.machines import plan_again
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Slot
+from mloptimizer.data.library import map_split, prepare_dataset
+from mloptimizer.engines.process.left_over import LOCK
 from mloptimizer.engines.ray.agent import AgentFacts
 from mloptimizer.engines.ray.agents import Agent, Agents
-from mloptimizer.engines.ray.doctor import NodeFacts, judge
-from mloptimizer.engines.ray.engine import RayEngine
-from mloptimizer.engines.ray.failures import explain
 from mloptimizer.engines.ray.node_data import find_dataset, keep_dataset, own_folder, pack_dataset
 from mloptimizer.engines.ray.nodes import NodeRecords
 from mloptimizer.engines.ray.parcels import Outbox, Tail, list_files, pack, remove_others, unpack
+from mloptimizer.engines.ray.ray_engine import RayEngine
+from mloptimizer.engines.ray.ray_failures import explain
 from mloptimizer.engines.ray.remote import RemoteFolder, check_url
 from mloptimizer.engines.ray.shapes import Need, Node, describe_nodes, most_slots, plan_need
-from mloptimizer.errors import RunError, UsageError
-from mloptimizer.machines import plan_again
-from mloptimizer.records import DatasetInfo, FailureKind, Slot
-from mloptimizer.settings import Settings
 
 CPU_NODE, GPU_NODE = Node("a", "a", 4, 0, 8000), Node("b", "b", 16, 4, 64_000)
 

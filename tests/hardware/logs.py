@@ -5,8 +5,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mloptimizer.hardware.log import HardwareLog
-from mloptimizer.hardware.reader import columns
+from mloptimizer.hardware.log.writer import HardwareLog
+from mloptimizer.hardware.read.reader import columns
 
 
 def spend_processor_seconds(seconds: float) -> float:

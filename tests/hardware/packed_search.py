@@ -7,13 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mloptimizer.engines.base import Emit, ShouldStop
-from mloptimizer.engines.process import ProcessEngine
-from mloptimizer.hardware.monitor import Monitor
-from mloptimizer.hardware.nvml import list_gpus
-from mloptimizer.hardware.reader import HardwareReader
-from mloptimizer.hardware.training_clock import TrainingClock
-from mloptimizer.records import (
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import (
     DatasetInfo,
     EpochRecord,
     HardwareSample,
@@ -22,9 +17,14 @@ from mloptimizer.records import (
     TrialPlan,
     TrialResult,
 )
-from mloptimizer.settings import Settings
-from mloptimizer.slots import plan_slots
-from mloptimizer.workspace import Workspace
+from mloptimizer.engines.contract import Emit, ShouldStop
+from mloptimizer.engines.process.process_engine import ProcessEngine
+from mloptimizer.engines.slots import plan_slots
+from mloptimizer.hardware.read.monitor import Monitor
+from mloptimizer.hardware.read.nvml import list_gpus
+from mloptimizer.hardware.read.reader import HardwareReader
+from mloptimizer.hardware.read.training_clock import TrainingClock
+from mloptimizer.store.workspace import Workspace
 from tests.hardware.nvml.stand_in import MB
 from tests.small_searches import Watcher, run_small_search
 

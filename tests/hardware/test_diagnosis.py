@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mloptimizer.hardware.diagnosis import IDLE_BETWEEN, RULES, Condition, Rule, find, render_rules_table
-from mloptimizer.hardware.evidence import EVIDENCE_WORDS, gather_evidence
-from mloptimizer.hardware.trace import read_trace
-from mloptimizer.settings import Settings
+from mloptimizer.config.settings import Settings
+from mloptimizer.hardware.analysis.diagnosis import IDLE_BETWEEN, RULES, Condition, Rule, find, render_rules_table
+from mloptimizer.hardware.analysis.evidence import EVIDENCE_WORDS, gather_evidence
+from mloptimizer.hardware.analysis.trace import read_trace
 
 TRACES = Path(__file__).parents[1] / "traces"
 DOCS = Path(__file__).parents[2] / "docs" / "hardware.md"

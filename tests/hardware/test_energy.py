@@ -3,7 +3,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from mloptimizer.hardware.energy import EnergyMeter
+from mloptimizer.hardware.analysis.energy import EnergyMeter
 
 OMEGA = 2 * math.pi / 37
 

@@ -8,14 +8,14 @@ from typing import Any
 import pynvml
 import pytest
 
-from mloptimizer.hardware.gpu_readings import EnergyCounter
-from mloptimizer.hardware.summary import read_log, summarise_log
-from mloptimizer.hardware.throttling import THROTTLED, throttle_words
+from mloptimizer.hardware.analysis.summary import read_log, summarise_log
+from mloptimizer.hardware.read.gpu_readings import EnergyCounter
+from mloptimizer.hardware.read.throttling import THROTTLED, throttle_words
 from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in, partitioned
 
 READ_GPU_0 = """
 import json, os
-from mloptimizer.hardware.reader import HardwareReader
+from mloptimizer.hardware.read.reader import HardwareReader
 set_figures(gpu__0__processes=f"{os.getpid()}:1073741824 1:99999999")
 reader = HardwareReader([gpu_uuid(0)], os.getpid())
 row = reader.read()
@@ -50,7 +50,7 @@ def test_every_gpu_column_holds_the_drivers_figure_in_its_unit(nvml: NvmlStandIn
 def test_nvlink_tells_what_passed_since_the_row_before(nvml: NvmlStandIn) -> None:
     code = """
 import json, os
-from mloptimizer.hardware.reader import HardwareReader
+from mloptimizer.hardware.read.reader import HardwareReader
 now = 0.0
 reader = HardwareReader([gpu_uuid(0), gpu_uuid(1)], os.getpid(), clock=lambda: now)
 rows = []
@@ -95,7 +95,7 @@ def test_an_instance_has_its_own_memory_and_the_clocks_and_temperature_of_its_gp
 def test_gpu_columns_follow_the_order_of_the_slot_and_change_live(nvml: NvmlStandIn) -> None:
     code = """
 import json, os
-from mloptimizer.hardware.reader import HardwareReader
+from mloptimizer.hardware.read.reader import HardwareReader
 reader = HardwareReader([gpu_uuid(5), gpu_uuid(2)], os.getpid())
 rows = [reader.read()]
 set_figures(gpu__2__temperature=90)
@@ -126,7 +126,7 @@ def test_an_older_drivers_functions_serve_where_it_lacks_the_new_ones(tmp_path: 
 def test_a_lost_gpu_that_comes_back_is_read_again(nvml: NvmlStandIn) -> None:
     code = """
 import json, os
-from mloptimizer.hardware.reader import HardwareReader
+from mloptimizer.hardware.read.reader import HardwareReader
 now = 100.0
 set_figures(now_s=now)
 reader = HardwareReader([gpu_uuid(0), mig_uuid(1, 1)], os.getpid(), clock=lambda: now)
@@ -146,7 +146,7 @@ print(json.dumps(rows))
 def test_a_gpu_lost_on_the_way_empties_its_cells_and_no_others(nvml: NvmlStandIn) -> None:
     code = """
 import json, os
-from mloptimizer.hardware.reader import HardwareReader
+from mloptimizer.hardware.read.reader import HardwareReader
 reader = HardwareReader([gpu_uuid(0), gpu_uuid(1)], os.getpid())
 before = reader.read()
 set_figures(error__0__all=15)
@@ -174,8 +174,8 @@ def test_memory_of_other_processes_is_not_the_trials(nvml: NvmlStandIn) -> None:
 LOG_90_SECONDS = """
 import json, os
 from pathlib import Path
-from mloptimizer.hardware.log import HardwareLog
-from mloptimizer.hardware.reader import HardwareReader, columns
+from mloptimizer.hardware.log.writer import HardwareLog
+from mloptimizer.hardware.read.reader import HardwareReader, columns
 now, changes = 1000.0, json.loads(os.environ["CHANGES"])
 set_figures(now_s=now)
 reader = HardwareReader([gpu_uuid(0)], os.getpid(), clock=lambda: now)

@@ -9,10 +9,10 @@ from typing import Any
 import psutil
 import pytest
 
-from mloptimizer.hardware import machine
 from mloptimizer.hardware.columns import TRAINING_COLUMNS
-from mloptimizer.hardware.machine import MB, MachineReader, list_cpus, machine_columns
-from mloptimizer.hardware.reader import HardwareReader
+from mloptimizer.hardware.read import machine
+from mloptimizer.hardware.read.machine import MB, MachineReader, list_cpus, machine_columns
+from mloptimizer.hardware.read.reader import HardwareReader
 from tests.hardware.logs import spend_processor_seconds
 
 

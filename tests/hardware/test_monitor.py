@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mloptimizer.hardware import monitor as monitor_module
-from mloptimizer.hardware.monitor import Monitor, next_tick
-from mloptimizer.hardware.reader import columns
+from mloptimizer.hardware.read import monitor as monitor_module
+from mloptimizer.hardware.read.monitor import Monitor, next_tick
+from mloptimizer.hardware.read.reader import columns
 from tests.hardware.logs import Ramp
 from tests.hardware.nvml.stand_in import NvmlStandIn
 
@@ -77,9 +77,9 @@ def test_a_monitor_records_the_gpus_to_a_file_that_pandas_reads_in_one_line(nvml
     code = """
 import os, threading
 from pathlib import Path
-from mloptimizer.hardware.log import HardwareLog
-from mloptimizer.hardware.monitor import Monitor
-from mloptimizer.hardware.reader import HardwareReader, columns
+from mloptimizer.hardware.log.writer import HardwareLog
+from mloptimizer.hardware.read.monitor import Monitor
+from mloptimizer.hardware.read.reader import HardwareReader, columns
 log, rows = HardwareLog(Path(os.environ["LOG"]), columns(2)), threading.Semaphore(0)
 reader = HardwareReader([gpu_uuid(0), gpu_uuid(1)], os.getpid())
 with Monitor(reader, 0.1, lambda row: (log.append(row), rows.release())):

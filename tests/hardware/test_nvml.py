@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from mloptimizer.hardware.nvml import Gpu, visible_gpus
+from mloptimizer.hardware.read.nvml import Gpu, visible_gpus
 from tests.hardware.nvml.stand_in import MB, NvmlStandIn, gpu_uuid, mig_uuid, partitioned
 
 ROOT = Path(__file__).parents[2]
 
 LIST_GPUS = """
 import dataclasses, json
-from mloptimizer.hardware.nvml import list_gpus
+from mloptimizer.hardware.read.nvml import list_gpus
 print(json.dumps([dataclasses.asdict(gpu) for gpu in list_gpus()]))
 """
 LIST_UUIDS = """
 import json
-from mloptimizer.hardware.nvml import list_gpus
+from mloptimizer.hardware.read.nvml import list_gpus
 print(json.dumps([gpu.uuid for gpu in list_gpus()]))
 """
 
@@ -93,7 +93,7 @@ def test_cuda_visible_devices_names_instances_too(visible: str, expected: list[s
 def test_what_is_in_use_of_an_instance_is_its_own(nvml: NvmlStandIn) -> None:
     nvml.set(gpus=1, **partitioned(0, 8000, 4000), gpu__0__mig__2__processes="7:64", gpu__0__processes="7:64 8:64")
     code = (
-        "import json; from mloptimizer.hardware.nvml import GpuUseReader; reader = GpuUseReader()\n"
+        "import json; from mloptimizer.hardware.read.nvml import GpuUseReader; reader = GpuUseReader()\n"
         "uses = [reader.read([mig_uuid(0, place)]) for place in (1, 2)]; reader.close()\n"
         "print(json.dumps([[sorted(use.pids), use.used_mb] for use in uses]))"
     )
@@ -161,7 +161,7 @@ def test_without_cuda_visible_devices_all_gpus_are_listed(nvml: NvmlStandIn) -> 
 def test_what_is_in_use_of_gpus_is_told_of_them_together(nvml: NvmlStandIn) -> None:
     nvml.set(gpus=3, gpu__0__processes="7:64 9:64", gpu__2__processes="8:64", gpu__2__memory_used=100 * MB)
     code = (
-        "import json; from mloptimizer.hardware.nvml import GpuUseReader; reader = GpuUseReader()\n"
+        "import json; from mloptimizer.hardware.read.nvml import GpuUseReader; reader = GpuUseReader()\n"
         "def read(*gpus):\n"
         "    use = reader.read([gpu_uuid(gpu) for gpu in gpus]); return use and [sorted(use.pids), use.used_mb]\n"
         "both, unknown = read(0, 2), read(0, 5); reader.close(); reader.close()\n"
@@ -176,10 +176,10 @@ def test_a_slot_is_idle_again_when_nvml_no_longer_lists_its_worker(nvml: NvmlSta
     nvml.set(gpus=1)
     code = f"""
 import json
-from mloptimizer.engines.process import ProcessEngine
-from mloptimizer.records import Slot
+from mloptimizer.engines.process.process_engine import ProcessEngine
+from mloptimizer.core.nouns import Slot
 from tests.engines.contract import act, bare_plan, collect
-from tests.engines.test_process import pid_of_waiting
+from tests.engines.test_process_engine import pid_of_waiting
 slot = Slot("gpu", gpu_ids=(gpu_uuid(0),))
 engine = ProcessEngine([slot], act, "forkserver")
 engine.start(bare_plan(0, {{"act": "wait"}}, {str(tmp_path)!r}), slot)

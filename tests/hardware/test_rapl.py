@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mloptimizer.hardware.rapl import PackageEnergy
+from mloptimizer.hardware.read.rapl import PackageEnergy
 
 RANGE_UJ = 262_143_328_850
 

@@ -4,8 +4,8 @@ import os
 import re
 from pathlib import Path
 
-from mloptimizer.hardware.reader import HardwareReader, columns, describe_columns, find_column, render_log_readme
-from mloptimizer.hardware.training_clock import TrainingClock
+from mloptimizer.hardware.read.reader import HardwareReader, columns, describe_columns, find_column, render_log_readme
+from mloptimizer.hardware.read.training_clock import TrainingClock
 from tests.hardware.logs import spend_processor_seconds
 
 README = Path(__file__).parents[2] / "hardware_performance_logs" / "README.md"

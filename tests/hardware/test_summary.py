@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mloptimizer.hardware.summary import summarise_log
+from mloptimizer.hardware.analysis.summary import summarise_log
 from tests.hardware.logs import gpu_log
 
 

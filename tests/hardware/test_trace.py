@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mloptimizer.errors import UsageError
-from mloptimizer.hardware.trace import (
+from mloptimizer.core.errors import UsageError
+from mloptimizer.hardware.analysis.trace import (
     Trace,
     highest,
     over_columns,

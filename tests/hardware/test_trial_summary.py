@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from mloptimizer.errors import UsageError
-from mloptimizer.hardware import grid
+from mloptimizer.core.errors import UsageError
+from mloptimizer.hardware.analysis import grid
+from mloptimizer.hardware.analysis.diagnosis import HARDWARE_FIGURES, describe_trial
+from mloptimizer.hardware.analysis.grid import describe_grid, find_grid
+from mloptimizer.hardware.analysis.summary import SUMMARY_FIGURES, summarise_trial
 from mloptimizer.hardware.columns import Cell
-from mloptimizer.hardware.diagnosis import HARDWARE_FIGURES, describe_trial
-from mloptimizer.hardware.grid import describe_grid, find_grid
-from mloptimizer.hardware.summary import SUMMARY_FIGURES, summarise_trial
-from mloptimizer.metrics_readme import render_metrics_readme
+from mloptimizer.store.metrics_readme import render_metrics_readme
 
 README = Path(__file__).parents[2] / "metrics_data" / "README.md"
 

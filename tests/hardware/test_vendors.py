@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mloptimizer.hardware.gpu_readings import GPU_COLUMNS
-from mloptimizer.hardware.vendors import VENDORS, Amd, Apple, Nvidia, describe_unused, open_gpu
+from mloptimizer.hardware.read.gpu_readings import GPU_COLUMNS
+from mloptimizer.hardware.read.vendors import VENDORS, Amd, Apple, Nvidia, describe_unused, open_gpu
 
 CARD, ACCELERATOR, BRIDGE = "0x030000", "0x120000", "0x060400"
 

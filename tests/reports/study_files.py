@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console, RenderableType
 
-from mloptimizer.metrics_store import MetricsStore
-from mloptimizer.records import EpochRecord, Outcome, Phase, TrialPlan, TrialResult, to_json
-from mloptimizer.workspace import Workspace
+from mloptimizer.core.nouns import EpochRecord, Outcome, Phase, TrialPlan, TrialResult, to_json
+from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.workspace import Workspace
 
 MakePlan = Callable[..., TrialPlan]
 TIMINGS = {"fit": 2.5, "first_step": 1.5, "checkpoint": 0.5}  # s

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from mloptimizer.errors import UsageError
-from mloptimizer.files import hold_lock
-from mloptimizer.records import FailureKind, Phase, failed
-from mloptimizer.reports.standings import find_study, find_winner, list_study_names, read_study_record
-from mloptimizer.workspace import Workspace
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.files import hold_lock
+from mloptimizer.core.nouns import FailureKind, Phase, failed
+from mloptimizer.reports.model.standings import find_study, find_winner, list_study_names, read_study_record
+from mloptimizer.store.workspace import Workspace
 from tests.reports.study_files import MakePlan, StudyWriter
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from mloptimizer.records import (
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import (
     DatasetInfo,
     Objective,
     Outcome,
@@ -12,8 +13,7 @@ from mloptimizer.records import (
     Scalar,
     TrialResult,
 )
-from mloptimizer.settings import Settings
-from mloptimizer.spaces import SearchSpace, Suggest
+from mloptimizer.spaces.space_files import SearchSpace, Suggest
 from mloptimizer.study.study import Study, open_study
 from mloptimizer.study.suggestions import Suggestion
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mloptimizer.errors import MloptimizerError, RunError
+from mloptimizer.core.errors import MloptimizerError, RunError
 from mloptimizer.study.storage import open_storage
 
 

@@ -16,8 +16,8 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
-from mloptimizer.records import Outcome, Phase, Scalar, TrialResult
-from mloptimizer.spaces import Suggest
+from mloptimizer.core.nouns import Outcome, Phase, Scalar, TrialResult
+from mloptimizer.spaces.space_files import Suggest
 from mloptimizer.study.bounded_sampler import BoundedSampler
 from mloptimizer.study.history import Bounds, History
 from mloptimizer.study.pruning import PercentileRule, interpolate

@@ -7,8 +7,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mloptimizer.records import DatasetInfo, FailureKind, Outcome, Scalar, TrialResult, failed
-from mloptimizer.spaces import Suggest
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Scalar, TrialResult, failed
+from mloptimizer.spaces.space_files import Suggest
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.suggestions import Suggestion

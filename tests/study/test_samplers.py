@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import optuna
 import pytest
 
-from mloptimizer.errors import UsageError
-from mloptimizer.settings import Settings
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import UsageError
 from mloptimizer.study.samplers import make_pruner, make_sampler
 
 PACKAGES = {"gp": "torch", "cmaes": "cmaes"}

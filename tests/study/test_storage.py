@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mloptimizer.errors import MloptimizerError, RunError, UsageError
+from mloptimizer.core.errors import MloptimizerError, RunError, UsageError
 from mloptimizer.study.storage import open_storage, storage_errors
 from tests.study.storages import create, open_error
 

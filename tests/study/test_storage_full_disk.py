@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from mloptimizer.errors import RunError
+from mloptimizer.core.errors import RunError
 from mloptimizer.study import storage as storage_module
 from mloptimizer.study.storage import open_storage, storage_errors
 from tests.study.small_disk import fill, run_on_small_disk

@@ -19,7 +19,7 @@ from optuna.storages._rdb import storage as rdb_storage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from mloptimizer.errors import MloptimizerError, RunError, UsageError
+from mloptimizer.core.errors import MloptimizerError, RunError, UsageError
 from mloptimizer.study.storage import open_storage, storage_errors
 from tests.postgresql import AnswerCutter, Server
 from tests.study.storages import create, give_up, open_error, wait_and

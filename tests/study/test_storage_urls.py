@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mloptimizer.errors import RunError, UsageError
+from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.study.storage import hide_secrets, open_storage
 from tests.study.storages import create, open_error
 

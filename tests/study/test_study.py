@@ -8,8 +8,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mloptimizer.errors import RunError
-from mloptimizer.records import (
+from mloptimizer.core.errors import RunError
+from mloptimizer.core.nouns import (
     DatasetInfo,
     FailureKind,
     Outcome,
@@ -17,12 +17,12 @@ from mloptimizer.records import (
     Scalar,
     TrialResult,
 )
-from mloptimizer.spaces import Suggest
+from mloptimizer.spaces.space_files import Suggest
+from mloptimizer.store.workspace import HALL_OF_FAME_SUFFIX
 from mloptimizer.study.earlier import list_study_names
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus
-from mloptimizer.workspace import HALL_OF_FAME_SUFFIX
 from tests.study.small_studies import DATASET, WIDE, ask, complete, explore_and_enter, open_, sample_few, space
 
 

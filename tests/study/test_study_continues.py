@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mloptimizer.errors import UsageError
+from mloptimizer.core.errors import UsageError
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus

@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mloptimizer.records import (
+from mloptimizer.core.nouns import (
     DatasetInfo,
     FailureKind,
     Outcome,
@@ -17,7 +17,7 @@ from mloptimizer.records import (
     TrialResult,
     failed,
 )
-from mloptimizer.spaces import Suggest
+from mloptimizer.spaces.space_files import Suggest
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.suggestions import Suggestion

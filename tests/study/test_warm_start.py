@@ -9,9 +9,9 @@ from typing import Any
 import optuna
 import pytest
 
-from mloptimizer.errors import UsageError
-from mloptimizer.records import DatasetInfo, Outcome, Params, Phase, Scalar, TrialResult
-from mloptimizer.spaces import RandomSuggest, SearchSpace, Suggest, read_spaces, sample_params
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.nouns import DatasetInfo, Outcome, Params, Phase, Scalar, TrialResult
+from mloptimizer.spaces.space_files import RandomSuggest, SearchSpace, Suggest, read_spaces, sample_params
 from mloptimizer.study.answers import Answers, complete
 from mloptimizer.study.earlier import EarlierStudy, read_earlier_study
 from mloptimizer.study.storage import open_storage

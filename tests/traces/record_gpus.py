@@ -33,10 +33,10 @@ TRAININGS: dict[str, dict[str, object]] = {  # what the GPUs do while they train
 CODE = """
 import json, os, sys, time
 from pathlib import Path
-from mloptimizer.hardware.log import HardwareLog
-from mloptimizer.hardware.monitor import Monitor
-from mloptimizer.hardware.reader import HardwareReader, columns
-from mloptimizer.hardware.training_clock import TrainingClock
+from mloptimizer.hardware.log.writer import HardwareLog
+from mloptimizer.hardware.read.monitor import Monitor
+from mloptimizer.hardware.read.reader import HardwareReader, columns
+from mloptimizer.hardware.read.training_clock import TrainingClock
 
 gpus, state, idle = json.loads(os.environ["TRAINING"])
 step_s = state.pop("step_s")

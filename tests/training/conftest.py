@@ -15,13 +15,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 
-from mloptimizer.datasets.library import prepare_dataset
-from mloptimizer.records import DatasetInfo, Decision, EpochRecord, Event, Phase, Slot, TrialPlan, TrialResult
-from mloptimizer.settings import Settings
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import DatasetInfo, Decision, EpochRecord, Event, Phase, Slot, TrialPlan, TrialResult
+from mloptimizer.data.library import prepare_dataset
 from mloptimizer.training.devices import configure_devices
-from mloptimizer.training.model import Objectives, TrainableModel
+from mloptimizer.training.input.pipeline import evaluation_batches, load_images
 from mloptimizer.training.network import build_network, load_weights
-from mloptimizer.training.pipeline import evaluation_batches, load_images
+from mloptimizer.training.step.training_model import Objectives, TrainableModel
 from mloptimizer.training.trial import run_trial
 
 LOGICAL_CPUS = 4

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mloptimizer.training.augmentation import Augmentation, augment, choose_augmentation, draw, mix
-from mloptimizer.training.failures import SpaceError
-from mloptimizer.training.randaugment import OPERATIONS, transform
+from mloptimizer.training.input.augmentation import Augmentation, augment, choose_augmentation, draw, mix
+from mloptimizer.training.input.randaugment import OPERATIONS, transform
+from mloptimizer.training.trial_failures import SpaceError
 
 COUNT, HEIGHT, WIDTH = 400, 12, 10
 FILL = np.float32([1, 2, 3])

@@ -13,14 +13,14 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mloptimizer.records import Objective
-from mloptimizer.settings import Settings
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import Objective
 from mloptimizer.training.callbacks import Best
-from mloptimizer.training.checkpoint_files import _seal, checkpoint_path, write_checkpoint
-from mloptimizer.training.checkpoints import TrainingState, resume
-from mloptimizer.training.model import Objectives, TrainableModel
-from mloptimizer.training.optimizers import make_optimizer
-from mloptimizer.training.schedule import Plateau
+from mloptimizer.training.checkpoints.checkpoint_files import _seal, checkpoint_path, write_checkpoint
+from mloptimizer.training.checkpoints.saving import TrainingState, resume
+from mloptimizer.training.step.optimizers import make_optimizer
+from mloptimizer.training.step.schedule import Plateau
+from mloptimizer.training.step.training_model import Objectives, TrainableModel
 from tests.bad_inputs.harness import REPEATABLE, damaged, json_values, with_other_values
 
 IDENTITY = {"study": "s", "number": 3}

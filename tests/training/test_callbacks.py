@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mloptimizer.records import Objective, Phase, SignOfLife
-from mloptimizer.settings import Settings
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import Objective, Phase, SignOfLife
 from mloptimizer.training.callbacks import Best, EpochFigures, SignsOfLife
-from mloptimizer.training.optimizers import make_optimizer
+from mloptimizer.training.step.optimizers import make_optimizer
 
 
 class Played:

@@ -16,15 +16,20 @@ import keras
 import numpy as np
 import pytest
 
-from mloptimizer.metrics_store import CHECKPOINTS
-from mloptimizer.records import DatasetInfo, Decision, EpochRecord, Outcome, Phase, Slot, TrialPlan, to_json
-from mloptimizer.settings import Settings
-from mloptimizer.training.checkpoint_files import Checkpoint, DamagedCheckpoint, read_checkpoint, write_checkpoint
-from mloptimizer.training.checkpoints import SHAPING_SETTINGS, TrainingState, identify
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import DatasetInfo, Decision, EpochRecord, Outcome, Phase, Slot, TrialPlan, to_json
+from mloptimizer.store.trial_records import CHECKPOINTS
+from mloptimizer.training.checkpoints.checkpoint_files import (
+    Checkpoint,
+    DamagedCheckpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from mloptimizer.training.checkpoints.saving import SHAPING_SETTINGS, TrainingState, identify
 from mloptimizer.training.devices import configure_devices
-from mloptimizer.training.model import Objectives, TrainableModel
-from mloptimizer.training.optimizers import make_optimizer
-from mloptimizer.training.schedule import Steps
+from mloptimizer.training.step.optimizers import make_optimizer
+from mloptimizer.training.step.schedule import Steps
+from mloptimizer.training.step.training_model import Objectives, TrainableModel
 from mloptimizer.training.trial import run_trial
 from tests.training.conftest import Run
 
@@ -216,8 +221,8 @@ def test_what_xla_cannot_compile_goes_on_without(make_plan: Any, completed: Any,
 
 KILLED = """
 import json, os, signal, sys
-from mloptimizer.records import EpochRecord, Phase, Slot, TrialPlan, dataset_from_json
-from mloptimizer.settings import Settings
+from mloptimizer.core.nouns import EpochRecord, Phase, Slot, TrialPlan, dataset_from_json
+from mloptimizer.config.settings import Settings
 from mloptimizer.training.trial import run_trial
 
 plan = json.loads(sys.argv[1])
@@ -267,7 +272,7 @@ def test_an_epoch_is_told_when_the_checkpoint_before_it_is_on_the_disk(
         write_checkpoint(path, checkpoint)
         story.append(path.name)
 
-    monkeypatch.setattr("mloptimizer.training.checkpoints.write_checkpoint", write_slowly)
+    monkeypatch.setattr("mloptimizer.training.checkpoints.saving.write_checkpoint", write_slowly)
     run(make_plan(epochs=3), events=story)
     told = [event.epoch if isinstance(event, EpochRecord) else event for event in story]
     assert [item for item in told if isinstance(item, (int, str))] == [

@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from mloptimizer.core.nouns import EpochRecord, Outcome, Slot, TrialPlan
+from mloptimizer.hardware.analysis.summary import read_log
 from mloptimizer.hardware.columns import PARTS
-from mloptimizer.hardware.log import HardwareLog
-from mloptimizer.hardware.monitor import Monitor
-from mloptimizer.hardware.reader import HardwareReader, columns
-from mloptimizer.hardware.summary import read_log
-from mloptimizer.hardware.training_clock import TrainingClock
-from mloptimizer.records import EpochRecord, Outcome, Slot, TrialPlan
+from mloptimizer.hardware.log.writer import HardwareLog
+from mloptimizer.hardware.read.monitor import Monitor
+from mloptimizer.hardware.read.reader import HardwareReader, columns
+from mloptimizer.hardware.read.training_clock import TrainingClock
 from mloptimizer.training.trial import run_trial
 from tests.training.conftest import Run
 

@@ -15,9 +15,9 @@ import psutil
 import pytest
 from keras import layers
 
-from mloptimizer.batches import BatchPlan
-from mloptimizer.settings import Settings
-from mloptimizer.training.memory import MB, Estimate, MemoryPlan, estimate_memory, plan_memory, relieve_memory
+from mloptimizer.config.settings import Settings
+from mloptimizer.training.memory.batch_plan import BatchPlan
+from mloptimizer.training.memory.estimate import MB, Estimate, MemoryPlan, estimate_memory, plan_memory, relieve_memory
 from tests.training.impure_layers import Noisy, Penalised
 
 
@@ -43,8 +43,8 @@ from pathlib import Path
 import keras, tensorflow as tf
 from keras import layers
 tf.config.threading.set_inter_op_parallelism_threads(1)  # the estimate's assumption
-from mloptimizer.training.memory import estimate_memory
-from mloptimizer.training.remat import rematerialised
+from mloptimizer.training.memory.estimate import estimate_memory
+from mloptimizer.training.memory.recompute import rematerialised
 
 def convolutions():
     images = keras.Input((32, 32, 3))

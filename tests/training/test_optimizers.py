@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mloptimizer.records import Slot
-from mloptimizer.settings import Settings
-from mloptimizer.training.clipping import make_clip
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import Slot
 from mloptimizer.training.devices import Devices, configure_devices
-from mloptimizer.training.failures import SpaceError
-from mloptimizer.training.optimizers import flat_optimizer, flatten_gradients, make_optimizer
+from mloptimizer.training.step.clipping import make_clip
+from mloptimizer.training.step.optimizers import flat_optimizer, flatten_gradients, make_optimizer
+from mloptimizer.training.trial_failures import SpaceError
 
 START = [np.linspace(-1, 1, 6, dtype="float32").reshape(2, 3), np.ones(3, "float32")]
 NAMES = ("adamw", "sgd", "lion")

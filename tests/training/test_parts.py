@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mloptimizer.datasets.library import load_split
-from mloptimizer.errors import RunError
-from mloptimizer.records import Slot
-from mloptimizer.settings import Settings
-from mloptimizer.training.compilation import STEPS_THAT_PAY, can_compile, choose_xla
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import RunError
+from mloptimizer.core.nouns import Slot
+from mloptimizer.data.library import load_split
 from mloptimizer.training.devices import Devices, configure_devices
-from mloptimizer.training.failures import SpaceError
-from mloptimizer.training.model import Objectives, TrainableModel
+from mloptimizer.training.input.pipeline import evaluation_batches, load_images
 from mloptimizer.training.network import build_network
-from mloptimizer.training.pipeline import evaluation_batches, load_images
-from mloptimizer.training.precision import choose_precision, precision_policy
+from mloptimizer.training.step.compilation import STEPS_THAT_PAY, can_compile, choose_xla
+from mloptimizer.training.step.precision import choose_precision, precision_policy
+from mloptimizer.training.step.training_model import Objectives, TrainableModel
+from mloptimizer.training.trial_failures import SpaceError
 
 
 def silent(*_: Any) -> None:

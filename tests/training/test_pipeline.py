@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mloptimizer.datasets.library import load_split
-from mloptimizer.records import Slot
-from mloptimizer.training import pipeline
-from mloptimizer.training.augmentation import Augmentation
+from mloptimizer.core.nouns import Slot
+from mloptimizer.data.library import load_split
 from mloptimizer.training.devices import Devices, configure_devices
-from mloptimizer.training.failures import DataError
-from mloptimizer.training.pipeline import (
+from mloptimizer.training.input import pipeline
+from mloptimizer.training.input.augmentation import Augmentation
+from mloptimizer.training.input.pipeline import (
     Images,
     choose_on_device,
     evaluation_batches,
     load_images,
     training_batches,
 )
-from mloptimizer.training.schedule import Steps
+from mloptimizer.training.step.schedule import Steps
+from mloptimizer.training.trial_failures import DataError
 
 CPU = Devices("CPU", 1, 2)
 GPU = Devices("GPU", 1, 2, memory_mb=4)

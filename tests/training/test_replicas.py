@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mloptimizer.records import Slot
+from mloptimizer.core.nouns import Slot
 from mloptimizer.training.devices import Devices, configure_devices
-from mloptimizer.training.model import Objectives, StepOptions, TrainableModel
 from mloptimizer.training.network import build_network
-from mloptimizer.training.optimizers import make_optimizer
-from mloptimizer.training.precision import Precision, precision_policy
+from mloptimizer.training.step.optimizers import make_optimizer
+from mloptimizer.training.step.precision import Precision, precision_policy
+from mloptimizer.training.step.training_model import Objectives, StepOptions, TrainableModel
 
 GLOBAL_BATCH = 48  # divisible by 1, 2, 3 and 4 replicas with two micro-batches each
 RATES = {"adamw": 3e-3, "sgd": 0.05, "lion": 3e-4}

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mloptimizer.batches import plan_batch
-from mloptimizer.records import Objective
-from mloptimizer.training.failures import SpaceError
-from mloptimizer.training.schedule import (
+from mloptimizer.core.nouns import Objective
+from mloptimizer.training.memory.batch_plan import plan_batch
+from mloptimizer.training.step.schedule import (
     Plateau,
     Steps,
     learning_rate_schedule,
@@ -18,6 +17,7 @@ from mloptimizer.training.schedule import (
     plan_plateau,
     plan_steps,
 )
+from mloptimizer.training.trial_failures import SpaceError
 
 
 def planned(plan: Any, replicas: int = 1, **more: Any) -> tuple[Steps, dict[str, tuple[str, str]]]:

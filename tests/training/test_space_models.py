@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from mloptimizer.spaces import RandomSuggest, SearchSpace, load_space, read_spaces, sample_params
+from mloptimizer.spaces.space_files import RandomSuggest, SearchSpace, load_space, read_spaces, sample_params
 
 NAMES = ["cnn", "inception", "resnet"]
 SHAPES = [(8, 8, 1), (28, 28, 1), (32, 32, 3), (96, 96, 3), (5, 7, 3), (1, 1, 2)]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mloptimizer.records import FailureKind, Outcome
-from mloptimizer.training.stability import find_bad_layer
+from mloptimizer.core.nouns import FailureKind, Outcome
+from mloptimizer.training.step.stability import find_bad_layer
 
 # A layer that gives NaN in some training steps, counted from 0.
 BAD_STEPS_SPACE = """

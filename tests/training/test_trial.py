@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mloptimizer.records import Outcome, Phase
+from mloptimizer.core.nouns import Outcome, Phase
 
 EPOCH_FIGURES = {
     "loss",

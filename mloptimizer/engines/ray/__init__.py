@@ -1,0 +1,1 @@
+"""The Ray engine: trials on the machines of a cluster. The only place that imports Ray."""

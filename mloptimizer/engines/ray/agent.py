@@ -18,19 +18,9 @@ from pathlib import Path
 import ray
 
 import mloptimizer
-from mloptimizer.engines.base import RunTrial
-from mloptimizer.engines.deaths import WORKER_LOG
-from mloptimizer.engines.process import ProcessEngine, StartMethod
-from mloptimizer.engines.ray.node_data import find_dataset, keep_dataset, own_folder, shared_folder
-from mloptimizer.engines.ray.parcels import Outbox, Parcel, Tail, list_files, pack, unpack
-from mloptimizer.engines.ray.remote import RemoteFolder, open_remote
-from mloptimizer.engines.ray.shapes import Need
-from mloptimizer.errors import MloptimizerError
-from mloptimizer.files import DISK_FULL
-from mloptimizer.hardware.machine import available_memory_mb, list_cpus
-from mloptimizer.hardware.nvml import list_gpus
-from mloptimizer.metrics_store import CHECKPOINTS
-from mloptimizer.records import (
+from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.files import DISK_FULL
+from mloptimizer.core.nouns import (
     Decision,
     Event,
     FailureKind,
@@ -42,6 +32,16 @@ from mloptimizer.records import (
     TrialResult,
     failed,
 )
+from mloptimizer.engines.contract import RunTrial
+from mloptimizer.engines.process.deaths import WORKER_LOG
+from mloptimizer.engines.process.process_engine import ProcessEngine, StartMethod
+from mloptimizer.engines.ray.node_data import find_dataset, keep_dataset, own_folder, shared_folder
+from mloptimizer.engines.ray.parcels import Outbox, Parcel, Tail, list_files, pack, unpack
+from mloptimizer.engines.ray.remote import RemoteFolder, open_remote
+from mloptimizer.engines.ray.shapes import Need
+from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
+from mloptimizer.hardware.read.nvml import list_gpus
+from mloptimizer.store.trial_records import CHECKPOINTS
 
 NOTHING = -1  # the token of no attempt
 INITIAL = "initial"  # folder of the weights that a trial starts from

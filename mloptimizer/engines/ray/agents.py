@@ -13,15 +13,15 @@ import ray
 from ray.exceptions import RayError
 
 import mloptimizer
-from mloptimizer.engines.base import RunTrial
-from mloptimizer.engines.process import StartMethod
+from mloptimizer.core.errors import RunError
+from mloptimizer.core.nouns import Decision, FailureKind, Slot
+from mloptimizer.engines.contract import RunTrial
+from mloptimizer.engines.process.process_engine import StartMethod
 from mloptimizer.engines.ray.agent import AgentFacts, SlotAgent
 from mloptimizer.engines.ray.cluster import list_leaving, list_nodes
-from mloptimizer.engines.ray.failures import explain
 from mloptimizer.engines.ray.nodes import NodeRecords
+from mloptimizer.engines.ray.ray_failures import explain
 from mloptimizer.engines.ray.shapes import Need, describe_nodes
-from mloptimizer.errors import RunError
-from mloptimizer.records import Decision, FailureKind, Slot
 
 _TEND_SECONDS = 1.0  # between two looks at the cluster
 _FAILED_IN_A_ROW = 3  # actors that could not be made, before anything could

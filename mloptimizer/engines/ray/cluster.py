@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.core.interrupts import deferred
 from mloptimizer.engines.ray.shapes import Node
-from mloptimizer.errors import RunError, UsageError
-from mloptimizer.hardware.machine import list_cpus
-from mloptimizer.hardware.nvml import list_gpus
-from mloptimizer.interrupts import deferred
+from mloptimizer.hardware.read.machine import list_cpus
+from mloptimizer.hardware.read.nvml import list_gpus
 
 _MB = 2**20
 _TRIES = 5  # to be let in by a head that takes connections

@@ -13,18 +13,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mloptimizer import files
-from mloptimizer.datasets import cache
-from mloptimizer.datasets.catalog import CATALOG
-from mloptimizer.engines.left_over import hold, remove_left_over
+from mloptimizer.core import files
+from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.nouns import DatasetInfo
+from mloptimizer.data import decoded_cache
+from mloptimizer.data.catalog import CATALOG
+from mloptimizer.engines.process.left_over import hold, remove_left_over
 from mloptimizer.engines.ray.parcels import Parcel, list_files, pack
-from mloptimizer.errors import MloptimizerError
-from mloptimizer.records import DatasetInfo
 
 
 def pack_dataset(dataset: DatasetInfo) -> Parcel:
     """Return the decoded data set, to be sent; empty where it is not on this machine."""
-    wanted = [cache.INFO_FILE, *(f"{name}.npy" for name in cache.ARRAYS)]
+    wanted = [decoded_cache.INFO_FILE, *(f"{name}.npy" for name in decoded_cache.ARRAYS)]
     found = list_files(Path(dataset.directory))
     if not all(name in found for name in wanted):
         return {}
@@ -35,7 +35,7 @@ def find_dataset(dataset: DatasetInfo) -> DatasetInfo | None:
     """Return the data set as it lies on this node; None where its cache has none with the fingerprint."""
     folders = [Path(dataset.directory)]
     if dataset.name in CATALOG:
-        folders += cache.entry_folders(CATALOG[dataset.name])
+        folders += decoded_cache.entry_folders(CATALOG[dataset.name])
     for folder in folders:
         if _fingerprint(folder) == dataset.fingerprint and _is_whole(folder, dataset):
             return replace(dataset, directory=str(folder))
@@ -51,25 +51,25 @@ def keep_dataset(dataset: DatasetInfo, parcel: Parcel) -> DatasetInfo:
     Raises:
         UsageError, RunError: it cannot be written.
     """
-    folder = cache.cache_folder()
+    folder = decoded_cache.cache_folder()
     with files.hold_lock(folder / f".{dataset.fingerprint[:16]}.lock"):
         found = find_dataset(dataset)
         if found is not None or not parcel:
             return found or dataset
-        return replace(dataset, directory=str(cache.receive_entry(dataset.name, dataset.fingerprint, parcel)))
+        return replace(dataset, directory=str(decoded_cache.receive_entry(dataset.name, dataset.fingerprint, parcel)))
 
 
 def _fingerprint(folder: Path) -> str | None:
     try:
-        return str(files.read_json(folder / cache.INFO_FILE)["fingerprint"])
+        return str(files.read_json(folder / decoded_cache.INFO_FILE)["fingerprint"])
     except (MloptimizerError, LookupError):
         return None
 
 
 def _is_whole(folder: Path, dataset: DatasetInfo) -> bool:
     if dataset.name in CATALOG:
-        return cache.read_entry(folder, CATALOG[dataset.name]) is not None
-    return all((folder / f"{name}.npy").is_file() for name in cache.ARRAYS)
+        return decoded_cache.read_entry(folder, CATALOG[dataset.name]) is not None
+    return all((folder / f"{name}.npy").is_file() for name in decoded_cache.ARRAYS)
 
 
 @contextlib.contextmanager
@@ -96,4 +96,4 @@ def shared_folder(study: str) -> Path:
 
 def _base() -> Path:
     """Return a folder of this user on this node: beside the data sets."""
-    return Path(os.path.abspath(cache.cache_folder().parent)) / "ray"  # noqa: PTH100 (links stay as they are)
+    return Path(os.path.abspath(decoded_cache.cache_folder().parent)) / "ray"  # noqa: PTH100 (links stay as they are)

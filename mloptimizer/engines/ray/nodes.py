@@ -1,6 +1,6 @@
 """Remembers how trials ended on each node, and which nodes get no more of them."""
 
-from mloptimizer.records import FailureKind
+from mloptimizer.core.nouns import FailureKind
 
 LIMIT = 3  # failures in a row after which a node is left out
 # What may be the machine's fault; a model that fails everywhere fails on other nodes too.

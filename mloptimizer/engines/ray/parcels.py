@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from mloptimizer.errors import RunError
-from mloptimizer.files import write_bytes
+from mloptimizer.core.errors import RunError
+from mloptimizer.core.files import write_bytes
 
 Parcel = Mapping[str, npt.NDArray[np.uint8]]
 """Contents of files by their names relative to a folder, with slashes."""

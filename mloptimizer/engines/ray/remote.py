@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mloptimizer.errors import RunError, UsageError
-from mloptimizer.records import TrialPlan
+from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.core.nouns import TrialPlan
 
 
 class RemoteFolder:

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mloptimizer.errors import UsageError
-from mloptimizer.records import Decision
-from mloptimizer.settings import Settings
-from mloptimizer.slots import MEMORY_PER_WORKER_MB
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.nouns import Decision
+from mloptimizer.engines.slots import MEMORY_PER_WORKER_MB
 
 _MB = 2**20
 _CORES_SHARED_BY_SMALL_MACHINES = 4  # as on one machine: up to here a core each, above two

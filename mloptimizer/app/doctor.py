@@ -1,0 +1,182 @@
+"""Checks whether this machine and this workspace can run a search, and says what to do where they cannot.
+
+It changes nothing but a torn last line of the journal, which it cuts off, and asks TensorFlow in a process of its own.
+A machine without a GPU is sound.
+"""
+
+import importlib.metadata
+import multiprocessing
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mloptimizer.app.probe_checks import Check, check_tensorflow, probe_tensorflow
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.data.decoded_cache import cache_folder
+from mloptimizer.data.library import list_datasets
+from mloptimizer.engines.slots import MEMORY_PER_WORKER_MB
+from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus, total_memory_mb
+from mloptimizer.hardware.read.nvml import list_gpus
+from mloptimizer.hardware.read.vendors import describe_unused
+from mloptimizer.spaces.space_files import find_spaces, read_space
+from mloptimizer.store.workspace import HALL_OF_FAME_SUFFIX, Workspace
+from mloptimizer.study.storage import hide_secrets, open_storage
+
+PACKAGES = {  # oldest version that works, as in setup.cfg
+    "tensorflow": (2, 21),
+    "keras": (3, 15),
+    "optuna": (5, 0),
+    "optuna-dashboard": (0, 21),
+    "pandas": (2, 2),
+    "numpy": (2, 0),
+    "scikit-learn": (1, 5),
+    "nvidia-ml-py": (13, 580),
+}
+_SCARCE_GB, _TIGHT_GB = 0.5, 5.0
+
+
+def diagnose(workspace: Workspace, settings: Settings) -> list[Check]:
+    """Return every check, in the order in which a person would mend what is wrong; takes seconds, for TensorFlow."""
+    facts = probe_tensorflow()
+    gpus = list_gpus()
+    return [
+        check_python(sys.version_info[:3]),
+        check_packages(installed_versions(PACKAGES)),
+        *check_tensorflow(facts, gpus, settings, describe_unused()),
+        _check_start_method(settings),
+        check_storage(workspace, settings),
+        _check_spaces(workspace),
+        _check_folder("workspace", workspace.root),
+        _check_folder("data cache", cache_folder()),
+        _check_memory(),
+        _check_datasets(),
+    ]
+
+
+def doctor_table(checks: Sequence[Check]) -> RenderableType:
+    """Return one row per check: what was found and, where something is to be done, what."""
+    marks = {True: ("ok", "green"), False: ("wrong", "bold red"), None: ("note", "yellow")}
+    grid = Table.grid(padding=(0, 2))
+    for check in checks:
+        text = Text(check.found)
+        if check.advice:
+            text.append(f"  → {check.advice}", style="bold" if check.ok is False else "")
+        grid.add_row(Text(*marks[check.ok]), Text(check.name), text)
+    wrong = [check.name for check in checks if check.ok is False]
+    verdict = f"To be mended: {', '.join(wrong)}." if wrong else "Nothing is wrong."
+    return Group(grid, Text(f"\n{verdict}", style="bold red" if wrong else "bold green"))
+
+
+def check_python(version: tuple[int, ...]) -> Check:
+    """Return whether the packages exist for this Python."""
+    possible = (3, 11) <= version[:2] <= (3, 13)
+    found = ".".join(map(str, version))
+    return Check("Python", possible, found, "" if possible else "install Python 3.11, 3.12 or 3.13")
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions here, by package; what is not installed is left out."""
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def check_packages(versions: Mapping[str, str]) -> Check:
+    """Return whether all packages are there and new enough; `versions` by name."""
+    missing = [name for name in PACKAGES if name not in versions]
+    old = [name for name, version in versions.items() if _release(version) < PACKAGES[name]]
+    found = ", ".join(f"{name} {version}" for name, version in versions.items())
+    if missing:
+        found += f"; missing: {', '.join(missing)}"
+    if old:
+        found += f"; too old: {', '.join(old)}"
+    advice = "pip install --upgrade mloptimizer" if missing or old else ""
+    return Check("packages", not advice, found, advice)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    parts = version.split(".")[:2]
+    return tuple(int("".join(sign for sign in part if sign.isdigit()) or 0) for part in parts)
+
+
+def _check_start_method(settings: Settings) -> Check:
+    possible = multiprocessing.get_all_start_methods()
+    wanted = "forkserver" if settings.start_method == "auto" else settings.start_method
+    if wanted in possible:
+        return Check("start method", True, f"{wanted} ({'setting' if settings.start_method != 'auto' else 'auto'})")
+    if settings.start_method == "auto":
+        return Check("start method", None, "spawn: this system has no forkserver, so trials start more slowly")
+    return Check("start method", False, f"{wanted} is not possible here", "--set start_method=auto")
+
+
+def check_storage(workspace: Workspace, settings: Settings) -> Check:
+    """Return whether the studies' storage opens and can be locked; one that does not exist yet is not created."""
+    url, journal = settings.storage, workspace.journal
+    place = hide_secrets(url) if url else str(journal)
+    if not url and not journal.exists():
+        return Check("storage", True, f"{place}: not there yet, the first search makes it")
+    try:
+        storage = open_storage(url, journal, read_only=_is_absent_file(url))
+        names = [study.study_name for study in storage.get_all_studies()]
+    except MloptimizerError as error:
+        return Check("storage", False, str(error))
+    count = sum(not name.endswith(HALL_OF_FAME_SUFFIX) for name in names)
+    return Check("storage", True, f"{place}: opens, {count} {'study' if count == 1 else 'studies'}")
+
+
+def _is_absent_file(url: str) -> bool:
+    path = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else url
+    return "://" not in path and bool(path) and not Path(path).exists()
+
+
+def _check_spaces(workspace: Workspace) -> Check:
+    broken = []
+    paths = find_spaces(workspace.search_spaces)
+    for name, path in paths.items():
+        try:
+            read_space(name, path)
+        except MloptimizerError as error:
+            broken.append(str(error))
+    if broken:
+        return Check("search spaces", False, " ".join(broken), "correct it, or remove the file")
+    return Check("search spaces", True, ", ".join(paths))
+
+
+def _check_folder(name: str, folder: Path) -> Check:
+    there = next((place for place in (folder, *folder.absolute().parents) if place.is_dir()), Path("/"))
+    try:
+        free_gb = shutil.disk_usage(there).free / 1e9
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        return Check(name, False, f"{folder}: {error.strerror}", "choose a folder that you may write")
+    found = f"{folder.absolute()}: {free_gb:.1f} GB free"
+    if free_gb < _SCARCE_GB:
+        return Check(name, False, found, "free some space")
+    return Check(name, None, found, "that may become tight") if free_gb < _TIGHT_GB else Check(name, True, found)
+
+
+def _check_memory() -> Check:
+    free, cores = available_memory_mb(), len(list_cpus())
+    found = f"{free:,} of {total_memory_mb():,} MB free, {cores} cores; a trial takes about {MEMORY_PER_WORKER_MB:,} MB"
+    advice = "close other programs" if free < MEMORY_PER_WORKER_MB else ""
+    return Check("memory", not advice, found, advice)
+
+
+def _check_datasets() -> Check:
+    summaries = list_datasets()
+    here = [summary.name for summary in summaries if summary.found]
+    absent = [summary.name for summary in summaries if not summary.found]
+    found = f"on this machine: {', '.join(here) or 'none'}"
+    return Check("data sets", True, found + (f"; downloaded when used: {', '.join(absent)}" if absent else ""))

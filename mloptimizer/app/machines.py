@@ -1,0 +1,154 @@
+"""Opens the machines that a search runs on, this one or a Ray cluster, and looks at those of a cluster."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mloptimizer.app.doctor import doctor_table
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.nouns import Decision, Phase
+from mloptimizer.engines.contract import Engine
+from mloptimizer.engines.process.fork_server import start_fork_server
+from mloptimizer.engines.process.process_engine import ProcessEngine
+from mloptimizer.engines.slots import plan_slots
+from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
+from mloptimizer.hardware.read.main_memory import memory_percent
+from mloptimizer.hardware.read.vendors import describe_unused
+from mloptimizer.search.control import SearchRun
+from mloptimizer.training.worker import PRELOAD, run_plan
+from mloptimizer.tuning.gpus_per_trial import choose_gpus_per_trial
+from mloptimizer.tuning.measurement import this_machine
+
+if TYPE_CHECKING:
+    from mloptimizer.engines.ray.shapes import Need
+
+Note = Callable[[Decision], None]
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What trials run on, as long as the search runs."""
+
+    make_engine: Callable[[SearchRun, int, Phase], Engine]  # for so many trials of the phase
+    memory_percent: Callable[[], float]  # share of their main memory in use, as far as the driver has to know, %
+
+
+@contextlib.contextmanager
+def open_machines(settings: Settings, tell: Callable[[str], None]) -> Iterator[Machines]:
+    """Let trials run meanwhile.
+
+    Args:
+        tell: takes a line for the person.
+
+    Raises:
+        UsageError, RunError: there is no such cluster, or it cannot be used.
+    """
+    if settings.engine == "ray":
+        with _open_cluster(settings, tell) as machines:
+            yield machines
+        return
+    if settings.start_method != "spawn":
+        start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
+    yield Machines(_make_process_engine, memory_percent)
+
+
+def _make_process_engine(run: SearchRun, trials: int, phase: Phase) -> Engine:
+    settings, machine, others = run.job.settings, this_machine(), describe_unused()
+    chosen = choose_gpus_per_trial(run, phase, trials, machine)
+    slots, decision = plan_slots(
+        machine.gpus, list_cpus(), available_memory_mb(), trials, settings, chosen=chosen, no_gpu=others
+    )
+    run.recorder.note(decision)
+    run.recorder.begin(slots)
+    return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
+
+
+@contextlib.contextmanager
+def _open_cluster(settings: Settings, tell: Callable[[str], None]) -> Iterator[Machines]:
+    from mloptimizer.engines.ray.cluster import connected, list_nodes
+
+    with connected(settings.ray_address):
+        from mloptimizer.engines.ray.agents import Agents
+        from mloptimizer.engines.ray.ray_engine import RayEngine
+        from mloptimizer.engines.ray.remote import check_url
+        from mloptimizer.engines.ray.shapes import describe_nodes, most_slots, plan_need
+
+        plan_need(list_nodes(), settings.trials, settings)  # refuses what the cluster cannot have, before anything else
+        if settings.checkpoint_url:
+            check_url(settings.checkpoint_url)
+        tell(f"Ray cluster: {describe_nodes(list_nodes())}.")
+        notes: list[Note] = []
+
+        def note_and_tell(decision: Decision) -> None:
+            for note in notes[-1:]:
+                note(decision)
+            tell(f"{decision.topic}: {decision.choice} ({decision.reason}).")
+
+        agents = Agents(run_plan, settings.start_method, PRELOAD, note_and_tell, settings.ray_wait_minutes)
+
+        def make_engine(run: SearchRun, trials: int, phase: Phase) -> Engine:
+            now = run.job.settings
+            notes.append(run.recorder.note)
+            need, decision = plan_again(agents.need, trials, now)
+            run.recorder.note(decision)
+            agents.aim(need, most_slots(trials, now), spare=now.ray_address != "local")
+            return RayEngine(agents, note_and_tell, run.recorder.begin)
+
+        with contextlib.closing(agents):
+            yield Machines(make_engine, _not_this_machines)
+
+
+def plan_again(before: "Need | None", trials: int, settings: Settings) -> "tuple[Need, Decision]":
+    """Return what a trial takes; the same as before where the nodes that had it are away: they may return.
+
+    Raises:
+        UsageError: no machine of the cluster has that much, and nothing was before.
+    """
+    from mloptimizer.engines.ray.cluster import list_nodes
+    from mloptimizer.engines.ray.shapes import plan_need
+
+    try:
+        need, decision = plan_need(list_nodes(), trials, settings)
+    except UsageError:
+        if before is None:
+            raise
+    else:
+        if before is None or need.gpus or not before.gpus:
+            return need, decision
+    reason = "as before: the nodes that had it are away, and are waited for"
+    return before, Decision(None, "slots", f"{before.describe()} each", reason)
+
+
+def examine_cluster(address: str) -> tuple[RenderableType, bool]:
+    """Return a table of the cluster's nodes with what is to be mended, and whether nothing is.
+
+    Raises:
+        UsageError, RunError: there is no such cluster, or it cannot be used.
+    """
+    from mloptimizer.engines.ray.cluster import connected
+
+    with connected(address):
+        from mloptimizer.app.cluster_doctor import examine, judge, versions
+
+        nodes = examine()
+        checks = judge(nodes, versions())
+    table = Table(box=None, pad_edge=False)
+    table.add_column("node", overflow="fold")
+    for title in ("CPUs", "GPUs", "Python, mloptimizer, TensorFlow, Keras, Ray", "clock", "data sets"):
+        table.add_column(title)
+    for node in nodes:
+        found = [node.versions.get(name, "?") for name in ("python", "mloptimizer", "tensorflow", "keras", "ray")]
+        gpus, clock = f"{len(node.gpus_seen)} of {node.gpus:g}", f"{node.skew_seconds:+.1f} s"
+        table.add_row(node.host, f"{node.cpus:g}", gpus, ", ".join(found), clock, ", ".join(node.data))
+    return Group(table, Text(""), doctor_table(checks)), not any(check.ok is False for check in checks)
+
+
+def _not_this_machines() -> float:
+    """Return 0: Ray watches the memory of its nodes."""
+    return 0.0

@@ -1,0 +1,4 @@
+"""The command line: words become one call into `app`; errors become one line and an exit code.
+
+In: arguments. Out: text on the terminal, the live display, exit codes.
+"""

@@ -1,0 +1,61 @@
+"""The part of `mloptimizer hardware` that compares studies and machines."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mloptimizer.cli.options import Command
+from mloptimizer.cli.terminal import open_console, say, show_table
+
+if TYPE_CHECKING:
+    from mloptimizer.store.workspace import Workspace
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def compare_options(command: Command) -> Command:
+    """Add the options that count with --compare alone."""
+    price = "Of a GPU, or of a machine without one; STUDY=PRICE for one of several. Adds what trainings cost."
+    for option in (
+        click.option("--png", type=_FILE, metavar="FILE", help="Write a chart to a file."),
+        click.option("--csv", type=_FILE, metavar="FILE", help="Write all figures, machines and settings to a file."),
+        click.option("--price-per-hour", "prices", multiple=True, metavar="PRICE", help=price),
+    ):
+        command = option(command)
+    return command
+
+
+def show_comparison(
+    workspace: "Workspace", words: Sequence[str], prices: Sequence[str], csv: Path | None, png: Path | None
+) -> None:
+    """Show the comparison, and write the files that are asked for."""
+    from mloptimizer.core.files import write_bytes, write_text
+    from mloptimizer.reports.model.comparison import compare, read_prices
+    from mloptimizer.reports.model.trainings import read_trainings
+    from mloptimizer.reports.terminal.comparison_table import comparison_chart, comparison_csv, comparison_table
+
+    known = read_prices(prices, words)
+    comparison = compare(*read_trainings(words, workspace), known)
+    if csv:
+        write_text(csv, comparison_csv(comparison))
+    if png:
+        write_bytes(png, comparison_chart(comparison))
+    show_table(comparison_table(comparison))
+    for path in (csv, png):
+        if path:
+            say(open_console(), f"wrote {path}")
+
+
+def split_study_and_trial(context: click.Context, words: Sequence[str]) -> tuple[str, int | None]:
+    """Return the study and the trial, where one is named. Raises click's error for other words."""
+    if len(words) > 2:
+        raise click.UsageError(f"Got unexpected extra argument ({words[2]}); --compare takes several studies.", context)
+    if len(words) == 1:
+        return words[0], None
+    try:
+        return words[0], click.IntRange(min=0)(words[1], ctx=context)
+    except click.BadParameter as error:
+        error.param_hint = "'[TRIAL]'"
+        raise

@@ -1,0 +1,274 @@
+"""Shows a running search: a live view in a terminal, plain lines everywhere else."""
+
+import shlex
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from mloptimizer.core.listener import Progress
+from mloptimizer.core.nouns import EpochRecord, Outcome, Phase, TrialPlan, TrialResult
+from mloptimizer.search.search_run import SearchSummary
+from mloptimizer.study.storage import hide_secrets
+from mloptimizer.study.warm_start import TakenOver
+
+PHASE_TITLES = {Phase.EXPLORATION: "Exploration", Phase.HALL_OF_FAME: "Hall of fame", Phase.VERDICT: "Verdict"}
+
+
+class Display(Protocol):
+    """An `Observer` of a search that is opened around it."""
+
+    def __enter__(self) -> "Display": ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def progress(self, progress: Progress) -> None: ...
+
+    def trial_started(self, plan: TrialPlan) -> None: ...
+
+    def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None: ...
+
+    def attempt_ended(self, plan: TrialPlan, reason: str) -> None: ...
+
+    def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None: ...
+
+    def notice(self, line: str) -> None: ...
+
+
+def make_display(console: Console, objective: str) -> Display:
+    """Return a live display where the console is a terminal, otherwise plain lines."""
+    return LiveDisplay(console, objective) if console.is_terminal else LineDisplay(console, objective)
+
+
+class LineDisplay:
+    """One line per ended trial, and one when a phase begins."""
+
+    def __init__(self, console: Console, objective: str) -> None:
+        self._console = console
+        self._objective = objective
+        self._phase: Phase | None = None
+        self._ended = ""
+
+    def __enter__(self) -> "LineDisplay":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return
+
+    def progress(self, progress: Progress) -> None:
+        """Print the last ended trial with where the phase stands, or that a phase begins."""
+        if progress.phase is not self._phase:
+            self._phase = progress.phase
+            before = f", {progress.done} of them ended before" if progress.done else ""
+            self._print(f"{PHASE_TITLES[progress.phase]}: {count_trials(progress.total)}{before}")
+        elif self._ended:
+            self._print(f"{self._ended} | {describe_progress(progress, self._objective)}")
+        self._ended = ""
+
+    def trial_started(self, plan: TrialPlan) -> None:
+        """Nothing is printed: a trial is told when it has ended."""
+
+    def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
+        """Nothing is printed: see the trial's epochs.jsonl."""
+
+    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
+        """Print why the trial starts again."""
+        self._print(describe_attempt(plan, reason))
+
+    def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
+        """Keep the line for `progress`, which follows."""
+        if self._ended:
+            self._print(self._ended)
+        self._ended = describe_result(plan, result, self._objective)
+
+    def notice(self, line: str) -> None:
+        """Print the line."""
+        self._print(line)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay:
+    """The phase's progress and every running trial, redrawn in place; ended trials scroll by above."""
+
+    def __init__(self, console: Console, objective: str) -> None:
+        self._console = console
+        self._objective = objective
+        self._progress: Progress | None = None
+        self._running: dict[int, tuple[TrialPlan, EpochRecord | None]] = {}
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    def progress(self, progress: Progress) -> None:
+        """Take where the phase stands."""
+        self._progress = progress
+
+    def trial_started(self, plan: TrialPlan) -> None:
+        """Add the trial to the running ones."""
+        self._running[plan.number] = (plan, None)
+
+    def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
+        """Take the trial's latest figures."""
+        self._running[plan.number] = (plan, record)
+
+    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
+        """Print why the trial starts again above the live part; it waits for a slot."""
+        self._running.pop(plan.number, None)
+        self._console.print(Text(describe_attempt(plan, reason), style="yellow"))
+
+    def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
+        """Print the trial's line above the live part."""
+        self._running.pop(plan.number, None)
+        style = {Outcome.COMPLETED: "", Outcome.PRUNED: "dim", Outcome.FAILED: "red"}[result.outcome]
+        self._console.print(Text(describe_result(plan, result, self._objective), style=style))
+
+    def notice(self, line: str) -> None:
+        """Print the line above the live part."""
+        self._console.print(Text(line, style="yellow"))
+
+    def _render(self) -> RenderableType:
+        progress = self._progress
+        if progress is None:
+            return Text("Preparing the data, starting TensorFlow …")
+        bar = Table.grid(padding=(0, 1))
+        title = Text(PHASE_TITLES[progress.phase], style="bold")
+        bar.add_row(title, ProgressBar(progress.total, progress.done, width=30), f"{progress.done}/{progress.total}")
+        trials = Table.grid(padding=(0, 2))
+        for number, (plan, record) in sorted(self._running.items()):
+            epoch = f"epoch {record.epoch if record else 0}/{plan.epochs}" if plan.epochs else "test set"
+            value = f"{self._objective} {record.metrics[self._objective]:.4f}" if record else "starting"
+            trials.add_row(f"  trial {number}", plan.space, epoch, value)
+        return Group(bar, Text(describe_progress(progress, self._objective)), trials)
+
+
+def describe_result(plan: TrialPlan, result: TrialResult, objective: str) -> str:
+    """Return one line about an ended trial."""
+    phase = "" if plan.phase is Phase.EXPLORATION else f", {PHASE_TITLES[plan.phase].lower()}"
+    what = f"trial {plan.number} ({plan.space}){phase}"
+    if result.failure:
+        return f"{what}: failed, {result.failure.kind}: {result.failure.message}"
+    if result.outcome is Outcome.PRUNED:
+        return f"{what}: pruned after {result.seconds:.0f} s"
+    if plan.phase is Phase.VERDICT:
+        return f"{what}: done in {result.seconds:.0f} s"
+    return f"{what}: {objective} {result.value:.4f} in {result.seconds:.0f} s"
+
+
+def describe_attempt(plan: TrialPlan, reason: str) -> str:
+    """Return one line about an attempt that another follows."""
+    return f"trial {plan.number}: {reason}"
+
+
+def describe_progress(progress: Progress, objective: str) -> str:
+    """Return one line about where a phase stands."""
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in progress.ended.items() if count)
+    parts = [f"{progress.done} of {progress.total} done" + (f" ({counts})" if counts else "")]
+    parts.append(f"{progress.running} running")
+    if progress.best:
+        parts.append(f"best {objective} {progress.best[1]:.4f} (trial {progress.best[0]})")
+    if progress.seconds_left is not None and progress.done < progress.total:
+        parts.append(f"about {format_duration(progress.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def count_trials(count: int) -> str:
+    """Return the count with its noun."""
+    return "1 trial" if count == 1 else f"{count} trials"
+
+
+def format_duration(seconds: float) -> str:
+    """Return the duration in its two largest units, for instance ``2 h 5 min``."""
+    whole = round(seconds)
+    units = [("d", whole // 86400), ("h", whole // 3600 % 24), ("min", whole // 60 % 60), ("s", whole % 60)]
+    first = next((index for index, (_, count) in enumerate(units) if count), len(units) - 1)
+    return " ".join(f"{count} {unit}" for unit, count in units[first : first + 2])
+
+
+def describe_summary(summary: SearchSummary) -> list[str]:
+    """Return what a person wants to know at the end of a search, a line each."""
+    lines = []
+    for title, counts in (("Exploration", summary.exploration), ("Hall of fame", summary.hall_of_fame)):
+        if sum(counts.values()):
+            parts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+            lines.append(f"{title}: {count_trials(sum(counts.values()))}: {parts}")
+    lines.append(f"This run took {format_duration(summary.seconds)}.")
+    lines += summary.notes
+    if summary.stopped:
+        lines.append(f"It stopped early: {summary.stopped}. What was running goes on when the study is continued.")
+    if summary.winner is None or summary.value is None:
+        return lines + ([summary.hardware] if summary.hardware else [])
+    title = PHASE_TITLES[summary.winner_phase or Phase.EXPLORATION].lower()
+    lines.append(
+        f"Winner: trial {summary.winner} ({title}), {summary.objective} {summary.value:.4f}{_against_chance(summary)}"
+    )
+    if summary.verdicts:
+        reading = summary.verdicts[-1]
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in reading.items() if name.startswith("test_"))
+        times = "once" if len(summary.verdicts) == 1 else f"{len(summary.verdicts)} times, after each extension"
+        lines.append(f"Test set ({summary.dataset.test_size} images, read {times}): {figures}")
+    return lines + ([summary.hardware] if summary.hardware else [])
+
+
+def _against_chance(summary: SearchSummary) -> str:
+    """Say what guessing would give: a value within three standard errors of it is not clearly better."""
+    if summary.objective != "val_accuracy" or summary.value is None:
+        return ""
+    chance = 1 / summary.dataset.classes
+    error = (chance * (1 - chance) / summary.dataset.validation_size) ** 0.5
+    verdict = "guessing gives" if summary.value > chance + 3 * error else "NOT clearly better than guessing:"
+    return f" on {summary.dataset.validation_size} images ({verdict} {chance:.2f})"
+
+
+def describe_warm_start(name: str, brought: TakenOver) -> str:
+    """Return one line about what an earlier study brought."""
+    parts = []
+    if brought.taught:
+        parts.append(f"the sampler learns from {count_trials(brought.taught)}")
+    if brought.enqueued:
+        parts.append(
+            "its best is tried first" if brought.enqueued == 1 else f"its best {brought.enqueued} are tried first"
+        )
+    parts = parts or ["it brings nothing that this study does not have"]
+    if brought.different:
+        parts.append(f"its values cannot be compared ({', '.join(brought.different)})")
+    if brought.unfit:
+        parts.append(f"{count_trials(brought.unfit)} of it could not be proposed by the search spaces")
+    return f"Warm start from '{name}': {'; '.join(parts)}."
+
+
+def describe_enqueued(fresh: int, given: int) -> str:
+    """Return one line about the configurations that a person wants to be tried first."""
+    if not fresh:
+        return "No given configuration is new: each has been tried, or waits already."
+    known = f"; {given - fresh} had been tried, or waited already" if fresh < given else ""
+    return f"{fresh} given configuration{' is' if fresh == 1 else 's are'} tried first{known}."
+
+
+def command_to_continue(study: str, workspace: Path, storage: str | None, explore_only: bool) -> str:
+    """Return the command that continues the study; a password in the storage's URL is left out."""
+    words = ["mloptimizer", "search", "--study", study]
+    words += ["--workspace", str(workspace)] if workspace != Path() else []
+    words += ["--storage", hide_secrets(storage)] if storage else []
+    words += ["--explore-only"] if explore_only else []
+    return shlex.join(words)
+
+
+def next_steps(study: str, workspace: Path, storage: str | None) -> str:
+    """Return the commands that a person may want after a search."""
+    place = f" --workspace {shlex.quote(str(workspace))}" if workspace != Path() else ""
+    home = f" --storage {shlex.quote(hide_secrets(storage))}" if storage else ""
+    return (
+        f"Next: mloptimizer show {study}{place}   ·   mloptimizer export {study} -o DIR{place}"
+        f"   ·   mloptimizer dashboard{place}{home}"
+    )

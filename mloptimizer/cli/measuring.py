@@ -1,0 +1,215 @@
+"""The commands that measure how fast this machine trains."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mloptimizer.cli.options import (
+    refuse_options,
+    set_option,
+    stated_settings,
+    workspace_option,
+    workspace_settings,
+)
+from mloptimizer.cli.terminal import log_to, open_console, say, show_table
+from mloptimizer.core.interrupts import stop_signals
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mloptimizer.config.settings import Settings
+    from mloptimizer.core.nouns import DatasetInfo
+    from mloptimizer.store.workspace import Workspace
+    from mloptimizer.tuning.measurement import Machine, Workload
+
+_SPLIT_SEED = 0
+_OF_THE_OTHER_BENCH = ("dataset", "space", "target_accuracy", "epochs", "steps", "assignments")
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--space", metavar="NAME", help="Measure a model of this search space.  [default: a fixed resnet]")
+@click.option("--again", is_flag=True, help="Measure even if this machine and shape were tuned before.")
+@set_option
+@workspace_option
+def tune(workspace: Path, dataset: str, space: str | None, again: bool, **options: Any) -> None:
+    """Find the fastest way to train on this machine.
+
+    Precision, compilation, batch and input pipeline are measured in turn; searches use what was found.
+    """
+    from mloptimizer.reports.terminal.bench_table import tuning_table
+    from mloptimizer.store.workspace import Workspace
+    from mloptimizer.tuning.measurement import this_machine
+    from mloptimizer.tuning.tune import tune as find
+
+    place = Workspace(workspace)
+    settings = workspace_settings(place, options)
+    machine = this_machine()
+    info = _prepare(dataset, settings, machine, space, place)
+    console = open_console()
+    log_to(console)
+    with _stoppable(console, "Stopped; nothing is kept."), stop_signals():
+        plan, measured = find(place, info, settings, machine, space=space, again=again)
+    if not measured:
+        say(console, f"Known since {plan.tuned_utc}, from {plan.model}; --again measures anew.")
+    show_table(tuning_table(plan))
+    say(console, f"Kept in {place.tuning_file}: searches use it for settings that are auto.")
+
+
+@click.command()
+@click.option("--dataset", default="digits", show_default=True, metavar="NAME", help="See `mloptimizer datasets`.")
+@click.option("--space", metavar="NAME", help="Measure a model of this search space.  [default: a fixed resnet]")
+@click.option(
+    "--target-accuracy",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.9,
+    show_default=True,
+    help="Validation accuracy, the time to which is measured.",
+)
+@click.option("--epochs", type=click.IntRange(min=2), default=10, show_default=True, help="Of every training.")
+@click.option("--steps", type=click.IntRange(min=1), default=100, show_default=True, help="Of an epoch, at most.")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for bench.csv and bench.png; with --machine: file.  [default: bench_DATASET in the workspace]",
+)
+@click.option("--machine", "of_machine", is_flag=True, help="Measure a fixed small model, to compare machines by.")
+@set_option
+@workspace_option
+@click.pass_context
+def bench(
+    context: click.Context,
+    workspace: Path,
+    dataset: str,
+    space: str | None,
+    target: Path | None,
+    of_machine: bool,
+    **options: Any,
+) -> None:
+    """Measure what every optimisation brings here."""
+    from mloptimizer.config.settings_file import read_settings_file
+    from mloptimizer.store.workspace import Workspace
+    from mloptimizer.tuning.bench import bench_settings
+    from mloptimizer.tuning.measurement import Workload, choose_model, this_machine
+
+    place = Workspace(workspace)
+    machine = this_machine()
+    if of_machine:
+        refuse_options(context, _OF_THE_OTHER_BENCH, "does not count with --machine, which measures alike everywhere")
+        _run_machine_bench(machine, _free_file(place, target))
+        return
+    settings = bench_settings(stated_settings(place, options), read_settings_file(place.settings_file), machine.gpus)
+    info = _prepare(dataset, settings, machine, space, place)
+    model = choose_model(space, info, place.search_spaces)
+    workload = Workload(*model, info, options["epochs"], options["steps"], options["target_accuracy"])
+    _run_bench(workload, settings, machine, _free_folder(place, dataset, target))
+
+
+def _run_machine_bench(machine: "Machine", path: Path) -> None:
+    """Measure, tell every result as it comes, and write them all at the end."""
+    from mloptimizer.reports.model.comparison import compare
+    from mloptimizer.reports.model.trainings import read_trainings
+    from mloptimizer.reports.terminal.comparison_table import comparison_table
+    from mloptimizer.store.machine_file import check_free, write_machine_file
+    from mloptimizer.store.workspace import Workspace
+    from mloptimizer.tuning.machine_bench import list_cases, run_machine_bench
+
+    check_free(path)  # before the minutes
+    console = open_console()
+    log_to(console)
+    say(console, f"Measuring {machine.describe()}: {'; '.join(list_cases(machine))}.")
+    with _stoppable(console, "Stopped; nothing is kept."), stop_signals():
+        write_machine_file(path, run_machine_bench(machine, lambda line: say(console, line)))
+    show_table(comparison_table(compare(*read_trainings([str(path)], Workspace(Path())), {})))
+    say(console, f"wrote {path}   Compare it with: mloptimizer hardware --compare {path} OTHER.json")
+
+
+def _run_bench(workload: "Workload", settings: "Settings", machine: "Machine", folder: Path) -> None:
+    """Measure, tell every result as it comes, and write the CSV after each: what was measured is never lost."""
+    from mloptimizer.core.files import write_bytes, write_text
+    from mloptimizer.reports.terminal.bench_table import bench_chart, bench_csv, bench_table, describe_measurement
+    from mloptimizer.tuning.bench import Comparison, run_bench
+
+    def report(done: Comparison) -> None:
+        write_text(folder / "bench.csv", bench_csv(done))
+        say(console, describe_measurement(done.rows[-1], done.ratio(done.rows[-1])))
+
+    write_text(folder / "bench.csv", bench_csv(Comparison(())))  # before the hours: the folder can be written
+    console = open_console()
+    log_to(console)
+    model = f"a {workload.space.name}, {workload.epochs} epochs of at most {workload.steps_per_epoch} steps"
+    say(console, f"Every line is a training of {model}, on {machine.describe()}.")
+    with _stoppable(console, f"Stopped; what was measured is in {folder / 'bench.csv'}."), stop_signals():
+        done = run_bench(workload, settings, machine, report)
+    write_bytes(folder / "bench.png", bench_chart(done, f"{workload.dataset.name} on {machine.describe()}"))
+    show_table(bench_table(done, workload.target_accuracy))
+    say(console, f"wrote {folder / 'bench.csv'} and bench.png")
+
+
+@contextlib.contextmanager
+def _stoppable(console: "Console", words: str) -> Iterator[None]:
+    """End with these words and exit code 130 where the person stops what is measured; its process is gone by then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(console, f"\n{words}")
+        sys.exit(130)
+
+
+def _prepare(
+    dataset: str, settings: "Settings", machine: "Machine", space: str | None, workspace: "Workspace"
+) -> "DatasetInfo":
+    """Return the data set, after a look at the names and settings: a wrong one must not wait for a download."""
+    from mloptimizer.app.requirements import check_images, check_machine
+    from mloptimizer.core.errors import unknown_name
+    from mloptimizer.data.library import list_datasets, prepare_dataset
+    from mloptimizer.spaces.space_files import read_spaces
+
+    known = [summary.name for summary in list_datasets()]
+    if dataset not in known:
+        raise unknown_name("mloptimizer", "data set", dataset, known)
+    if space is not None:
+        read_spaces([space], workspace.search_spaces)
+    check_machine(settings, machine.gpus)
+    slot = machine.find_slot(settings)
+    info = prepare_dataset(dataset, settings.validation_fraction, _SPLIT_SEED, settings.train_limit)
+    check_images(settings, slot, info.train_size)
+    return info
+
+
+def _free_folder(workspace: "Workspace", dataset: str, target: Path | None) -> Path:
+    """Return the folder to write to: nothing of an earlier bench is ever written over."""
+    from mloptimizer.core.errors import UsageError
+
+    if target is not None and target.is_file():
+        raise UsageError(f"-o {target}: is a file. Possible: a folder.")
+    taken = lambda folder: any((folder / name).exists() for name in ("bench.csv", "bench.png"))  # noqa: E731
+    if target is not None:
+        if taken(target):
+            raise UsageError(f"-o {target}: holds the results of a bench already. Choose another folder.")
+        return target
+    folder, number = workspace.bench(dataset), 1
+    while taken(folder):
+        number += 1
+        folder = workspace.bench(f"{dataset}-{number}")
+    return folder
+
+
+def _free_file(workspace: "Workspace", target: Path | None) -> Path:
+    """Return the file to write to: the one that is named, or else one that is not there yet."""
+    from mloptimizer.hardware.read.machine_facts import host_name
+
+    if target is not None:
+        return target / workspace.machine_bench(host_name()).name if target.is_dir() else target
+    path, number = workspace.machine_bench(host_name()), 1
+    while path.exists():
+        number += 1
+        path = workspace.machine_bench(f"{host_name()}-{number}")
+    return path

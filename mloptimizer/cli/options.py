@@ -1,0 +1,107 @@
+"""The options that several commands share, and the settings that their words state."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from mloptimizer.config.settings import Settings
+    from mloptimizer.store.workspace import Workspace
+
+_OPTIONS = {  # by setting
+    "trials": "--trials",
+    "seed": "--seed",
+    "workers": "--workers",
+    "engine": "--engine",
+    "ray_address": "--address",
+    "storage": "--storage",
+    "profile": "--profile",
+    "max_hours": "--max-hours",
+    "max_kwh": "--max-kwh",
+    "max_disk_mb": "--max-disk",
+    "target": "--target",
+    "stop_when_stagnant": "--stop-when-stagnant",
+}
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def workspace_option(command: Command) -> Command:
+    """Add --workspace DIR."""
+    return click.option(
+        "--workspace",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path(),
+        metavar="DIR",
+        help="Folder of the studies and settings.  [default: the current folder]",
+    )(command)
+
+
+def storage_option(command: Command) -> Command:
+    """Add --storage URL."""
+    return click.option("--storage", metavar="URL", help="Optuna storage; default: a journal in the workspace.")(
+        command
+    )
+
+
+def set_option(command: Command) -> Command:
+    """Add --set NAME=VALUE."""
+    return click.option(
+        "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting; see `mloptimizer settings`."
+    )(command)
+
+
+def refuse_options(context: click.Context, names: Iterable[str], reason: str) -> None:
+    """Raise UsageError for the first of these options that the person has given: `reason` follows its name."""
+    from click.core import ParameterSource
+
+    from mloptimizer.core.errors import UsageError
+
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if given and parameter.name in names:
+            raise UsageError(f"{parameter.opts[-1]}: {reason}.")
+
+
+def stated_settings(workspace: "Workspace", options: Mapping[str, Any]) -> dict[str, object]:
+    """Return the settings that --set states, and the options that are named like a setting; those win over --set.
+
+    Raises:
+        UsageError: an unknown name or an impossible value, with the option that has it.
+    """
+    from mloptimizer.config.settings_file import parse_assignments, read_settings_file
+    from mloptimizer.config.values import make_settings
+
+    values: dict[str, object] = dict(parse_assignments(options["assignments"]))
+    make_settings(values, "--set", read_settings_file(workspace.settings_file))
+    if options.get("profile") is not None:
+        check_profile(options["profile"])
+    for name, option in _OPTIONS.items():
+        if options.get(name) is not None:
+            make_settings({name: options[name]}, option)
+            values[name] = options[name]
+    if options.get("spaces"):
+        values["spaces"] = ",".join(options["spaces"])
+    return values
+
+
+def check_profile(name: str) -> None:
+    """Raise UsageError where there is no such profile, with the nearest one and the list."""
+    from mloptimizer.config.profiles import PROFILES
+    from mloptimizer.core.errors import unknown_name
+
+    if name not in PROFILES:
+        raise unknown_name("--profile", "profile", name, PROFILES)
+
+
+def workspace_settings(workspace: "Workspace", options: Mapping[str, Any]) -> "Settings":
+    """Return the settings of the workspace's file with what the options state.
+
+    Raises:
+        UsageError: the file or an option has an unknown name or an impossible value.
+    """
+    from mloptimizer.config.settings_file import read_settings_file
+    from mloptimizer.config.values import make_settings
+
+    return make_settings(stated_settings(workspace, options), "--set", read_settings_file(workspace.settings_file))

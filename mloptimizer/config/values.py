@@ -1,0 +1,86 @@
+"""Checks the values that are given for settings, says which are possible, and fills in what a profile states."""
+
+import reprlib
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from mloptimizer.config.profiles import PROFILES
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import UsageError, unknown_name
+
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxother = 100  # characters
+
+
+def describe_choices(name: str) -> str:
+    """Return in words which values the setting takes, for instance ``'auto' or a whole number >= 1``."""
+    return _in_words(_schemas()[name])
+
+
+@cache
+def _schemas() -> Mapping[str, Any]:
+    return Settings.model_json_schema()["properties"]  # takes 20 ms
+
+
+def _in_words(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(sorted((part.get("title") or _in_words(part) for part in schema["anyOf"]), reverse=True))
+    if "enum" in schema:
+        return ", ".join(schema["enum"])
+    if "const" in schema:
+        return f"'{schema['const']}'"
+    noun = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "array": "names, a,b"}
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[key]}" for key, sign in signs.items() if key in schema]
+    return f"{noun.get(schema['type'], 'text')} {' and '.join(bounds)}".strip()
+
+
+def make_settings(values: Mapping[str, object], place: str, base: Settings | None = None) -> Settings:
+    """Return `base` (default: the defaults) with the values replaced, and the profile's row where nothing is stated.
+
+    A setting that `base` has at its default does not count as stated: files that `mloptimizer init` wrote state all.
+
+    Args:
+        values: by setting; texts are converted.
+        place: where the values come from, for the error message.
+
+    Raises:
+        UsageError: an unknown name, with the nearest known one, or an impossible value, with what is possible.
+    """
+    for name in values:
+        if name not in Settings.model_fields:
+            raise unknown_name(place, "setting", name, Settings.model_fields)
+    before = Settings() if base is None else _without_profile(base)
+    merged: dict[str, object] = {**before.model_dump(), **values}
+    row = PROFILES.get(str(merged["profile"]), {})
+    standing = {name for name in row if name in values or getattr(before, name) != _default(name)}
+    try:
+        return Settings.model_validate({**merged, **{name: row[name] for name in row if name not in standing}})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        if not problem["loc"]:  # each value is possible, but not with the others
+            raise UsageError(f"{place}: {problem['ctx']['error']}") from error
+        name = str(problem["loc"][0])
+        given = "…" if name == "storage" else _show(values.get(name))  # an URL may hold a password
+        raise UsageError(f"{place}: {name} = {given} is not possible. Possible: {describe_choices(name)}.") from error
+
+
+def _show(value: object) -> str:
+    try:
+        return _shortened.repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a huge number"
+
+
+def _without_profile(settings: Settings) -> Settings:
+    """Return the settings with the values that their profile gave them back at their defaults."""
+    row = PROFILES[settings.profile]
+    given = {name: _default(name) for name, value in row.items() if getattr(settings, name) == value}
+    return settings.model_copy(update=given)
+
+
+def _default(name: str) -> object:
+    return Settings.model_fields[name].default

@@ -1,0 +1,251 @@
+"""Keeps every data set decoded on the disk, in files that all processes map into their memory.
+
+An entry is a folder of four .npy files and info.json. It appears whole, by a rename, or not at all; one that is
+damaged is replaced by a whole one; several processes may write the same entry at once. Its name holds a digest of the
+path, size and time of the files from which it was decoded, so that a changed source makes a new entry.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mloptimizer.core import files
+from mloptimizer.core.errors import MloptimizerError, RunError, UsageError
+from mloptimizer.data import formats, sources
+from mloptimizer.data.catalog import Dataset
+from mloptimizer.data.formats import Parts
+from mloptimizer.data.sources import Source
+
+FORMAT = 1  # raise it when the content of an entry changes its meaning
+INFO_FILE = "info.json"
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A whole entry of the cache."""
+
+    directory: Path
+    fingerprint: str  # SHA-256 of the decoded images and labels
+    train_size: int
+    test_size: int
+
+
+def cache_folder() -> Path:
+    """Return the folder of the entries: in `$MLOPTIMIZER_CACHE`, else where the operating system keeps caches."""
+    chosen = os.environ.get("MLOPTIMIZER_CACHE")
+    if chosen:
+        return Path(os.path.abspath(Path(chosen).expanduser())) / "datasets"  # noqa: PTH100 (links stay as they are)
+    import pooch  # slow to import
+
+    return Path(pooch.os_cache("mloptimizer")) / "datasets"
+
+
+def find_entry(dataset: Dataset) -> Entry | None:
+    """Return the whole entry of the files on this machine, or, where there are none, the newest of the data set."""
+    source = sources.locate(dataset)
+    if source is None:
+        kept = (read_entry(folder, dataset) for folder in entry_folders(dataset))
+        return next((entry for entry in kept if entry is not None), None)
+    return None if source.missing else read_entry(_entry_path(dataset, source), dataset)
+
+
+def make_entry(dataset: Dataset) -> Entry:
+    """Decode the data set into the cache, after downloading what is missing; takes up to 400 MB of memory.
+
+    Raises:
+        UsageError: a source is damaged, or the cache cannot be written.
+        RunError: a download failed, or the disk is full.
+    """
+    source = sources.locate(dataset)
+    if sources.can_complete(source, dataset):
+        sources.download(dataset)
+        source = sources.locate(dataset)
+    if source is None:
+        raise UsageError(f"{sources.source_folder(dataset)}: holds no {dataset.name}. Install scikit-learn again.")
+    path = _entry_path(dataset, source)
+    parts = formats.read_parts(source.kind, source.files, dataset)
+    try:
+        return _publish(path, parts, source, dataset)
+    except OSError as error:
+        raise _cache_error(path.parent, error) from error
+
+
+def read_entry(path: Path, dataset: Dataset) -> Entry | None:
+    """Return the entry, or None if it is missing, half or damaged.
+
+    The files' sizes and times are compared with those at its making; where only a time differs, the content is.
+    """
+    try:
+        info = files.read_json(path / INFO_FILE)
+        entry = Entry(path, str(info["fingerprint"]), int(info["train_size"]), int(info["test_size"]))
+        if info["format"] != FORMAT or info["name"] != dataset.name:
+            return None
+        arrays = [np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS]
+        if [list(array.shape) for array in arrays] != _shapes(entry, dataset):
+            return None
+        if info["times"] != _times(path) and _fingerprint(path) != entry.fingerprint:
+            return None
+    except (MloptimizerError, OSError, ValueError, LookupError, TypeError, EOFError):
+        return None
+    return entry
+
+
+def _shapes(entry: Entry, dataset: Dataset) -> list[list[int]]:
+    sizes = (entry.train_size, entry.test_size)
+    return [shape for size in sizes for shape in ([size, *dataset.input_shape], [size])]
+
+
+def _times(path: Path) -> list[int]:
+    return [(path / f"{name}.npy").stat().st_mtime_ns for name in ARRAYS]
+
+
+def _entry_path(dataset: Dataset, source: Source) -> Path:
+    identity = [f"{FORMAT} {dataset.name} {source.kind}"]
+    for path in source.files:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            identity.append(f"{path} missing")
+        else:
+            identity.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+    key = hashlib.sha256("\n".join(identity).encode(errors="surrogateescape")).hexdigest()[:16]
+    return cache_folder() / f"{dataset.name}-{key}"
+
+
+def entry_folders(dataset: Dataset) -> list[Path]:
+    """Return the folders of the data set's entries, newest first, without looking whether they are whole."""
+    found = cache_folder().glob(f"{dataset.name}-*/{INFO_FILE}")
+    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
+
+
+# --- writing
+
+
+def receive_entry(name: str, fingerprint: str, arrays: Mapping[str, npt.NDArray[np.uint8]]) -> Path:
+    """Write an entry that another machine has sent, and return its folder.
+
+    Args:
+        name: of the data set.
+        fingerprint: of its content, which is checked.
+        arrays: the bytes of the four arrays and of info.json, by the names of their files.
+
+    Raises:
+        UsageError: the cache cannot be written.
+        RunError: what came is not what the fingerprint says, or the disk is full.
+    """
+    folder = cache_folder() / f"{name}-{fingerprint[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        temporary.chmod(0o755)
+        for file_name in (INFO_FILE, *(f"{array}.npy" for array in ARRAYS)):
+            (temporary / file_name).write_bytes(arrays[file_name].data)
+        if _fingerprint(temporary) != fingerprint:
+            raise RunError(f"{name}: its images were changed on their way here. Run the command again.")
+        files.write_json(temporary / INFO_FILE, {**files.read_json(temporary / INFO_FILE), "times": _times(temporary)})
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one: whole ones are found before
+        temporary.rename(folder)
+    except OSError as error:
+        raise _cache_error(folder.parent, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _publish(path: Path, parts: Parts, source: Source, dataset: Dataset) -> Entry:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sources.remove_abandoned(path.parent, f".{path.name}.")
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        temporary.chmod(0o755)
+        _write_arrays(temporary, parts)
+        _write_info(temporary, parts, source, dataset)
+        return _put(temporary, path, dataset)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put(temporary: Path, path: Path, dataset: Dataset) -> Entry:
+    """Rename the finished folder to the entry, unless another process was faster; set a damaged entry aside."""
+    for _ in range(10):
+        entry = read_entry(path, dataset)
+        if entry is not None:
+            return entry
+        damaged = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            if os.path.lexists(path):
+                path.rename(damaged / "damaged")
+            temporary.rename(path)
+        except OSError:  # another process renamed at the same moment: look again
+            continue
+        finally:
+            shutil.rmtree(damaged, ignore_errors=True)
+    raise RunError(f"{path}: other processes keep replacing it. Run the command again.")
+
+
+def _write_arrays(folder: Path, parts: Parts) -> None:
+    # Written, not mapped: a full disk is then an error and not the end of the process (SIGBUS).
+    for part, batches in zip(("train", "test"), parts, strict=True):
+        size = sum(len(labels) for _, labels in batches)
+        shape = batches[0][0].shape[1:]
+        _write_array(folder / f"{part}_images.npy", np.dtype(np.uint8), (size, *shape), (b[0] for b in batches))
+        _write_array(folder / f"{part}_labels.npy", np.dtype("<i4"), (size,), (b[1] for b in batches))
+
+
+def _write_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], pieces: Iterator[npt.NDArray[Any]]) -> None:
+    with path.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            for start in range(0, len(piece), 1024):
+                file.write(np.ascontiguousarray(piece[start : start + 1024], dtype).tobytes())
+
+
+def _write_info(folder: Path, parts: Parts, source: Source, dataset: Dataset) -> None:
+    training, test = (sum(len(labels) for _, labels in part) for part in parts)
+    info = {
+        "format": FORMAT,
+        "name": dataset.name,
+        "input_shape": list(dataset.input_shape),
+        "class_names": list(dataset.class_names),
+        "train_size": training,
+        "test_size": test,
+        "fingerprint": _fingerprint(folder),
+        "times": _times(folder),
+        "source": [str(path) for path in source.files],
+    }
+    files.write_json(folder / INFO_FILE, info)
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return the SHA-256 of the four arrays: their names, shapes, types and content."""
+    digest = hashlib.sha256()
+    for name in ARRAYS:
+        array: Any = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        digest.update(f"{name} {array.shape} {array.dtype.str}".encode())
+        with (folder / f"{name}.npy").open("rb") as file:
+            file.seek(array.offset)
+            while piece := file.read(2**20):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _cache_error(folder: Path, error: OSError) -> MloptimizerError:
+    if isinstance(files.file_error(folder, error), RunError):
+        return RunError(
+            f"{folder}: {error.strerror or error}. "
+            "Free some space, or set MLOPTIMIZER_CACHE to a folder on another disk, then run the command again."
+        )
+    return UsageError(
+        f"{folder}: decoded images cannot be written there ({error.strerror or error}). "
+        "Set MLOPTIMIZER_CACHE to a folder that you may write."
+    )

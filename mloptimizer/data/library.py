@@ -1,0 +1,214 @@
+"""Gives out the data sets that have a name, decoded, split and described.
+
+The test part is never split off the training images of a set that has an official one, and never looked at here. The
+caller's memory stays small: decoding happens in a process of its own, and the images are mapped, not loaded.
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mloptimizer.core import files
+from mloptimizer.core.errors import MloptimizerError, RunError, unknown_name
+from mloptimizer.core.nouns import DatasetInfo
+from mloptimizer.data import decoded_cache, sources
+from mloptimizer.data.catalog import CATALOG, Dataset
+from mloptimizer.data.decoded_cache import Entry
+from mloptimizer.data.decoding_process import make_entry_in_child
+from mloptimizer.data.split import split_indices
+
+__all__ = ["DatasetSummary", "list_datasets", "load_split", "map_split", "prepare_dataset", "split_indices"]
+
+_log = logging.getLogger(__name__)
+_BLOCK_BYTES = 2**22
+
+Split = Literal["train", "validation", "test"]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation per channel
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """A line of `mloptimizer datasets`; the sizes are the official ones."""
+
+    name: str
+    train_size: int
+    test_size: int
+    input_shape: tuple[int, int, int]  # height, width, channels
+    classes: int
+    description: str
+    found: str  # where it is on this machine, empty if it is not
+
+
+def list_datasets() -> list[DatasetSummary]:
+    """Return all data sets; only looks whether files exist, so it is fast and does not see damage."""
+    return [
+        DatasetSummary(
+            dataset.name,
+            dataset.train_size,
+            dataset.test_size,
+            dataset.input_shape,
+            dataset.classes,
+            dataset.description,
+            _found(dataset),
+        )
+        for dataset in CATALOG.values()
+    ]
+
+
+def _found(dataset: Dataset) -> str:
+    if not dataset.downloads:
+        return "bundled with scikit-learn"
+    source = sources.locate(dataset)
+    if source is not None:
+        return "" if source.missing else str(source.place)
+    kept = decoded_cache.entry_folders(dataset)
+    return str(kept[0]) if kept else ""
+
+
+def prepare_dataset(name: str, validation_fraction: float, split_seed: int, train_limit: int) -> DatasetInfo:
+    """Decode the data set if that has not been done, and describe it with its split.
+
+    Args:
+        name: one of `list_datasets`.
+        validation_fraction: share of the used training images that is kept for validation, stratified by class.
+        split_seed: of the split.
+        train_limit: use only so many training images, validation included; 0: all.
+
+    Raises:
+        UsageError: an unknown name, a damaged file, an impossible split, a cache that cannot be written.
+        RunError: it is not on this machine and cannot be downloaded; the disk is full.
+    """
+    if name not in CATALOG:
+        raise unknown_name("--dataset", "data set", name, CATALOG)
+    dataset = CATALOG[name]
+    entry = decoded_cache.find_entry(dataset) or _make_entry(dataset)
+    labels = np.load(entry.directory / "train_labels.npy", allow_pickle=False)
+    training, validation = split_indices(labels, validation_fraction, split_seed, train_limit)
+    kept = entry.directory / f"split-{split_seed}-{validation_fraction!r}-{train_limit}.json"
+    mean, std = _read_statistics(kept, entry, dataset) or _make_statistics(kept, entry, training)
+    return DatasetInfo(
+        name=name,
+        task="classification",
+        input_shape=dataset.input_shape,
+        classes=dataset.classes,
+        class_names=dataset.class_names,
+        train_size=len(training),
+        validation_size=len(validation),
+        test_size=entry.test_size,
+        mean=mean,
+        std=std,
+        fingerprint=entry.fingerprint,
+        directory=str(entry.directory),
+        split_seed=split_seed,
+        validation_fraction=validation_fraction,
+        train_limit=train_limit,
+    )
+
+
+def _make_entry(dataset: Dataset) -> Entry:
+    source = sources.locate(dataset)
+    if sources.can_complete(source, dataset):
+        _log.info("%s is not in %s: downloading it.", dataset.name, sources.keras_folder())
+    else:
+        _log.info("%s: decoding it once for all processes.", dataset.name)
+    return make_entry_in_child(dataset)
+
+
+def load_split(info: DatasetInfo, split: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """Return the images, shape (n, height, width, channels), and the labels, shape (n,), of a part of the data set.
+
+    The test part is mapped from the disk and read-only; the others are gathered into memory.
+
+    Raises:
+        RunError: the decoded images are gone, or are others than those that `info` describes.
+    """
+    images, labels, rows = map_split(info, split)
+    return (images, labels) if split == "test" else (np.asarray(images[rows]), labels)
+
+
+def map_split(
+    info: DatasetInfo, split: Split
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Return a mapped, read-only file of images, and of the part of the data set the labels and its rows in the file.
+
+    Raises:
+        RunError: the decoded images are gone, or are others than those that `info` describes.
+    """
+    directory = Path(info.directory)
+    part = "test" if split == "test" else "train"
+    try:
+        fingerprint = files.read_json(directory / decoded_cache.INFO_FILE)["fingerprint"]
+        images = np.load(directory / f"{part}_images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(directory / f"{part}_labels.npy", allow_pickle=False)
+    except (MloptimizerError, OSError, ValueError, LookupError, EOFError) as error:
+        raise RunError(
+            f"{directory}: the decoded images of {info.name} are gone or damaged. "
+            "Run the command again to restore them."
+        ) from error
+    if fingerprint != info.fingerprint:
+        raise RunError(
+            f"{directory}: holds other images of {info.name} than those that the study began with. "
+            "Restore the data set's files, or start a new study."
+        )
+    if split == "test":
+        return images, labels, np.arange(len(labels))
+    training, validation = split_indices(labels, info.validation_fraction, info.split_seed, info.train_limit)
+    rows = training if split == "train" else validation
+    return images, labels[rows], rows
+
+
+# --- statistics of the training part
+
+
+def _read_statistics(path: Path, entry: Entry, dataset: Dataset) -> Statistics | None:
+    try:
+        values = files.read_json(path)
+        mean, std = (tuple(float(number) for number in values[key]) for key in ("mean", "std"))
+    except (MloptimizerError, LookupError, TypeError, ValueError):
+        return None
+    whole = len(mean) == len(std) == dataset.input_shape[2] and all(map(math.isfinite, mean)) and min(std) > 0
+    return (mean, std) if whole and values.get("fingerprint") == entry.fingerprint else None
+
+
+def _make_statistics(path: Path, entry: Entry, training: npt.NDArray[np.int64]) -> Statistics:
+    mean, std = _channel_statistics(entry.directory / "train_images.npy", training)
+    try:
+        files.write_json(path, {"fingerprint": entry.fingerprint, "mean": mean, "std": std})
+    except MloptimizerError as error:  # a cache that others prepared and that may only be read
+        _log.debug("not kept: %s", error)
+    return mean, std
+
+
+def _channel_statistics(path: Path, chosen: npt.NDArray[np.int64]) -> Statistics:
+    """Return mean and standard deviation of each channel of the chosen images, on the scale of 0 to 255.
+
+    The file is read in blocks, since mapped pages would count as the process's memory; the sums are whole numbers, so
+    the result does not depend on the blocks. A deviation of 0 becomes 1.
+    """
+    mapped: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    (count, height, width, channels), offset = mapped.shape, mapped.offset
+    del mapped
+    member = np.zeros(count, bool)
+    member[chosen] = True
+    image_bytes = height * width * channels
+    histogram = np.zeros((channels, 256), np.int64)
+    block = max(1, _BLOCK_BYTES // image_bytes)
+    with path.open("rb") as file:
+        file.seek(offset)
+        for start in range(0, count, block):
+            wanted = member[start : start + block]
+            pixels = np.fromfile(file, np.uint8, len(wanted) * image_bytes).reshape(len(wanted), -1, channels)[wanted]
+            for channel in range(channels):
+                histogram[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+    values = np.arange(256)
+    number = len(chosen) * height * width
+    totals = [int(row @ values) for row in histogram]
+    squares = [int(row @ values**2) for row in histogram]
+    mean = tuple(total / number for total in totals)
+    variances = [(number * square - total**2) / number**2 for total, square in zip(totals, squares, strict=True)]
+    return mean, tuple(math.sqrt(variance) or 1.0 for variance in variances)

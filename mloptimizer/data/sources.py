@@ -1,0 +1,146 @@
+"""Finds the files of a data set on this machine, and downloads them where Keras keeps its own.
+
+A person's file is never changed, moved, overwritten or deleted. A download appears under its name only when its hash
+is right, and only if nothing has that name.
+"""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.data.catalog import Dataset, Download, FormKind
+
+TEMPORARY_PREFIX = ".mloptimizer-download-"
+_ABANDONED_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files that hold the data set on this machine; those in `missing` are not there, the others are."""
+
+    kind: FormKind
+    files: tuple[Path, ...]
+    missing: tuple[Path, ...] = ()
+
+    @property
+    def place(self) -> Path:
+        """The file, or the folder of the files."""
+        return self.files[0] if len(self.files) == 1 else self.files[0].parent
+
+
+def keras_folder() -> Path:
+    """Return the folder in which Keras keeps data sets: `$KERAS_HOME/datasets`, else `~/.keras/datasets`."""
+    home = os.environ.get("KERAS_HOME") or "~/.keras"
+    return Path(os.path.abspath(Path(home).expanduser())) / "datasets"  # noqa: PTH100 (links stay as they are)
+
+
+def source_folder(dataset: Dataset) -> Path:
+    """Return the folder to which the paths of the data set's forms are relative.
+
+    Raises:
+        UsageError: the data set comes with scikit-learn, which is not installed.
+    """
+    if dataset.downloads:
+        return keras_folder()
+    package = importlib.util.find_spec("sklearn")  # finds the folder, imports nothing
+    if package is None or package.origin is None:
+        raise UsageError(f"--dataset {dataset.name}: scikit-learn, which brings it, is missing. Install scikit-learn.")
+    return Path(package.origin).parent
+
+
+def locate(dataset: Dataset) -> Source | None:
+    """Return the first form that is on this machine whole, else the first that is there in part, else None."""
+    folder = source_folder(dataset)
+    in_part = None
+    for form in dataset.forms:
+        files = tuple(folder / file for file in form.files)
+        missing = tuple(path for path in files if not _is_file(path))
+        if not missing:
+            return Source(form.kind, files)
+        if in_part is None and len(missing) < len(files):
+            in_part = Source(form.kind, files, missing)
+    return in_part
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be entered
+        return False
+
+
+def can_complete(source: Source | None, dataset: Dataset) -> bool:
+    """Whether a download brings all that is missing, without touching what is there."""
+    offered = {keras_folder() / item.path for item in dataset.downloads}
+    return bool(offered) and (source is None or (bool(source.missing) and offered.issuperset(source.missing)))
+
+
+def download(dataset: Dataset) -> None:
+    """Download the files that are missing, under the names that Keras uses, so that both share them.
+
+    Raises:
+        RunError: no network, or what came has the wrong hash; the text says what to put where.
+        UsageError: the folder cannot be written.
+    """
+    folder = keras_folder()
+    for item in dataset.downloads:
+        target = folder / item.path
+        if os.path.lexists(target):
+            continue
+        try:
+            _fetch(item, target, f"put {dataset.by_hand} into {folder}")
+        except OSError as error:
+            raise UsageError(
+                f"{target}: cannot be written ({error.strerror or error}). "
+                "Set KERAS_HOME to a folder that you may write."
+            ) from error
+
+
+def _fetch(item: Download, target: Path, by_hand: str) -> None:
+    import pooch  # slow to import and seldom needed
+    import requests
+
+    pooch.get_logger().setLevel("CRITICAL")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(target.parent, TEMPORARY_PREFIX)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=TEMPORARY_PREFIX) as temporary:
+        try:
+            path = Path(pooch.retrieve(item.url, item.sha256, fname=target.name, path=temporary))
+        except requests.RequestException as error:
+            raise RunError(
+                f"{target.parent}: {target.name} is not there, and {item.url} cannot be reached "
+                f"({type(error).__name__}). Connect to the internet, or {by_hand}."
+            ) from error
+        except ValueError as error:
+            raise RunError(
+                f"{item.url}: sent something else than expected (wrong sha256); nothing of it was kept. "
+                f"Try again later, or {by_hand}."
+            ) from error
+        path.chmod(0o644)
+        _place(path, target)
+
+
+def remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove the temporary folders that killed processes left: those with our prefix that are a day old."""
+    for path in folder.glob(f"{prefix}*"):
+        try:
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+        except OSError:  # gone meanwhile
+            continue
+
+
+def _place(path: Path, target: Path) -> None:
+    """Give the file its name if the name is free; another process may have placed the same file meanwhile."""
+    try:
+        target.hardlink_to(path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not os.path.lexists(target):
+            path.rename(target)

@@ -1,0 +1,86 @@
+"""Knows which running trials have given no sign of life for too long, or have trained for longer than they may."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import (
+    EpochRecord,
+    Event,
+    Failure,
+    FailureKind,
+    HardwareSample,
+    SignOfLife,
+    TrialResult,
+    failed,
+)
+
+
+@dataclass
+class _Trial:
+    begun: float
+    spent_seconds: float  # by earlier attempts
+    heard: float
+    stepped: bool = False
+    held_seconds: float = 0.0  # in which nobody listened to it
+
+
+class Deadlines:
+    """Follows the running trials by their events.
+
+    Time in which the driver itself was held up, by a full disk or a server that is away, counts for nobody. Rows of
+    the hardware log are no signs of life: they come from a thread that watches a hanging training too. Until its
+    first step, a trial has `compile_minutes` more, as it builds and compiles in silence.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._trials: dict[int, _Trial] = {}
+
+    def start(self, number: int, spent_seconds: float) -> None:
+        """Begin to follow the trial, whose earlier attempts took so many seconds."""
+        now = self._clock()
+        self._trials[number] = _Trial(now, spent_seconds, now)
+
+    def hear(self, event: Event) -> None:
+        """Take an event of a running trial."""
+        trial = self._trials.get(event.number) if event.number is not None else None
+        if trial is None or isinstance(event, HardwareSample):
+            return
+        trial.heard = self._clock()
+        trial.stepped |= isinstance(event, (SignOfLife, EpochRecord))
+
+    def hear_all(self, events: Iterable[Event]) -> list[TrialResult]:
+        """Take events; return how the trials that are to end now have failed."""
+        for event in events:
+            self.hear(event)
+        return [failed(number, failure.kind, failure.message) for number, failure in self.find_overdue()]
+
+    def hold(self, seconds: float) -> None:
+        """Take note that nobody listened to the trials for so long."""
+        for trial in self._trials.values():
+            trial.heard += seconds
+            trial.held_seconds += seconds
+
+    def end(self, number: int) -> float:
+        """Forget the trial; return how many seconds this attempt took."""
+        return self._clock() - self._trials.pop(number).begun
+
+    def find_overdue(self) -> list[tuple[int, Failure]]:
+        """Return the trials that are to end now, each with its failure: hung or time_limit."""
+        now = self._clock()
+        found = ((number, self._judge(trial, now)) for number, trial in self._trials.items())
+        return [(number, failure) for number, failure in found if failure]
+
+    def _judge(self, trial: _Trial, now: float) -> Failure | None:
+        settings = self._settings
+        minutes = settings.hang_minutes + (0 if trial.stepped else settings.compile_minutes)
+        if now - trial.heard > 60 * minutes:
+            names = "hang_minutes" if trial.stepped else "hang_minutes + compile_minutes, before the first step"
+            return Failure(FailureKind.HUNG, f"no sign of life for {minutes:g} minutes ({names})")
+        trained = trial.spent_seconds + now - trial.begun - trial.held_seconds
+        if settings.trial_minutes and trained > 60 * settings.trial_minutes:
+            message = f"it has trained for {settings.trial_minutes:g} minutes (trial_minutes)"
+            return Failure(FailureKind.TIME_LIMIT, message)
+        return None

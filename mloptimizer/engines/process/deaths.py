@@ -1,0 +1,52 @@
+"""Tells from what a dead worker left behind why it died: its exit code, its log, and what the kernel did meanwhile."""
+
+import os
+import signal
+from pathlib import Path
+
+from mloptimizer.core.nouns import Failure, FailureKind, TrialPlan
+
+WORKER_LOG = "worker.log"  # in the trial's folder: what TensorFlow and the search space print
+_LOG_TAIL_BYTES = 4000
+_WORDS_OF_SHORTAGE = ("bad_alloc", "failed to allocate", "out of memory", "out_of_memory")  # in lower case
+
+
+def explain_death(plan: TrialPlan, exit_code: int | None, oom_kills: int) -> Failure:
+    """Return why the trial's worker died, with the end of its log.
+
+    Args:
+        exit_code: of its process; negative: the signal that killed it; None: unknown.
+        oom_kills: how many processes the kernel killed for want of memory while it lived.
+    """
+    tail = _log_tail(plan)
+    if exit_code in (-signal.SIGKILL, None) and oom_kills > 0:
+        reason = "was killed by the system, whose memory was used up"
+        return Failure(FailureKind.OUT_OF_MEMORY, f"the worker {reason}", tail)
+    if exit_code == -signal.SIGABRT and any(words in tail.lower() for words in _WORDS_OF_SHORTAGE):
+        message = f"the worker gave up for want of memory (SIGABRT); see {WORKER_LOG} in the trial's folder"
+        return Failure(FailureKind.OUT_OF_MEMORY, message, tail)
+    message = f"the worker {describe_exit(exit_code)}; see {WORKER_LOG} in the trial's folder"
+    # Its fork server is gone, which would have known its exit code.
+    return Failure(FailureKind.LOST_WORKER if exit_code is None else FailureKind.CRASH, message, tail)
+
+
+def describe_exit(code: int | None) -> str:
+    """Return in words how a process ended."""
+    if code is None:
+        return "ended, and its exit code is unknown"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}"
+
+
+def _log_tail(plan: TrialPlan) -> str:
+    try:
+        with (Path(plan.directory) / WORKER_LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,289 @@
+"""Runs each attempt of a trial on a slot that Ray has found somewhere in the cluster.
+
+The driver alone is told anything: it pulls reports from the actors and writes what they carry, so workers need no
+database and no shared disk. Reports are fenced: each belongs to one attempt, and a node that was cut off and trains on
+is heard no more. The engine notices lost nodes through Ray, hangs are the loop's to notice.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.files import append_bytes
+from mloptimizer.core.nouns import Event, FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
+from mloptimizer.engines.process.deaths import WORKER_LOG
+from mloptimizer.engines.ray.agent import INITIAL, NOTHING, Report, Started
+from mloptimizer.engines.ray.agents import Agent, Agents, Note
+from mloptimizer.engines.ray.node_data import pack_dataset
+from mloptimizer.engines.ray.parcels import Parcel, list_files, pack, remove_others, unpack
+from mloptimizer.engines.ray.ray_failures import explain
+from mloptimizer.engines.ray.remote import open_remote
+from mloptimizer.store.trial_records import CHECKPOINTS, RESULT
+
+_KILL_SECONDS = 5.0  # that a worker has to end a trial's processes, before Ray ends the worker
+_CLOSE_SECONDS = 10.0
+_tokens = itertools.count()
+
+
+@dataclass
+class _Attempt:
+    plan: TrialPlan
+    agent: Agent
+    token: int  # no two attempts have the same
+    call: Any  # reference to what is waited for
+    is_leaving: bool = False  # told to end because its node goes
+    killed_at: float = field(default=float("inf"))
+
+
+class RayEngine:
+    """An `Engine` on the actors of a cluster."""
+
+    def __init__(self, agents: Agents, note: Note, show: Callable[[Sequence[Slot]], None] | None = None) -> None:
+        """Begin with whatever actors there are.
+
+        Args:
+            agents: are not closed with the engine.
+            note: takes what a person should know.
+            show: takes all slots, idle ones and others, whenever they have changed.
+        """
+        self._agents, self._note, self._show = agents, note, show
+        self._shown: list[Slot] | None = None
+        self._attempts: dict[int, _Attempt] = {}
+        self._seen: dict[int, TrialPlan] = {}  # whose checkpoints are kept elsewhere
+        self._short: set[int] = set()  # trials whose last attempt ran out of memory
+        self._data: dict[str, Any] = {}  # references to data sets that were sent, by fingerprint
+
+    # Slots
+
+    def idle_slots(self) -> Sequence[Slot]:
+        """Return the slots on which a trial can start: those with little GPU memory first, so that others stay free.
+
+        While a trial that ran out of memory waits to start again, as the loop's next, the largest come first.
+        """
+        leaving = self._agents.tend([attempt.agent for attempt in self._attempts.values()])
+        for attempt in self._attempts.values():
+            if attempt.agent.facts and attempt.agent.facts.node in leaving and not attempt.is_leaving:
+                attempt.is_leaving = True
+                self.stop_trial(attempt.plan.number)
+        self._show_slots()
+        idle = [agent.slot for agent in self._idle()]
+        return sorted(idle, key=lambda slot: slot.gpu_memory_mb, reverse=bool(self._short))
+
+    def _show_slots(self) -> None:
+        slots = [agent.slot for agent in self._agents.ready()]
+        if self._show and slots != self._shown:
+            self._shown = slots
+            self._show(slots)
+
+    def _idle(self) -> list[Agent]:
+        busy = [attempt.agent for attempt in self._attempts.values()]
+        return [agent for agent in self._agents.ready() if agent not in busy and not agent.is_releasing]
+
+    def releasing(self) -> bool:
+        """Return whether no slot is idle and one will be: its worker is being made, or its GPU memory is waited for."""
+        return not self._idle() and len(self._agents.all) > len(self._attempts)
+
+    def start(self, plan: TrialPlan, slot: Slot) -> None:
+        """Send the plan, with its checkpoints and the weights to start from."""
+        if plan.settings.storage:
+            raise ValueError("a plan with a storage URL, which may hold a password, is not sent anywhere")
+        agent = next(agent for agent in self._idle() if agent.slot == slot)
+        Path(plan.directory, WORKER_LOG).unlink(missing_ok=True)
+        if plan.settings.checkpoint_url:
+            self._seen[plan.number] = plan
+        if plan.number not in self._short:
+            self._short.clear()  # such trials come first, so none is left
+        self._short.discard(plan.number)
+        token = next(_tokens)
+        call = agent.actor.start.remote(token, plan, _files_of(plan), None)
+        self._attempts[plan.number] = _Attempt(plan, agent, token, call)
+
+    # What comes back
+
+    def wait(self, timeout: float) -> list[Event]:
+        """Return what happened since the last call, waiting at most `timeout` seconds.
+
+        A slot that can be used from now on ends the waiting too.
+        """
+        deadline, events = time.monotonic() + timeout, list[Event]()
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            handlers = self._handlers()
+            ready = _wait_for(list(handlers), left)
+            for call in ready:
+                events += handlers[call]()
+            events += self._end_the_deaf()
+            if ready or events or not left:
+                return events
+
+    def _handlers(self) -> dict[Any, Callable[[], list[Event]]]:
+        """Return what is to be done with each call that is waited for."""
+        handlers: dict[Any, Callable[[], list[Event]]] = {}
+        for agent in self._agents.all:
+            if agent.facts is None:
+                handlers[agent.described] = partial(self._welcome, agent)
+            elif agent.is_releasing:
+                handlers[agent.described] = partial(self._release, agent)
+        for attempt in self._attempts.values():
+            handlers[attempt.call] = partial(self._receive, attempt)
+        return handlers
+
+    def _welcome(self, agent: Agent) -> list[Event]:
+        self._agents.welcome(agent)
+        return []
+
+    def _receive(self, attempt: _Attempt) -> list[Event]:
+        plan, agent = attempt.plan, attempt.agent
+        if self._attempts.get(plan.number) is not attempt:
+            return []
+        try:
+            answer = ray.get(attempt.call)
+        except RayError as error:
+            return self._lose(attempt, error)
+        if isinstance(answer, Started):
+            if answer.failure:
+                return self._end(attempt, answer.failure)
+            if answer.needs_data:
+                data = self._send_data(plan)
+                attempt.call = agent.actor.start.remote(attempt.token, plan, _files_of(plan), data)
+                return []
+        elif answer.token == attempt.token:
+            return self._take(attempt, answer)
+        attempt.call = agent.actor.step.remote(attempt.token)
+        return []
+
+    def _take(self, attempt: _Attempt, report: Report) -> list[Event]:
+        """Write what the report carries, and return its events; the files come first, as the events rely on them."""
+        plan, agent, folder = attempt.plan, attempt.agent, Path(attempt.plan.directory)
+        events = list(report.events)
+        try:
+            unpack(report.files, folder)
+            if report.checkpoints is not None:
+                remove_others(folder, CHECKPOINTS, report.checkpoints)
+            if report.log:
+                folder.mkdir(parents=True, exist_ok=True)
+                append_bytes(folder / WORKER_LOG, report.log)
+        except (MloptimizerError, OSError) as error:
+            self._agents.discard(agent)  # what it sends from now on is of no attempt
+            lost = failed(plan.number, FailureKind.DISK_FULL, f"the driver cannot keep what it sent: {error}")
+            return self._end(attempt, lost)
+        if not events or not isinstance(events[-1], TrialResult):
+            attempt.call = agent.actor.step.remote(attempt.token)
+            return events
+        agent.is_releasing = not report.is_idle
+        if agent.is_releasing:
+            agent.described = agent.actor.step.remote(attempt.token)
+        result = _with_weights(events.pop(), plan)
+        if attempt.is_leaving and result.outcome is Outcome.PRUNED:
+            message = f"its node {agent.slot.host} is about to leave the cluster"
+            result = failed(plan.number, FailureKind.LOST_WORKER, message, result.seconds)
+        return events + self._end(attempt, result)
+
+    def _end(self, attempt: _Attempt, result: TrialResult) -> list[Event]:
+        del self._attempts[attempt.plan.number]
+        if result.failure and result.failure.kind is FailureKind.OUT_OF_MEMORY:
+            self._short.add(result.number)
+        if attempt.is_leaving:
+            self._agents.discard(attempt.agent)  # or the trial would get the same slot again
+            return [result]
+        left_out = self._agents.judge(attempt.agent, result.failure.kind if result.failure else None)
+        if left_out:
+            self._note(left_out)
+        return [result]
+
+    def _lose(self, attempt: _Attempt, error: RayError) -> list[Event]:
+        self._agents.discard(attempt.agent)
+        kind, message = explain(error)
+        host = attempt.agent.slot.host
+        return self._end(attempt, failed(attempt.plan.number, kind, f"{host}: {message}"))
+
+    def _release(self, agent: Agent) -> list[Event]:
+        try:
+            agent.is_releasing = not ray.get(agent.described).is_idle
+        except RayError:
+            self._agents.discard(agent)
+            return []
+        if agent.is_releasing:
+            agent.described = agent.actor.step.remote(NOTHING)
+        return []
+
+    def _send_data(self, plan: TrialPlan) -> Any:
+        """Return a reference to the data set in the object store, which brings it to a node once."""
+        key = plan.dataset.fingerprint
+        if key not in self._data:
+            self._data[key] = ray.put(pack_dataset(plan.dataset))
+        return self._data[key]
+
+    # Ends
+
+    def stop_trial(self, number: int) -> None:
+        """Ask the trial to end at its next step."""
+        if attempt := self._attempts.get(number):
+            attempt.agent.actor.stop.remote(attempt.token)
+
+    def kill_trial(self, number: int) -> None:
+        """Kill the trial's processes; a worker that does not answer is ended, and its node may be cut off."""
+        if (attempt := self._attempts.get(number)) and attempt.killed_at == float("inf"):
+            attempt.killed_at = time.monotonic()
+            attempt.agent.actor.kill.remote(attempt.token)
+
+    def _end_the_deaf(self) -> list[Event]:
+        events: list[Event] = []
+        for number, attempt in list(self._attempts.items()):
+            if time.monotonic() > attempt.killed_at + _KILL_SECONDS:
+                self._agents.discard(attempt.agent)
+                message = f"{attempt.agent.slot.host}: its worker did not answer when it was to end"
+                events += self._end(attempt, failed(number, FailureKind.LOST_WORKER, message))
+        return events
+
+    def close(self) -> None:
+        """End every trial; actors that answer stay for the next engine."""
+        for number in self._attempts:
+            self.kill_trial(number)
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self._attempts and time.monotonic() < deadline:
+            self.wait(0.5)
+        for attempt in self._attempts.values():
+            self._agents.discard(attempt.agent)
+        self._attempts.clear()
+        for plan in self._seen.values():
+            if Path(plan.directory, RESULT).is_file():
+                with suppress(MloptimizerError):  # it costs room, nothing else
+                    open_remote(plan).remove()
+        self._seen.clear()
+
+
+def _wait_for(calls: list[Any], timeout: float) -> list[Any]:
+    if not calls:
+        time.sleep(timeout)
+        return []
+    ready, rest = ray.wait(calls, timeout=timeout)
+    return ready + ray.wait(rest, num_returns=len(rest), timeout=0)[0] if ready and rest else ready
+
+
+def _files_of(plan: TrialPlan) -> Parcel:
+    """Return what the plan's attempt begins with."""
+    files: dict[str, Path] = {}
+    if plan.resumes:  # none where they have always been kept elsewhere
+        files |= list_files(Path(plan.directory), CHECKPOINTS)
+    if plan.initial_weights:
+        files[f"{INITIAL}/{Path(plan.initial_weights).name}"] = Path(plan.initial_weights)
+    return pack(files)
+
+
+def _with_weights(event: Event, plan: TrialPlan) -> TrialResult:
+    """Return the result with its weights where they lie here."""
+    if not isinstance(event, TrialResult):
+        raise TypeError(type(event).__name__)
+    if event.weights.startswith(f"{INITIAL}/"):
+        return replace(event, weights=plan.initial_weights)
+    return replace(event, weights=str(Path(plan.directory) / event.weights)) if event.weights else event

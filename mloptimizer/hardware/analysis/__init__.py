@@ -1,0 +1,1 @@
+"""Turns a hardware log into a summary, energy, and a diagnosis with evidence."""

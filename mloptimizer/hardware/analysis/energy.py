@@ -1,0 +1,148 @@
+"""Adds up the energy that one trial took, row after row of its hardware log.
+
+GPUs: what the energy counter gained; between readings that it did not answer, and without a counter, the power
+integrated by the trapezoid rule, also over rows without a reading. A GPU that several trials share counts for each with
+an equal share. CPU: an estimate. The counter is that of the machine's packages (RAPL), and a trial's share of it is its
+processes' share of the processor time that all processes of the machine spent; so the shares of trials on one machine
+never add up to more than it took. Memory, disks, fans and the losses of the power supply are not in it.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mloptimizer.hardware.columns import Cell
+from mloptimizer.hardware.read.reader import HardwareReader
+
+Row = Mapping[str, Cell]
+Source = Literal["counter", "power", "counter and power"]
+
+
+@dataclass
+class _Gpu:
+    """One GPU's energy, J; `pending` was integrated since the counter's last reading, which may make up for it."""
+
+    counted: float = 0.0
+    integrated: float = 0.0
+    pending: float = 0.0
+    counter: float | None = None  # its last reading in this attempt
+    power: tuple[float, float] | None = None  # the last reading, with its time
+    known: bool = False
+    has_counter: bool = False
+
+    def begin(self) -> None:
+        """Begin another attempt: its counter starts anew."""
+        self.integrated, self.pending = self.integrated + self.pending, 0.0
+        self.counter = self.power = None
+
+    def add(self, now: float, counter: float | None, power: float | None, first: bool, sharers: float) -> None:
+        if power is not None:
+            then, before = self.power or ((0.0, power) if first else (now, power))
+            self.pending += (now - then) * (power + before) / 2 / sharers
+            self.power = (now, power)
+        if counter is None:
+            self.known = self.known or power is not None
+            return
+        # A thinned log begins with a row that stands for some time: the counter began at 0 with the log.
+        before_it = 0.0 if first and now > 0 else self.counter
+        if before_it is not None and counter >= before_it:
+            self.counted += (counter - before_it) / sharers
+        else:
+            self.integrated += self.pending
+        self.pending, self.counter = 0.0, counter
+        self.known = self.has_counter = True
+
+    @property
+    def joules(self) -> float:
+        return self.counted + self.integrated + self.pending
+
+
+@dataclass
+class EnergyMeter:
+    """The energy of one trial so far."""
+
+    cores: int  # logical ones of the machine, all that cpu_percent is a share of, where a row does not tell
+    _gpus: dict[str, _Gpu] = field(default_factory=dict)
+    _cpu_joules: float | None = None
+    _packages: float | None = None  # their counter at the last row that told the trial's share
+    _seconds: float | None = None  # of the row before
+
+    def add(self, row: Row) -> None:
+        """Take a row; one whose time is before that of the last begins another attempt."""
+        now = _figure(row, "seconds")
+        if now is None:
+            return
+        first = self._seconds is None or now < self._seconds
+        if first:
+            self._packages = 0.0 if now > 0 else None
+            for gpu in self._gpus.values():
+                gpu.begin()
+        self._seconds = now
+        sharers = max(_figure(row, "trials_on_gpu") or 1.0, 1.0)
+        for name in _metered_gpus(tuple(row)):
+            gpu = self._gpus.setdefault(name, _Gpu())
+            gpu.add(now, _figure(row, f"{name}_energy_j"), _figure(row, f"{name}_power_w"), first, sharers)
+        self._add_cpu(row)
+
+    def _add_cpu(self, row: Row) -> None:
+        packages = _figure(row, "cpu_energy_j")
+        mine, busy = _figure(row, "process_cpu_percent"), _figure(row, "cpu_percent")
+        if packages is None:
+            return
+        if self._packages is None or packages < self._packages:
+            self._packages = packages
+        elif mine is not None and busy:  # otherwise what it gained waits for a row that tells the share
+            cores = _figure(row, "machine_cores") or self.cores
+            share = min(mine / (busy * cores), 1.0)
+            self._cpu_joules = (self._cpu_joules or 0.0) + share * (packages - self._packages)
+            self._packages = packages
+
+    @property
+    def gpu_joules(self) -> float | None:
+        """What its GPUs took, J; None where none told it."""
+        known = [gpu.joules for gpu in self._gpus.values() if gpu.known]
+        return sum(known) if known else None
+
+    @property
+    def gpu_source(self) -> Source | None:
+        """Where the GPUs' energy is from; None where there is none."""
+        known = [gpu for gpu in self._gpus.values() if gpu.known]
+        counted = any(gpu.has_counter for gpu in known)
+        integrated = any(gpu.integrated + gpu.pending or not gpu.has_counter for gpu in known)
+        if counted and integrated:
+            return "counter and power"
+        return ("power" if integrated else "counter") if known else None
+
+    @property
+    def cpu_joules(self) -> float | None:
+        """Its estimated share of the processors' energy, J; None where that cannot be read."""
+        return self._cpu_joules
+
+    @property
+    def joules(self) -> float:
+        """All of it that is known, J."""
+        return (self.gpu_joules or 0.0) + (self.cpu_joules or 0.0)
+
+
+@functools.lru_cache
+def _metered_gpus(columns: tuple[str, ...]) -> tuple[str, ...]:
+    found = (re.fullmatch(r"(gpu\d+)_(?:power_w|energy_j)", column) for column in columns)
+    return tuple(dict.fromkeys(match[1] for match in found if match))
+
+
+def _figure(row: Row, name: str) -> float | None:
+    value = row.get(name)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def can_measure_energy(gpu_ids: Sequence[str]) -> bool:
+    """Whether this machine tells the energy or the power of one of the GPUs (NVML UUIDs), or that of its processors."""
+    reader = HardwareReader(gpu_ids, os.getpid())
+    try:
+        row = reader.read()
+    finally:
+        reader.close()
+    return any(row[name] is not None for name in row if name.endswith(("_power_w", "_energy_j")))

@@ -1,0 +1,1 @@
+"""Writes the hardware log, and thins it when it grows long."""

@@ -1,0 +1,1 @@
+"""Reads the machine: GPUs, processors, memory, energy counters."""

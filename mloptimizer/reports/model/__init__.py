@@ -1,0 +1,1 @@
+"""What a report says, as data: standings, trainings, comparisons, what runs now."""

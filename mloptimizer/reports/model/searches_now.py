@@ -1,0 +1,221 @@
+"""Tells from the files of a workspace what its searches do at this moment.
+
+It reads while searches start, run, end and after a kill, and beside damaged files: what cannot be read is missing, and
+`damage` says so. Of a file that grows, only the end is read. Nothing is written, and nothing here raises.
+"""
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.files import read_json
+from mloptimizer.core.nouns import Phase
+from mloptimizer.reports.formatting import is_figure
+from mloptimizer.reports.model.standings import is_search_running
+from mloptimizer.store.workspace import Workspace, check_study_name
+
+TAIL_BYTES = 64 * 1024  # of a log that are read: about a minute of rows with 8 GPUs, and several without
+_HEADER_BYTES = 256 * 1024  # longest first line of a log
+SILENT_ROWS, SILENT_SECONDS = 5.0, 10.0  # a log is late when so many rows are missing, and for so long
+FIRST_ROW_SECONDS = 120.0  # a process that is started may have to import TensorFlow first
+STILL_SECONDS = 30.0  # in the part training, without a step
+_STUDY_KINDS: Mapping[str, type] = {"settings": dict}
+_RUNNING_KINDS: Mapping[str, type] = {"pid": int, "host": str, "since_utc": str, "slots": list, "trials": list}
+
+
+class SearchState(StrEnum):
+    """What becomes of a search."""
+
+    STARTING = "starting"  # a driver is there, and has no slots yet
+    RUNNING = "running"
+    CUT_OFF = "cut off"  # its driver is gone, and did not say that it ends
+
+
+@dataclass(frozen=True)
+class TrialNow:
+    """A training that is under way; None is what is not known."""
+
+    number: int
+    phase: Phase
+    space: str
+    slot: str  # its name
+    attempt: int
+    epochs: int  # planned
+    running_s: float | None  # since this attempt began
+    row: Mapping[str, str] = field(default_factory=dict)  # the newest of its hardware log: cells by column
+    row_time: datetime | None = None
+    trouble: str = ""  # what makes it look hung
+
+    def figure(self, column: str) -> float | None:
+        """Return the cell as a number."""
+        return _number(self.row.get(column))
+
+    @property
+    def part(self) -> str:
+        """What it does, in a word of the hardware log; empty: something else, or unknown."""
+        return self.row.get("part", "")
+
+
+@dataclass(frozen=True)
+class SearchNow:
+    """A search that is under way, or was cut off."""
+
+    study: str
+    state: SearchState
+    host: str = ""
+    pid: int | None = None
+    since: datetime | None = None
+    slots: tuple[Mapping[str, Any], ...] = ()  # name, host, gpu_ids and cpu_ids of each
+    trials: tuple[TrialNow, ...] = ()
+    explored: int = 0  # trials of the exploration that have ended
+    trained_on: int = 0  # and of the hall of fame
+    planned: int | None = None  # trials of the exploration
+    damage: str = ""  # which file cannot be read, and why
+
+
+def read_searches(workspace: Workspace, now: datetime) -> list[SearchNow]:
+    """Return the searches of the workspace that are under way or were cut off, by name; `now` is in UTC."""
+    searches = []
+    for study in _study_folders(workspace):
+        runs, told = is_search_running(workspace, study), workspace.running_file(study).is_file()
+        if runs or told:
+            state = SearchState.CUT_OFF if not runs else SearchState.RUNNING if told else SearchState.STARTING
+            searches.append(_read_search(workspace, study, state, now))
+    return searches
+
+
+def _study_folders(workspace: Workspace) -> Iterator[str]:
+    """Yield the studies that a driver has ever worked on; a search that starts has no `study.json` yet."""
+    for name in sorted(path.parent.name for path in workspace.metrics.glob("*/driver.lock")):
+        with suppress(MloptimizerError):
+            yield check_study_name(name)
+
+
+def _read_search(workspace: Workspace, study: str, state: SearchState, now: datetime) -> SearchNow:
+    facts, damage = _read(workspace.running_file(study), _RUNNING_KINDS)
+    settings = _read(workspace.study_file(study), _STUDY_KINDS)[0].get("settings", {})
+    interval, planned = settings.get("monitor_seconds"), settings.get("trials")
+    trials = [
+        trial
+        for entry in facts.get("trials", ())
+        if state is SearchState.RUNNING
+        if (trial := _read_trial(workspace, study, entry, interval if is_figure(interval) else 1.0, now))
+    ]
+    return SearchNow(
+        study,
+        state,
+        host=facts.get("host", ""),
+        pid=facts.get("pid"),
+        since=_time(facts.get("since_utc")),
+        slots=tuple(slot for slot in facts.get("slots", ()) if isinstance(slot, Mapping)),
+        trials=tuple(trials),
+        explored=_count_ended(workspace, study, Phase.EXPLORATION),
+        trained_on=_count_ended(workspace, study, Phase.HALL_OF_FAME),
+        planned=planned if isinstance(planned, int) else None,
+        damage=damage,
+    )
+
+
+def _read(path: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], str]:
+    """Return the file's facts, empty where it is missing or damaged, and what is wrong with it."""
+    try:
+        return read_json(path, kinds), ""
+    except MloptimizerError as error:
+        return {}, str(error) if path.exists() else ""
+
+
+def _count_ended(workspace: Workspace, study: str, phase: Phase) -> int:
+    folder = re.compile(re.escape(workspace.trial(study, 0, phase).name.removesuffix("00000")) + r"\d+")
+    found = workspace.study(study).glob("*/result.json")
+    return sum(folder.fullmatch(path.parent.name) is not None for path in found)
+
+
+def _read_trial(workspace: Workspace, study: str, entry: object, interval: float, now: datetime) -> TrialNow | None:
+    """Return the trial of the entry of `running.json`; None where it is none."""
+    if not isinstance(entry, Mapping) or not isinstance(number := entry.get("number"), int) or number < 0:
+        return None
+    if entry.get("phase") not in tuple(Phase):
+        return None
+    phase, since = Phase(entry["phase"]), _time(entry.get("since_utc"))
+    rows = [
+        (time, row)
+        for row in read_last_rows(workspace.hardware_log(study, number, phase))
+        if (time := _time(row.get("time_utc"))) and (since is None or time >= since)  # others: an earlier attempt's
+    ]
+    time, row = rows[-1] if rows else (None, {})
+    running_s = (now - since).total_seconds() if since else None
+    attempt, epochs = entry.get("attempt"), entry.get("epochs")
+    return TrialNow(
+        number,
+        phase,
+        space=str(entry.get("space", "")),
+        slot=str(entry.get("slot", "")),
+        attempt=attempt if isinstance(attempt, int) else 1,
+        epochs=epochs if isinstance(epochs, int) else 0,
+        running_s=running_s,
+        row=row,
+        row_time=time,
+        trouble=_find_trouble(rows, running_s, max(SILENT_SECONDS, SILENT_ROWS * interval), now),
+    )
+
+
+def _find_trouble(
+    rows: Sequence[tuple[datetime, Mapping[str, str]]], running_s: float | None, late_s: float, now: datetime
+) -> str:
+    """Return in words what makes the trial look hung; empty where nothing does."""
+    if not rows:
+        waits = running_s or 0.0
+        return f"no row since it began, {waits:.0f} s ago" if waits > FIRST_ROW_SECONDS else ""
+    newest, row = rows[-1]
+    age = (now - newest).total_seconds()
+    if age > late_s:
+        return f"last row {age:.0f} s ago"
+    if row.get("part") != "training":
+        return ""
+    since = newest
+    for time, earlier in reversed(rows):
+        if any(earlier.get(name) != row.get(name) for name in ("part", "epoch", "step")):
+            break
+        since = time
+    still = (now - since).total_seconds()
+    return f"no step for {still:.0f} s" if still > STILL_SECONDS else ""
+
+
+def read_last_rows(path: Path) -> list[dict[str, str]]:
+    """Return the last whole rows of a hardware log, as many as `TAIL_BYTES` hold; empty where there are none."""
+    try:
+        with path.open("rb") as file:
+            header = file.readline(_HEADER_BYTES)
+            start = max(len(header), file.seek(0, os.SEEK_END) - TAIL_BYTES)
+            file.seek(start)
+            lines = file.read(TAIL_BYTES).split(b"\n")[:-1]  # what stands after the last line's end is torn
+    except OSError:
+        return []
+    names = header.decode(errors="replace").rstrip("\n").split(",")
+    if not header.endswith(b"\n") or names[0] != "time_utc":
+        return []
+    rows = [line.decode(errors="replace").split(",") for line in lines[start > len(header) :]]
+    return [dict(zip(names, cells, strict=True)) for cells in rows if len(cells) == len(names)]
+
+
+def _number(cell: object) -> float | None:
+    with suppress(ValueError, TypeError):
+        value = float(cell)  # type: ignore[arg-type]
+        return value if math.isfinite(value) else None
+    return None
+
+
+def _time(text: object) -> datetime | None:
+    """Return the time of day in UTC; None where the text is none."""
+    with suppress(ValueError, TypeError, OverflowError):
+        time = datetime.fromisoformat(text)  # type: ignore[arg-type]
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return None

@@ -1,0 +1,195 @@
+"""Tells from the files of a study what each of its trainings reached, and which trial leads.
+
+It reads while a search runs, after a kill, and beside damaged files: a training whose record cannot be read is listed
+with the reason, and never hides the others. Nothing is written.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import MloptimizerError, unknown_name
+from mloptimizer.core.nouns import Objective, Outcome, Phase
+from mloptimizer.reports.formatting import is_figure
+from mloptimizer.store.trial_records import MetricsStore, TrialRecord
+from mloptimizer.store.workspace import Workspace, check_study_name
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known about one trial; `damage` says in one line which of its files cannot be read."""
+
+    number: int
+    exploration: TrialRecord | None
+    hall_of_fame: TrialRecord | None
+    damage: str = ""
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """The plan of its exploration, or else of its long training; empty where neither can be read."""
+        record = self.exploration or self.hall_of_fame
+        return record.plan if record else {}
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The parameters of its plan; empty where they cannot be read."""
+        params = self.plan.get("params")
+        return params if isinstance(params, Mapping) else {}
+
+    def record(self, phase: Phase) -> TrialRecord | None:
+        """Return what is known about the trial's training of the phase, or None."""
+        return self.hall_of_fame if phase == Phase.HALL_OF_FAME else self.exploration
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as its files tell it; the standings are sorted by number."""
+
+    name: str
+    facts: Mapping[str, Any]
+    objective: Objective
+    standings: tuple[Standing, ...]
+    running: bool  # a search works on it right now
+
+    @property
+    def winner(self) -> tuple[int, Phase] | None:
+        """The best completed hall-of-fame training, or else the best completed exploration."""
+        for phase in (Phase.HALL_OF_FAME, Phase.EXPLORATION):
+            best: tuple[float, int] | None = None
+            for standing in self.standings:
+                value = completed_value(standing.record(phase))
+                if value is not None and self.objective.is_better(value, best[0] if best else None):
+                    best = (value, standing.number)
+            if best:
+                return best[1], phase
+        return None
+
+    def state(self, record: TrialRecord | None) -> str:
+        """Return how the training stands: completed, pruned, failed, running, unfinished, or empty without one."""
+        if record is None:
+            return ""
+        if record.result:
+            return str(record.result.get("outcome", "ended"))
+        return "running" if self.running else "unfinished"
+
+
+def list_study_names(workspace: Workspace) -> list[str]:
+    """Return the names of the studies in the workspace, sorted."""
+    return sorted(path.parent.name for path in workspace.metrics.glob("*/study.json"))
+
+
+def find_study(workspace: Workspace, name: str, place: str = "STUDY") -> str:
+    """Return the name if there is such a study in the workspace.
+
+    Raises:
+        UsageError: there is none, with the nearest name and all of them.
+    """
+    names = list_study_names(workspace)
+    if name not in names:
+        raise unknown_name(place, "study", name, names)
+    return check_study_name(name)
+
+
+def find_winner(workspace: Workspace, study: str) -> tuple[int, Phase] | None:
+    """Return the number of the study's winner and the training that makes it so; None before anything is completed.
+
+    The winner is the best of the hall of fame by the study's objective; while no long training is completed, the best
+    of the exploration. Of equal ones the first leads.
+    """
+    return read_study_record(workspace, study).winner
+
+
+def read_study_record(workspace: Workspace, study: str) -> StudyRecord:
+    """Return what the files of the study tell.
+
+    Raises:
+        UsageError: there is no such study, or its `study.json` is damaged.
+    """
+    store = MetricsStore(workspace, find_study(workspace, study))
+    facts = store.read_study()
+    settings = facts.get("settings")
+    default = Settings.model_fields["objective"].default
+    objective = Objective(str(settings.get("objective", default)) if isinstance(settings, Mapping) else default)
+    explored = set(_numbers(workspace, study, Phase.EXPLORATION))
+    trained_on = set(_numbers(workspace, study, Phase.HALL_OF_FAME))
+    standings = tuple(_read_standing(store, number) for number in sorted(explored | trained_on))
+    return StudyRecord(study, facts, objective, standings, is_search_running(workspace, study))
+
+
+def _numbers(workspace: Workspace, study: str, phase: Phase) -> Iterable[int]:
+    prefix = workspace.trial(study, 0, phase).name.removesuffix("00000")
+    tails = (path.parent.name.removeprefix(prefix) for path in workspace.study(study).glob(f"{prefix}*/plan.json"))
+    return (int(tail) for tail in tails if tail.isdecimal())
+
+
+def _read_standing(store: MetricsStore, number: int) -> Standing:
+    records: dict[Phase, TrialRecord | None] = {}
+    damage = []
+    for phase in (Phase.EXPLORATION, Phase.HALL_OF_FAME):
+        try:
+            records[phase] = store.trial(number, phase)
+        except MloptimizerError as error:
+            damage.append(str(error))
+    return Standing(number, records.get(Phase.EXPLORATION), records.get(Phase.HALL_OF_FAME), " ".join(damage))
+
+
+def completed_value(record: TrialRecord | None) -> float | None:
+    """Return the objective that the training reached, None unless it is completed."""
+    if record is None or record.result.get("outcome") != Outcome.COMPLETED:
+        return None
+    value = record.result.get("value")
+    return float(value) if is_figure(value) else None
+
+
+def best_value(record: TrialRecord | None, objective: Objective) -> float | None:
+    """Return the best objective that the training showed so far, whether or not it ended well."""
+    if record is None:
+        return None
+    if (value := completed_value(record)) is not None:
+        return value
+    best: float | None = None
+    for epoch in record.epochs:
+        seen = epoch.get(objective.metric)
+        if is_figure(seen) and objective.is_better(seen, best):
+            best = float(seen)
+    return best
+
+
+def epochs_trained(record: TrialRecord | None) -> int | None:
+    """Return how many epochs the training has behind it; None without one."""
+    if record is None:
+        return None
+    numbers = (epoch.get("epoch") for epoch in record.epochs)
+    return sum(1 for number in numbers if is_figure(number) and number > 0)
+
+
+def attempts_made(record: TrialRecord | None) -> int:
+    """Return how often the training was started; 0 without one."""
+    attempt = record.plan.get("attempt", 1) if record else 0
+    return attempt if isinstance(attempt, int) else 1
+
+
+def micro_batch(record: TrialRecord | None) -> int | None:
+    """Return how many images a GPU took at a time, None where that was not recorded."""
+    size = record.result.get("micro_batch") if record else None
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def is_search_running(workspace: Workspace, study: str) -> bool:
+    """Whether a driver holds the study's lock: asked with a shared lock, given back at once; no file is created."""
+    if fcntl is None:
+        return False
+    try:
+        with workspace.driver_lock(study).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

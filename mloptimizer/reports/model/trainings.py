@@ -1,0 +1,232 @@
+"""Reads how fast and with how much energy models were trained: from the records of studies, and machine benchmarks.
+
+A training counts once it has an epoch and has ended, completed or pruned. What its records do not tell is None.
+"""
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.nouns import Outcome, Phase
+from mloptimizer.reports.formatting import is_figure
+from mloptimizer.reports.model.standings import read_study_record
+from mloptimizer.store.machine_file import BenchRun, MachineBenchmark, read_machine_file
+from mloptimizer.store.trial_records import TrialRecord
+from mloptimizer.store.workspace import Workspace
+
+# Fields of result.json's "hardware", see hardware.summary
+_DURATION_S, _POWER_W, _GPU_SHARE, _PACKED = "duration_s", "gpu_power_w", "gpu_utilization_percent", "trials_on_gpu"
+_RAM_MB, _GPU_MB = "ram_peak_mb", "gpu_memory_peak_mb"
+_ENERGY_WH = ("energy_wh", "gpu_wh", "cpu_wh")  # the first that is known
+
+SETTINGS: Mapping[str, str] = {  # that can make a training faster, and the topic of the choice that tells more
+    "precision": "precision",
+    "xla": "XLA",
+    "batch_size": "global batch",
+    "steps_per_execution": "steps per execution",
+    "data_on_device": "images on the device",
+    "data_cache": "",
+    "prefetch_batches": "",
+    "augmentation": "augmentation",
+    "accumulation_steps": "accumulation",
+    "remat": "remat",
+    "cpu_replicas": "",
+    "deterministic": "",
+}
+_STARTUP = ("setup", "build", "first_step")  # of result.json's "timings"
+_WORKLOAD = ("model", "params", "input_shape", "classes", "batch_size")  # of a benchmark; how much of it matters not
+_DATA, _PACKING = "data set", "trials_per_gpu"  # what tells trainings apart beside the settings
+COMPARED = (_DATA, *SETTINGS, _PACKING)
+_ALIKE = (_DATA, "precision", "xla", _PACKING)  # equal in two trainings of which one is to be n times as fast
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training, or one run of a machine benchmark."""
+
+    source: str  # the study, or the file, as the person named it
+    machine: Mapping[str, Any]  # see hardware.facts; empty: unknown
+    gpus: int | None  # that it had
+    cores: int | None
+    model: str  # equal for the same space and parameters on the same data
+    settings: Mapping[str, str]  # by name, see COMPARED
+    images_per_second: float | None
+    seconds_per_epoch: float | None
+    power_w: float | None = None
+    energy_wh: float | None = None
+    seconds: float | None = None
+    gpu_percent: float | None = None
+    shared_by: float = 1.0  # trials on its GPUs, itself included
+    startup_s: float | None = None  # before its epochs are at their pace
+    ram_mb: float | None = None  # most resident memory of its processes
+    gpu_memory_mb: float | None = None  # most memory of one GPU
+    noise_percent: float | None = None  # how far repetitions were apart
+
+    @property
+    def host(self) -> str:
+        return str(self.machine.get("host") or "")
+
+    @property
+    def gpu_name(self) -> str:
+        """The name of the machine's first GPU; empty without one."""
+        gpus = self.machine.get("gpus")
+        first = gpus[0] if isinstance(gpus, list) and gpus else {}
+        return str(first.get("name") or "") if isinstance(first, Mapping) else ""
+
+    @property
+    def scaled_model(self) -> tuple[str, ...]:
+        """What is to be equal where the speed on n GPUs is held against that on one of the same name."""
+        return (self.model, self.gpu_name, *(self.settings.get(name, "") for name in _ALIKE))
+
+
+def read_trainings(words: Sequence[str], workspace: Workspace) -> tuple[list[Training], list[str]]:
+    """Return the trainings of everything that is named, in order, and in lines what could not be read.
+
+    Args:
+        words: each a study of the workspace, STUDY@FOLDER of another one, or a file of a machine benchmark.
+
+    Raises:
+        UsageError: there is no such study, workspace or file, or nothing in it that can be read.
+    """
+    found: list[Training] = []
+    notes: list[str] = []
+    for word in dict.fromkeys(words):
+        if Path(word).suffix == ".json" or Path(word).is_file():
+            trainings, faults = _of_benchmark(word, read_machine_file(Path(word)))
+        else:
+            trainings, faults = _of_study(word, workspace)
+        found += trainings
+        notes += [f"{word}: {fault}" for fault in faults]
+        if not trainings:
+            notes.append(f"{word}: no training has ended yet that could be compared.")
+    return found, notes
+
+
+def _of_benchmark(source: str, benchmark: MachineBenchmark) -> tuple[list[Training], list[str]]:
+    trainings = [_of_run(source, benchmark, run) for run in benchmark.runs if not run.failure]
+    return trainings, [f"{run.name}: {run.failure}" for run in benchmark.runs if run.failure]
+
+
+def _of_run(source: str, benchmark: MachineBenchmark, run: BenchRun) -> Training:
+    workload = benchmark.workload
+    return Training(
+        source,
+        benchmark.machine,
+        run.gpus,
+        _whole(benchmark.machine.get("cores")),
+        model=json.dumps({name: workload.get(name) for name in _WORKLOAD}, sort_keys=True),
+        settings={_DATA: "generated images", **_settings(run.settings, run.choices)},
+        images_per_second=run.images_per_second,
+        seconds_per_epoch=run.seconds_per_epoch,
+        power_w=run.power_w,
+        gpu_percent=run.gpu_utilization_percent,
+        startup_s=run.startup_seconds,
+        ram_mb=run.peak_memory_mb,
+        gpu_memory_mb=run.gpu_memory_mb,
+        noise_percent=run.noise_percent,
+    )
+
+
+def _of_study(word: str, workspace: Workspace) -> tuple[list[Training], list[str]]:
+    name, _, folder = word.partition("@")
+    place = Workspace(Path(folder)) if folder else workspace
+    if folder and not place.metrics.is_dir():
+        raise UsageError(f"{word}: {folder} is no workspace. Possible: a folder with metrics_data/ in it.")
+    study = read_study_record(place, name)
+    trainings = []
+    for standing in study.standings:
+        for phase in (Phase.EXPLORATION, Phase.HALL_OF_FAME):
+            record = standing.record(phase)
+            if record and record.result.get("outcome") in (Outcome.COMPLETED, Outcome.PRUNED) and record.epochs:
+                trainings.append(_of_record(word, study.facts, record))
+    return trainings, [standing.damage for standing in study.standings if standing.damage]
+
+
+def _of_record(source: str, facts: Mapping[str, Any], record: TrialRecord) -> Training:
+    plan, hardware = record.plan, _mapping(record.result.get("hardware"))
+    slot, dataset = _mapping(plan.get("slot")), _mapping(plan.get("dataset"))
+    machine, epochs = _machine(facts, plan), _steady_epochs(record)
+    data = f"{dataset.get('name')}, {dataset.get('train_size')} images"
+    energy = next((float(hardware[key]) for key in _ENERGY_WH if is_figure(hardware.get(key))), None)
+    duration = _figure(hardware.get(_DURATION_S))
+    shared = hardware.get(_PACKED)
+    shared_by = max(1.0, float(shared)) if is_figure(shared) else 1.0
+    choices = _mapping(record.result.get("choices"))
+    settings = {_DATA: data, **_settings(_mapping(plan.get("settings")), choices), _PACKING: f"{shared_by:.0f}"}
+    cpu_ids, timings = slot.get("cpu_ids"), _mapping(record.result.get("timings"))
+    begun = [float(timings[part]) for part in _STARTUP if is_figure(timings.get(part))]
+    return Training(
+        source,
+        machine,
+        gpus=len(slot["gpu_ids"]) if isinstance(slot.get("gpu_ids"), list) else None,
+        cores=(len(cpu_ids) or _whole(machine.get("cores"))) if isinstance(cpu_ids, list) else None,
+        model=json.dumps([plan.get("space"), plan.get("params"), data], sort_keys=True),
+        settings=settings,
+        images_per_second=_median(epochs, "images_per_second"),
+        seconds_per_epoch=_median(epochs, "seconds"),
+        power_w=energy * 3600 / duration if energy is not None and duration else _figure(hardware.get(_POWER_W)),
+        energy_wh=energy,
+        seconds=duration or _figure(record.result.get("seconds")),
+        gpu_percent=_figure(hardware.get(_GPU_SHARE)),
+        shared_by=shared_by,
+        startup_s=sum(begun) if len(begun) == len(_STARTUP) else None,
+        ram_mb=_figure(hardware.get(_RAM_MB)),
+        gpu_memory_mb=_figure(hardware.get(_GPU_MB)),
+    )
+
+
+def _machine(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the machine that the training's last attempt ran on: the newest then known of that name."""
+    host, started = _mapping(plan.get("slot")).get("host"), _time(plan.get("started_utc"))
+    earlier = facts.get("earlier_machines")
+    machines = [*(earlier if isinstance(earlier, list) else ()), facts.get("machine")]
+    found: Mapping[str, Any] = {}
+    for machine in machines:
+        known = _mapping(machine)
+        since = _time(known.get("since_utc"))
+        if host and known.get("host") == host and (not found or since is None or started is None or since <= started):
+            found = known
+    return found
+
+
+def _steady_epochs(record: TrialRecord) -> list[Mapping[str, Any]]:
+    """Return the epochs of the last attempt, and of those not the first, which compiles and warms up."""
+    started = _time(record.plan.get("started_utc"))
+    times = [(_time(epoch.get("ended_utc")), epoch) for epoch in record.epochs]
+    mine = [epoch for time, epoch in times if time is None or started is None or time >= started]
+    return mine[1:] or mine or list(record.epochs)
+
+
+def _settings(stated: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, str]:
+    found = {name: choices.get(topic, stated.get(name)) for name, topic in SETTINGS.items()}
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def _median(epochs: Iterable[Mapping[str, Any]], name: str) -> float | None:
+    figures = [float(epoch[name]) for epoch in epochs if is_figure(epoch.get(name)) and epoch[name] > 0]
+    return statistics.median(figures) if figures else None
+
+
+def _figure(value: object) -> float | None:
+    return float(value) if is_figure(value) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(text)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time

@@ -1,0 +1,1 @@
+"""Renders reports as tables for the terminal."""

@@ -1,0 +1,184 @@
+"""Shows what the machine did while the trials of a study were trained: means, peaks, time, energy and CO2.
+
+A training that has ended shows the figures of its record, one that runs or is older than those, what its hardware log
+says. A figure that was not read is a dash, and a machine without GPUs says so.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mloptimizer.core.errors import MloptimizerError, UsageError
+from mloptimizer.core.nouns import Phase
+from mloptimizer.hardware.analysis.diagnosis import describe_trial
+from mloptimizer.hardware.analysis.grid import WORLD_G_PER_KWH, find_grid
+from mloptimizer.hardware.analysis.summary import summarise_log
+from mloptimizer.hardware.columns import Cell
+from mloptimizer.hardware.read.vendors import describe_unused
+from mloptimizer.reports.formatting import duration, fixed, is_figure
+from mloptimizer.reports.model.standings import StudyRecord, find_study, read_study_record
+from mloptimizer.reports.terminal.study_page import PHASE_NAMES, facts_grid
+from mloptimizer.reports.terminal.summaries import amount, summary_rows, total_words
+from mloptimizer.store.trial_records import TrialRecord
+from mloptimizer.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TITLES = ("time", "idle", "cores", "RAM GB", "CPU %", "images/s", "wait %")
+_GPU_TITLES = ("GPUs", "GPU %", "p95 %", "GPU GB", "GPU W")
+_ENERGY_TITLES = ("Wh", "CO2 g")
+_LEGEND = "cores and RAM: of the trial; CPU: of the machine; wait: for images; GB: peaks of 1024 MB; the rest: means."
+_GPU_LEGEND = "GPU %: mean of its GPUs; GPU GB: of one GPU; W and Wh: of all GPUs of the trial."
+_NO_GPU = "CPU only: these trials had no GPU, or no NVIDIA library to read it with."
+
+
+@dataclass(frozen=True)
+class TrialHardware:
+    """What the hardware did during one training; `damage` says why that cannot be told."""
+
+    number: int
+    phase: Phase
+    summary: Mapping[str, Cell]
+    log: Path
+    damage: str = ""
+
+
+def hardware_report(workspace: Workspace, study: str, number: int | None = None) -> RenderableType:
+    """Return the figures of one trial's trainings, or one row per training of the study with the totals.
+
+    Raises:
+        UsageError: there is no such study, or nothing is known of such a trial.
+    """
+    found = list(_read(workspace, read_study_record(workspace, find_study(workspace, study)), number))
+    if not found and number is None:
+        return Text(f"Study {study} has no hardware logs: none of its trials has started yet, or they were removed.")
+    if not found:
+        raise UsageError(f"TRIAL {number}: study '{study}' has no hardware log of such a trial.")
+    if number is None:
+        return Group(_study_table(found), Text(_totals(found)))
+    return Group(*(part for each in found for part in _trial_parts(study, each)))
+
+
+def _read(workspace: Workspace, record: StudyRecord, number: int | None) -> Iterator[TrialHardware]:
+    standings = {standing.number: standing for standing in record.standings}
+    for phase in PHASE_NAMES:
+        for each in standings if number is None else [number]:
+            log = workspace.hardware_log(record.name, each, phase)
+            known = _recorded(standings[each].record(phase)) if each in standings else {}
+            if known:
+                yield TrialHardware(each, phase, known, log)
+            elif log.is_file():
+                try:
+                    yield TrialHardware(each, phase, describe_trial(log, _grid_of(record)), log)
+                except MloptimizerError as error:
+                    yield TrialHardware(each, phase, {}, log, str(error))
+
+
+def _recorded(training: TrialRecord | None) -> Mapping[str, Cell]:
+    known = training.result.get("hardware") if training else None
+    return known if isinstance(known, Mapping) else {}
+
+
+def _grid_of(record: StudyRecord) -> float:
+    settings = record.facts.get("settings")
+    stated = settings.get("grid_co2") if isinstance(settings, Mapping) else None
+    try:
+        return find_grid(stated).g_per_kwh if isinstance(stated, (int, float, str)) else WORLD_G_PER_KWH
+    except UsageError:  # a country, and its table is not installed here
+        return WORLD_G_PER_KWH
+
+
+def _study_table(found: Sequence[TrialHardware]) -> Table:
+    with_gpus = any(each.summary.get("gpus") for each in found)
+    with_energy = any(is_figure(each.summary.get("energy_wh")) for each in found)
+    titles = _TITLES + (_GPU_TITLES if with_gpus else ()) + (_ENERGY_TITLES if with_energy else ())
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("trial", justify="right")
+    table.add_column("phase")
+    for title in titles:
+        table.add_column(title, justify="right", overflow="fold")
+    for each in found:
+        cells = dict(zip(_TITLES, _machine_cells(each.summary), strict=True))
+        cells |= zip(_GPU_TITLES, _gpu_cells(each.summary), strict=True)
+        cells |= {
+            title: amount(each.summary.get(name))
+            for title, name in zip(_ENERGY_TITLES, ("energy_wh", "co2_g"), strict=True)
+        }
+        table.add_row(str(each.number), PHASE_NAMES[each.phase], *(Text(cells[title]) for title in titles))
+    return table
+
+
+def _machine_cells(summary: Mapping[str, Cell]) -> list[str]:
+    return [
+        duration(summary.get("duration_s")),
+        duration(summary.get("idle_s")),
+        fixed(summary.get("process_cores"), 2),
+        fixed(_gigabytes(summary.get("ram_peak_mb")), 1),
+        fixed(summary.get("cpu_percent"), 0),
+        fixed(summary.get("images_per_second"), 0),
+        fixed(summary.get("data_wait_percent"), 0),
+    ]
+
+
+def _gpu_cells(summary: Mapping[str, Cell]) -> list[str]:
+    return [
+        fixed(summary.get("gpus") or None, 0),
+        fixed(summary.get("gpu_utilization_percent"), 0),
+        fixed(summary.get("gpu_utilization_p95_percent"), 0),
+        fixed(_gigabytes(summary.get("gpu_memory_peak_mb")), 1),
+        fixed(summary.get("gpu_power_w"), 0),
+    ]
+
+
+def _gigabytes(megabytes: Cell) -> float | None:
+    return megabytes / 1024 if is_figure(megabytes) else None
+
+
+def _totals(found: Sequence[TrialHardware]) -> str:
+    summaries = [each.summary for each in found if each.summary]
+    lasted = sum(value for summary in summaries if is_figure(value := summary.get("duration_s")))
+    words = [f"{len(found)} trainings, {duration(lasted)} of logs.", *total_words(summaries)]
+    words += [_LEGEND, _GPU_LEGEND if any(summary.get("gpus") for summary in summaries) else _no_gpu()]
+    words += [each.damage for each in found if each.damage]
+    return "\n".join(words)
+
+
+def _no_gpu() -> str:
+    unused = describe_unused()
+    return f"{_NO_GPU} On this machine {unused}." if unused else _NO_GPU
+
+
+def _trial_parts(study: str, each: TrialHardware) -> Iterator[RenderableType]:
+    yield Text(f"Trial {each.number} of study {study}, {PHASE_NAMES[each.phase]}", style="bold")
+    if each.damage:
+        yield Text(each.damage)
+        return
+    yield facts_grid(summary_rows(each.summary))
+    if not each.summary.get("gpus"):
+        yield Text(_no_gpu())
+    if not each.log.is_file():
+        return
+    try:
+        columns = summarise_log(each.log)
+    except MloptimizerError as error:
+        yield Text(str(error))
+        return
+    yield _figures_table(columns.figures)
+    yield Text(f"{columns.rows} rows over {duration(columns.duration_s)}: {each.log}")
+
+
+def _figures_table(figures: "pd.DataFrame") -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("column of the log")
+    for title in ("mean", "peak"):
+        table.add_column(title, justify="right")
+    for name, row in figures.iterrows():
+        table.add_row(Text(str(name)), Text(fixed(row["mean"], 1)), Text(fixed(row["peak"], 1)))
+    return table

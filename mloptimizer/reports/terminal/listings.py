@@ -1,0 +1,58 @@
+"""Tables of what a person can choose from: data sets, search spaces, settings."""
+
+from rich.table import Table
+
+from mloptimizer.config.profiles import PROFILES
+from mloptimizer.config.settings import Settings
+from mloptimizer.config.values import describe_choices
+from mloptimizer.core.errors import UsageError
+from mloptimizer.data.library import list_datasets
+from mloptimizer.spaces.space_files import find_spaces, load_space
+from mloptimizer.store.workspace import Workspace
+
+
+def datasets_table() -> Table:
+    """Return the data sets with size, shape, classes and where they are on this machine."""
+    table = Table("data set", "images", "test", "shape", "classes", "on this machine", box=None, header_style="bold")
+    for summary in list_datasets():
+        shape = "×".join(str(side) for side in summary.input_shape)
+        sizes = (f"{summary.train_size:,}", f"{summary.test_size:,}")
+        table.add_row(summary.name, *sizes, shape, str(summary.classes), summary.found or "no; downloaded when used")
+    return table
+
+
+def spaces_table(workspace: Workspace) -> Table:
+    """Return the search spaces with what they are and where they come from; broken ones say why."""
+    table = Table("space", "what it is", "file", box=None, header_style="bold")
+    for name, path in find_spaces(workspace.search_spaces).items():
+        try:
+            summary = load_space(name, path.read_text(encoding="utf-8"), str(path)).summary
+        except (UsageError, OSError, UnicodeDecodeError) as error:
+            summary = f"broken: {error}"
+        table.add_row(name, summary, str(path))
+    return table
+
+
+def settings_table(settings: Settings) -> Table:
+    """Return every setting with its value, what it means and what is possible.
+
+    What is not at its default is bold, and says whether the profile or the person changed it.
+    """
+    sources = {name: _source(settings, name) for name in Settings.model_fields}
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("setting", no_wrap=True)
+    for title in ("value", *(["from"] if any(sources.values()) else []), "meaning", "possible"):
+        table.add_column(title, overflow="fold")
+    for name, field in Settings.model_fields.items():
+        cells = [str(getattr(settings, name)), *([sources[name]] if any(sources.values()) else [])]
+        cells += [field.description or "", describe_choices(name)]
+        table.add_row(name, *cells, style="bold" if sources[name] else "")
+    return table
+
+
+def _source(settings: Settings, name: str) -> str:
+    """Return who changed the setting: the profile, the person, or nobody (empty)."""
+    value, row = getattr(settings, name), PROFILES[settings.profile]
+    if value == Settings.model_fields[name].default:
+        return ""
+    return f"profile {settings.profile}" if row.get(name) == value else "you"

@@ -1,0 +1,193 @@
+"""Shows what this machine and the searches of a workspace do at this moment.
+
+A figure that is not known is a dash, and a machine without GPUs says so. It fits a terminal of 80 columns.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import fmean
+from typing import NoReturn
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mloptimizer.core.nouns import Phase
+from mloptimizer.hardware.read.live import LiveMachine, MachineNow
+from mloptimizer.hardware.read.machine_facts import host_name
+from mloptimizer.reports.formatting import MISSING, fixed
+from mloptimizer.reports.model.searches_now import SearchNow, SearchState, TrialNow, read_searches
+from mloptimizer.store.workspace import Workspace
+
+_NO_GPU = "no GPU: none that may be used here, or no NVIDIA library to read it with"
+_IDLE_NAMED = 8  # slots; a cluster has many
+_BAR_CELLS = 10
+_SHORT_PHASES = {Phase.EXPLORATION: "explore", Phase.HALL_OF_FAME: "hall", Phase.VERDICT: "verdict"}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that is shown, read at one time (UTC)."""
+
+    time: datetime
+    machine: MachineNow
+    searches: tuple[SearchNow, ...]
+
+
+def take_snapshot(workspace: Workspace, machine: LiveMachine) -> Snapshot:
+    """Return what the machine and the workspace's searches do now."""
+    now = datetime.now(UTC)
+    return Snapshot(now, machine.read(), tuple(read_searches(workspace, now)))
+
+
+def top_view(snapshot: Snapshot, footer: str = "") -> RenderableType:
+    """Return the snapshot for a terminal, with a line of the caller's under it."""
+    parts: list[RenderableType] = [_title(snapshot), _machine_table(snapshot)]
+    for search in snapshot.searches:
+        parts += [Text(), *_search_parts(search)]
+    if not snapshot.searches:
+        parts += [Text(), Text("No search is under way in this workspace.", style="dim")]
+    return Group(*parts, *([Text(), Text(footer, style="dim")] if footer else []))
+
+
+def _title(snapshot: Snapshot) -> Text:
+    clock = snapshot.time.astimezone().strftime("%H:%M:%S")
+    return Text.assemble(("mloptimizer top", "bold"), f"   {host_name()}   {clock}")
+
+
+def _machine_table(snapshot: Snapshot) -> RenderableType:
+    machine, owners = snapshot.machine, _owners(snapshot.searches)
+    table = Table.grid(padding=(0, 1))
+    for _ in range(8):
+        table.add_column(no_wrap=True)
+    table.add_row("CPU", *_share(machine.cpu_percent), "", "", "", "", "")
+    ram = f"{machine.ram_used_mb / 1024:.1f} of {machine.ram_total_mb / 1024:.1f} GB"
+    table.add_row("RAM", *_share(_percent(machine.ram_used_mb, machine.ram_total_mb)), ram, "", "", "", "")
+    for now in machine.gpus:
+        figures = now.figures
+        used, total = figures.get("memory_used_mb"), figures.get("memory_total_mb")
+        memory = f"{used / 1024:.1f} of {total / 1024:.1f} GB" if used is not None and total else MISSING
+        table.add_row(
+            f"GPU {now.gpu.label}",
+            *_share(figures.get("utilization_percent")),
+            memory,
+            fixed(figures.get("power_w"), 0, "W"),
+            fixed(figures.get("temperature_c"), 0, "°C"),
+            Text(owners.get(now.gpu.uuid, "no trial"), style="" if now.gpu.uuid in owners else "dim"),
+            Text(now.gpu.name or "", style="dim"),
+        )
+    return table if machine.gpus else Group(table, Text(_NO_GPU, style="dim"))
+
+
+def _owners(searches: tuple[SearchNow, ...]) -> Mapping[str, str]:
+    """Return by GPU, of this machine, which trials run on it, in words."""
+    owners: dict[str, list[str]] = {}
+    for search in searches:
+        slots = {slot.get("name"): slot for slot in search.slots}
+        for trial in search.trials:
+            gpu_ids = slots.get(trial.slot, {}).get("gpu_ids")
+            for uuid in gpu_ids if isinstance(gpu_ids, list) else ():
+                owners.setdefault(str(uuid), []).append(str(trial.number))
+    return {uuid: f"trial {', '.join(numbers)}" for uuid, numbers in owners.items()}
+
+
+def _share(percent: float | None) -> tuple[Text, str]:
+    """Return a bar, and the figure beside it."""
+    filled = round((percent or 0.0) / 100 * _BAR_CELLS)
+    bar = Text.assemble(("█" * filled, "green"), ("·" * (_BAR_CELLS - filled), "dim"))
+    return bar, f"{fixed(percent, 0):>3} %"
+
+
+def _percent(part: float, whole: float) -> float | None:
+    return 100 * part / whole if whole else None
+
+
+def _search_parts(search: SearchNow) -> Iterator[RenderableType]:
+    yield Text.assemble((search.study, "bold"), "   ", *_describe(search))
+    if search.damage:
+        yield Text(search.damage, style="red")
+    if search.trials:
+        yield _trials_table(search)
+        for trial in search.trials:
+            if trial.trouble:
+                yield Text(f"trial {trial.number} looks hung: {trial.trouble}", style="bold red")
+    if search.state is SearchState.CUT_OFF:
+        yield Text(f"Let it go on with: mloptimizer resume {search.study}")
+    busy = {trial.slot for trial in search.trials}
+    idle = [str(slot.get("name")) for slot in search.slots if slot.get("name") not in busy]
+    if idle and search.state is SearchState.RUNNING:
+        more = f" and {len(idle) - _IDLE_NAMED} more" if len(idle) > _IDLE_NAMED else ""
+        yield Text(f"idle slots: {', '.join(idle[:_IDLE_NAMED])}{more}", style="dim")
+
+
+def _describe(search: SearchNow) -> Iterator[str | tuple[str, str]]:
+    if search.state is SearchState.STARTING:
+        yield "a search starts"
+        return
+    if search.state is SearchState.CUT_OFF:
+        yield ("ended without a word: its process is gone", "yellow")
+        return
+    yield f"{search.explored} of {search.planned if search.planned is not None else '?'} explored"
+    if search.trained_on:
+        yield f", {search.trained_on} trained on"
+    yield f"   {len(search.trials)} running in {len(search.slots)} slots"
+    if search.host and search.host != host_name():
+        yield (f"   on {search.host}", "yellow")
+
+
+def _trials_table(search: SearchNow) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 1, 0, 0))
+    for title in ("trial", "phase", "slot", "doing"):
+        table.add_column(title, no_wrap=True)
+    with_gpus = any(_gpu_shares(trial) for trial in search.trials)
+    for title in ("epoch", "step", "images/s", "wait %", *(["GPU %"] if with_gpus else []), "RAM GB", "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for trial in search.trials:
+        table.add_row(*map(Text, _cells(trial, with_gpus)), style="bold red" if trial.trouble else "")
+    return table
+
+
+def _cells(trial: TrialNow, with_gpus: bool) -> list[str]:
+    again = f" #{trial.attempt}" if trial.attempt > 1 else ""
+    rss = trial.figure("process_rss_mb")
+    shares = _gpu_shares(trial)
+    epoch = fixed(trial.figure("epoch"), 0)
+    return [
+        f"{trial.number}{again}",
+        _SHORT_PHASES[trial.phase],
+        trial.slot,
+        trial.part or ("starts" if not trial.row else "between"),
+        f"{epoch}/{trial.epochs}" if trial.epochs else epoch,
+        fixed(trial.figure("step"), 0),
+        fixed(trial.figure("images_per_second"), 0),
+        fixed(trial.figure("data_wait_percent"), 0),
+        *([fixed(fmean(shares), 0) if shares else MISSING] if with_gpus else []),
+        fixed(rss / 1024 if rss is not None else None, 1),
+        _clock(trial.running_s),
+    ]
+
+
+def _gpu_shares(trial: TrialNow) -> list[float]:
+    """Return how busy each GPU of the trial is, %, as far as that is known."""
+    names = [name for name in trial.row if re.fullmatch(r"gpu\d+_utilization_percent", name)]
+    return [share for name in names if (share := trial.figure(name)) is not None]
+
+
+def _clock(seconds: float | None) -> str:
+    """Return the time as 12:07 or 1:02:07."""
+    if seconds is None:
+        return MISSING
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def show_live(console: Console, take: Callable[[], Snapshot], seconds: float, footer: str) -> NoReturn:
+    """Show a snapshot after the other, on a screen of its own, until KeyboardInterrupt."""
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(top_view(take(), footer), refresh=True)
+            time.sleep(seconds)

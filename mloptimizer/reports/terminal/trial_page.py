@@ -1,0 +1,188 @@
+"""Shows one trial in full: what was trained, how it went epoch by epoch, and why it ended.
+
+Everything is read from the files of the workspace; what is missing there is a dash.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.nouns import EndedAttempt, Phase
+from mloptimizer.reports.formatting import duration, fixed, is_figure, pairs, short, sparkline
+from mloptimizer.reports.model.standings import (
+    Standing,
+    StudyRecord,
+    attempts_made,
+    best_value,
+    epochs_trained,
+    micro_batch,
+    read_study_record,
+)
+from mloptimizer.reports.terminal.study_page import PHASE_NAMES, facts_grid
+from mloptimizer.reports.terminal.summaries import energy_words, time_words
+from mloptimizer.reports.terminal.trial_table import winner_words
+from mloptimizer.store.trial_records import TrialRecord
+from mloptimizer.store.workspace import Workspace
+
+_LONGEST_TABLE = 12  # epochs; a longer curve is thinned to the first, the best, the last and some between
+# The other timings add up
+_PARTS_OF_FIT = {
+    "first_step": "of fit the first step",
+    "training": "of fit the training",
+    "validation": "of fit the validation",
+    "checkpoint": "of fit the checkpoints",
+}
+_CURVE_COLUMNS = {
+    "loss": "loss",
+    "accuracy": "acc",
+    "val_loss": "val loss",
+    "val_accuracy": "val acc",
+    "val_top_k_accuracy": "val top-k",
+}
+
+
+def trial_report(workspace: Workspace, study: str, number: int) -> RenderableType:
+    """Return the trial in full: plan, parameters, learning curves, failure, timings and files.
+
+    Raises:
+        UsageError: there is no such study or trial.
+    """
+    record = read_study_record(workspace, study)
+    standing = next((standing for standing in record.standings if standing.number == number), None)
+    if standing is None:
+        raise UsageError(f"TRIAL {number}: study '{study}' has no such trial. Known: {_known_numbers(record)}.")
+    title = f"Trial {number} of study {study}"
+    if record.winner and record.winner[0] == number:
+        title += f" ★ {winner_words(record.winner)}"
+    parts: list[RenderableType] = [Text(title, style="bold"), facts_grid(_plan_rows(standing))]
+    for phase in PHASE_NAMES:
+        if training := standing.record(phase):
+            parts += _training_parts(record, training, phase)
+            parts.append(facts_grid([("files", _files_words(workspace, study, number, phase, training))]))
+    return Group(*parts)
+
+
+def _known_numbers(record: StudyRecord) -> str:
+    numbers = [standing.number for standing in record.standings]
+    if not numbers:
+        return "none yet"
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+def _plan_rows(standing: Standing) -> list[tuple[str, str]]:
+    rows = [("space", short(standing.plan.get("space"))), ("parameters", pairs(standing.params))]
+    return [*rows, ("unreadable", standing.damage)] if standing.damage else rows
+
+
+def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) -> list[RenderableType]:
+    plan, result, metric = training.plan, training.result, record.objective.metric
+    start = "the exploration's weights" if plan.get("initial_weights") else "new weights"
+    parts = {name: seconds for name, seconds in (result.get("timings") or {}).items() if name != "total"}
+    timings = {_PARTS_OF_FIT.get(name, name): duration(parts[name]) for name in parts}
+    summary = _hardware_rows(result)
+    rows = [
+        ("state", record.state(training)),
+        (f"best {metric}", fixed(best_value(training, record.objective))),
+        ("epochs", f"{short(epochs_trained(training))} of {short(plan.get('epochs'))}, from {start}"),
+        ("seed", short(plan.get("seed"))),
+        *_batch_rows(training),
+        # The hardware log splits the time of all attempts
+        ("time", duration(result.get("seconds")) + (f" ({pairs(timings)})" if timings and not summary else "")),
+        *summary,
+    ]
+    found: list[RenderableType] = [Text(f"\n{PHASE_NAMES[phase].capitalize()}", style="bold"), facts_grid(rows)]
+    if training.epochs:
+        found.append(facts_grid([(metric, _curve_line(training, metric))]))
+        found.append(Padding(_curve_table(training, record), (0, 0, 0, 2)))
+    failure = result.get("failure")
+    return [*found, *_failure_parts(failure)] if isinstance(failure, Mapping) else found
+
+
+def _hardware_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return how all attempts of the training spent their time, by its hardware log, and what energy it took."""
+    summary = result.get("hardware")
+    if not isinstance(summary, Mapping) or not summary:
+        return []
+    split = f"{duration(summary.get('duration_s'))} ({time_words(summary)})"
+    found = [("found", str(summary["findings"]))] if summary.get("findings") else []
+    return [("hardware log", split), ("energy", energy_words(summary)), *found]
+
+
+def _batch_rows(training: TrialRecord) -> list[tuple[str, str]]:
+    """Return how often the training was started, and with how many images at a time, as far as that is worth a line."""
+    rows, attempts, size = [], attempts_made(training), micro_batch(training)
+    if attempts > 1:
+        ends = [f"{attempt.attempt}: {_end_words(attempt)}" for attempt in training.attempts]
+        rows.append(("attempts", "\n".join([f"{attempts}; time and state are those of the last", *ends])))
+    if size is not None:
+        rows.append(("micro-batch", f"{size} images per GPU and pass"))
+    return rows
+
+
+def _end_words(attempt: EndedAttempt) -> str:
+    kind, epochs = attempt.kind.replace("_", " "), f"{attempt.epochs} epoch{'' if attempt.epochs == 1 else 's'}"
+    message = f": {attempt.message}" if attempt.message else ""
+    return f"{kind} after {duration(attempt.seconds)}, with {epochs} made{message}"
+
+
+def _curve_line(training: TrialRecord, metric: str) -> str:
+    values = [epoch.get(metric) for epoch in training.epochs]
+    known = [value for value in values if is_figure(value)]
+    span = f"  {fixed(min(known))} to {fixed(max(known))}" if known else "no finite value"
+    return sparkline(values, width=48) + span
+
+
+def _curve_table(training: TrialRecord, record: StudyRecord) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in ("epoch", *_CURVE_COLUMNS.values(), "learning rate", "images/s", "time"):
+        table.add_column(title, justify="right", overflow="fold")
+    best = _best_index(training.epochs, record)
+    for index in _shown(len(training.epochs), best):
+        epoch = training.epochs[index]
+        figures = [fixed(epoch.get(name)) for name in _CURVE_COLUMNS]
+        end = [short(epoch.get("learning_rate"), 3), fixed(epoch.get("images_per_second"), 0)]
+        mark = "★ " if index == best else ""
+        cells = [f"{mark}{short(epoch.get('epoch'))}", *figures, *end, duration(epoch.get("seconds"))]
+        table.add_row(*map(Text, cells), style="bold" if index == best else "")
+    return table
+
+
+def _best_index(epochs: Sequence[Mapping[str, Any]], record: StudyRecord) -> int | None:
+    best: int | None = None
+    for index, epoch in enumerate(epochs):
+        value = epoch.get(record.objective.metric)
+        leader = epochs[best][record.objective.metric] if best is not None else None
+        if is_figure(value) and record.objective.is_better(value, leader):
+            best = index
+    return best
+
+
+def _shown(count: int, best: int | None) -> list[int]:
+    """Return the indices of the epochs to show: all of a short curve, else evenly spread ones and the best."""
+    if count <= _LONGEST_TABLE:
+        return list(range(count))
+    spread = {round(step * (count - 1) / (_LONGEST_TABLE - 1)) for step in range(_LONGEST_TABLE)}
+    return sorted(spread | ({best} if best is not None else set()))
+
+
+def _failure_parts(failure: Mapping[str, Any]) -> list[RenderableType]:
+    kind = short(failure.get("kind")).replace("_", " ")
+    parts: list[RenderableType] = [Text(f"  failed: {kind}: {short(failure.get('message'))}", style="red")]
+    if failure.get("traceback"):
+        parts.append(Padding(Text(str(failure["traceback"]).rstrip()), (0, 0, 0, 4)))
+    return parts
+
+
+def _files_words(workspace: Workspace, study: str, number: int, phase: Phase, training: TrialRecord) -> str:
+    names = ", ".join(sorted(path.name for path in training.directory.iterdir() if not path.name.startswith(".")))
+    log = workspace.hardware_log(study, number, phase)
+    parts = [f"{training.directory}: {names}"]
+    return "\n".join([*parts, f"{log}: hardware log"] if log.is_file() else parts)

@@ -1,0 +1,229 @@
+"""Shows the trials of a study as a table, for a terminal or as a data frame.
+
+Everything is read from the files of the workspace; what is missing there is a dash.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from mloptimizer.core.nouns import Outcome, Phase
+from mloptimizer.hardware.analysis.diagnosis import HARDWARE_FIGURES
+from mloptimizer.reports.formatting import MISSING, duration, fixed, is_figure, short
+from mloptimizer.reports.model.standings import (
+    Standing,
+    StudyRecord,
+    attempts_made,
+    best_value,
+    completed_value,
+    epochs_trained,
+    micro_batch,
+    read_study_record,
+)
+from mloptimizer.store.trial_records import TrialRecord
+from mloptimizer.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STYLES = {"completed": "green", "pruned": "yellow", "failed": "red", "running": "cyan"}
+_TELLING = ("learning_rate", "optimizer", "width", "stages", "normalization")
+_PHASES = (Phase.EXPLORATION, Phase.HALL_OF_FAME)
+_FIXED_WIDTH = 66  # of the columns that do not hold parameters
+_PARAMETER_WIDTH = 10
+_ATTEMPTS_WIDTH = 13  # of the two columns that are there when a trial was started more than once
+
+
+@dataclass(frozen=True)
+class TrialsTable:
+    """The table of a study's trials; a wider terminal shows more parameters."""
+
+    record: StudyRecord
+    standings: Sequence[Standing]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        fixed_width = _FIXED_WIDTH + (_ATTEMPTS_WIDTH if _has_attempts(self.standings) else 0)
+        room = (options.max_width - fixed_width) // _PARAMETER_WIDTH
+        parameters = telling_parameters(self.standings, max(0, min(4, room)))
+        yield _table(self.record, self.standings, parameters)
+        yield Text(_count_line(self.record))
+
+
+def trials_table(workspace: Workspace, study: str, sort: str = "number") -> TrialsTable:
+    """Return one row per trial of the study and a line with the counts; the winner is marked.
+
+    Args:
+        sort: `number`, or `value`: the best first, those without a value last.
+
+    Raises:
+        UsageError: there is no such study, or its `study.json` is damaged.
+    """
+    record = read_study_record(workspace, study)
+    standings = list(record.standings)
+    if sort == "value":
+        sign = -1 if record.objective.maximize else 1
+        standings.sort(key=lambda standing: _sort_key(standing, record, sign))
+    return TrialsTable(record, standings)
+
+
+def _sort_key(standing: Standing, record: StudyRecord, sign: int) -> tuple[int, float]:
+    for rank, phase in enumerate((Phase.HALL_OF_FAME, Phase.EXPLORATION)):
+        if (value := completed_value(standing.record(phase))) is not None:
+            return rank, sign * value
+    value = best_value(standing.exploration, record.objective)
+    return (2, sign * value) if value is not None else (3, 0.0)
+
+
+def _table(record: StudyRecord, standings: Sequence[Standing], parameters: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("trial", "space", "state"):
+        table.add_column(name, justify="right" if name == "trial" else "left")
+    for name in (record.objective.metric.replace("_", " "), "epochs", "long run", "time"):
+        table.add_column(name, justify="right", overflow="fold", no_wrap=name == "time")
+    attempts = _has_attempts(standings)
+    for name in ("starts", "micro batch") if attempts else ():
+        table.add_column(name, justify="right", overflow="fold")
+    for name in parameters:
+        table.add_column(name.replace("_", " "), max_width=_PARAMETER_WIDTH, overflow="fold")
+    for standing in standings:
+        values = [Text(short(standing.params.get(name), 3)) for name in parameters]
+        table.add_row(*_row(record, standing), *(_attempt_cells(standing) if attempts else ()), *values)
+    return table
+
+
+def _has_attempts(standings: Sequence[Standing]) -> bool:
+    return any(attempts_made(standing.record(phase)) > 1 for standing in standings for phase in _PHASES)
+
+
+def _attempt_cells(standing: Standing) -> list[Text]:
+    """Return the most starts of its trainings, and the fewest images at a time that one of them needed."""
+    trainings = [standing.record(phase) for phase in _PHASES]
+    sizes = [size for training in trainings if (size := micro_batch(training))]
+    return [Text(str(max(map(attempts_made, trainings)))), Text(short(min(sizes, default=None)))]
+
+
+def _row(record: StudyRecord, standing: Standing) -> list[RenderableType]:
+    explored = standing.exploration
+    leads = record.winner is not None and record.winner[0] == standing.number
+    seconds = [r.result.get("seconds") for r in (explored, standing.hall_of_fame) if r and r.result]
+    known = [value for value in seconds if is_figure(value)]
+    return [
+        Text(f"{'★ ' if leads else ''}{standing.number}", style="bold" if leads else ""),
+        Text(short(standing.plan.get("space"))),
+        _state_text(record, standing),
+        Text(fixed(best_value(explored, record.objective)), style=_value_style(explored)),
+        Text(short(epochs_trained(explored))),
+        _long_run_text(record, standing.hall_of_fame),
+        Text(duration(sum(known)) if known else MISSING),
+    ]
+
+
+def _value_style(record: TrialRecord | None) -> str:
+    return "" if completed_value(record) is not None else "dim"
+
+
+def _state_text(record: StudyRecord, standing: Standing) -> Text:
+    if standing.damage and not standing.exploration:
+        return Text("unreadable", style="red")
+    state = record.state(standing.exploration)
+    kind = failure_kind(standing.exploration)
+    return Text(f"{state}: {kind}" if kind else state or MISSING, style=_STYLES.get(state, ""))
+
+
+def _long_run_text(record: StudyRecord, training: TrialRecord | None) -> Text:
+    state = record.state(training)
+    if state in ("", Outcome.COMPLETED):
+        return Text(fixed(completed_value(training)))
+    return Text(state, style=_STYLES.get(state, ""))
+
+
+def failure_kind(record: TrialRecord | None) -> str:
+    """Return why the training failed, in words, or empty text."""
+    failure = record.result.get("failure") if record else None
+    return str(failure.get("kind", "error")).replace("_", " ") if isinstance(failure, Mapping) else ""
+
+
+def telling_parameters(standings: Sequence[Standing], count: int) -> list[str]:
+    """Return the parameters that tell the trials apart best: they vary, most trials have them, known ones first."""
+    seen: dict[str, list[str]] = {}
+    for standing in standings:
+        for name, value in standing.params.items():
+            seen.setdefault(name, []).append(str(value))
+    varying = [name for name, values in seen.items() if len(set(values)) > 1]
+    order = {name: rank for rank, name in enumerate(_TELLING)}
+    varying.sort(key=lambda name: (order.get(name, len(order)), -len(seen[name])))
+    return varying[:count]
+
+
+def count_states(record: StudyRecord, phase: Phase) -> Counter[str]:
+    """Return how many trainings of the phase there are by state."""
+    trainings = [standing.record(phase) for standing in record.standings]
+    return Counter(record.state(training) for training in trainings if training)
+
+
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """Return for instance ``5 completed, 1 failed``."""
+    order = ("completed", "pruned", "failed", "running", "unfinished")
+    names = [*order, *sorted(set(counts) - set(order))]
+    return ", ".join(f"{counts[name]} {name}" for name in names if counts.get(name)) or "none"
+
+
+def _count_line(record: StudyRecord) -> str:
+    count = len(record.standings)
+    parts = [f"{count} trial{'' if count == 1 else 's'}: {counts_in_words(count_states(record, Phase.EXPLORATION))}."]
+    if long_runs := count_states(record, Phase.HALL_OF_FAME):
+        parts.append(f"Hall of fame: {counts_in_words(long_runs)}.")
+    if damaged := sum(1 for standing in record.standings if standing.damage):
+        parts.append(f"{damaged} with unreadable files.")
+    if record.winner:
+        parts.append(f"★ {winner_words(record.winner)}.")
+    return "\n".join(parts)
+
+
+def winner_words(winner: tuple[int, Phase]) -> str:
+    """Return what the leading trial is: the winner, or the best of an exploration without a hall of fame yet."""
+    number, phase = winner
+    return f"winner: trial {number}" if phase == Phase.HALL_OF_FAME else f"best so far (exploration): trial {number}"
+
+
+def trials_frame(workspace: Workspace, study: str) -> "pd.DataFrame":
+    """Return one row per trial: state, values, epochs, seconds, and every parameter as a column `params_NAME`.
+
+    Raises:
+        UsageError: there is no such study, or its `study.json` is damaged.
+    """
+    import pandas as pd
+
+    record = read_study_record(workspace, study)
+    return pd.DataFrame([_frame_row(record, standing) for standing in record.standings]).convert_dtypes()
+
+
+def _hardware(training: TrialRecord | None) -> Mapping[str, Any]:
+    known = training.result.get("hardware") if training else None
+    return known if isinstance(known, Mapping) else {}
+
+
+def _frame_row(record: StudyRecord, standing: Standing) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "trial": standing.number,
+        "space": standing.plan.get("space"),
+        "winner": record.winner is not None and record.winner[0] == standing.number,
+    }
+    for prefix, training in (("", standing.exploration), ("hall_of_fame_", standing.hall_of_fame)):
+        row |= {
+            f"{prefix}state": record.state(training) or None,
+            f"{prefix}{record.objective.metric}": best_value(training, record.objective),
+            f"{prefix}epochs": epochs_trained(training),
+            f"{prefix}seconds": training.result.get("seconds") if training else None,
+            f"{prefix}failure": failure_kind(training) or None,
+            f"{prefix}attempts": attempts_made(training) or None,
+            f"{prefix}micro_batch": micro_batch(training),
+            **{f"{prefix}hardware_{name}": _hardware(training).get(name) for name in HARDWARE_FIGURES},
+        }
+    return row | {f"params_{name}": value for name, value in standing.params.items()}

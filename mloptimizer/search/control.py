@@ -1,0 +1,132 @@
+"""Knows what a run of a search is told meanwhile: by orders from other terminals, by its budgets, by the disk, and by
+trials that all fail in the same way."""
+
+import contextlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.listener import Observer
+from mloptimizer.core.nouns import FailureKind, Phase, TrialPlan, TrialResult
+from mloptimizer.engines.contract import Engine
+from mloptimizer.engines.gpu_memory import ReadUse
+from mloptimizer.hardware.read.main_memory import memory_percent
+from mloptimizer.search.budgets import Budgets, Stop, find_target_stop
+from mloptimizer.search.disk_watch import DiskWatch
+from mloptimizer.search.gpu_sharing import GpuNeeds
+from mloptimizer.search.job import Job
+from mloptimizer.store.orders import Order, OrderName, take_orders
+from mloptimizer.store.recorder import Recorder
+
+ALIKE_FAILURES = 3  # of the search space, in the first trials of a run: then all will fail
+
+MakeEngine = Callable[[int, Phase], Engine]
+"""Returns an engine for so many trials of the phase."""
+
+Interruptible = Callable[[], contextlib.AbstractContextManager[object]]
+"""Surrounds what may be broken off by KeyboardInterrupt; outside of it an interrupt waits."""
+
+
+class Control:
+    """What one run of a search is told; its phases share it."""
+
+    def __init__(
+        self,
+        job: Job,
+        budgets: Budgets,
+        disk: DiskWatch,
+        remember_goal: Callable[[int], None],
+        has_waited: Callable[[], str] = str,
+    ) -> None:
+        """Watch for orders in the study's folder.
+
+        Args:
+            remember_goal: keeps how many models are to be explored, for runs to come.
+            has_waited: returns a line when a trouble that held the run up has passed, otherwise nothing.
+        """
+        self.stop: Stop | None = None
+        self.paused = False
+        self.stagnant = False  # the exploration ended early
+        self.budgets = budgets
+        self._job, self._disk, self._remember_goal, self._has_waited = job, disk, remember_goal, has_waited
+        self._orders = job.workspace.orders(job.name)
+        self._failures: list[str] | None = []  # of the search space, as long as every trial has had the same
+
+    @property
+    def disk_is_low(self) -> bool:
+        """Whether the disk has too little room to start a trial."""
+        return self._disk.low
+
+    def look(self, best: tuple[int, float] | None) -> list[str]:
+        """Look at everything; return what is new, in lines for the person.
+
+        Args:
+            best: number and value of the phase's best trial.
+        """
+        lines = [line for order in take_orders(self._orders) if (line := self._obey(order))]
+        lines += [line for line in (self._has_waited(), self._disk.look()) if line]
+        if self.stop is None:
+            self.stop = self.budgets.find_stop() or find_target_stop(self._job.settings, best)
+            if self.stop:
+                lines.append(f"The search stops: {self.stop.reason}.")
+        return lines
+
+    def _obey(self, order: Order) -> str:
+        if order.name is OrderName.STOP:
+            self.stop = self.stop or Stop("it was told to")
+            return "Told to stop: what runs goes on when the study is continued."
+        if order.name is OrderName.ADD_TRIALS:
+            self._job.goal.trials += order.trials
+            self._remember_goal(self._job.goal.trials)
+            return f"Told to explore {order.trials} more: {self._job.goal.trials} models in all."
+        was, self.paused = self.paused, order.name is OrderName.PAUSE
+        if self.paused == was:
+            return ""
+        return "Told to pause: running trials make way, and go on later." if self.paused else "Told to go on."
+
+    def note_full_disk(self) -> None:
+        """Take note that a trial found the disk full: none starts until there is more room than it had."""
+        self._disk.note_full()
+
+    def note_stagnation(self) -> None:
+        """Take note that the exploration ends early."""
+        self.stagnant = True
+
+    def judge(self, plan: TrialPlan, result: TrialResult) -> None:
+        """Take a trial's end.
+
+        Raises:
+            UsageError: the first three trials of this run all failed for the same fault of their search space.
+        """
+        if self._failures is None:
+            return
+        if result.failure is None or result.failure.kind is not FailureKind.SPACE_ERROR:
+            self._failures = None
+            return
+        self._failures.append(re.sub(r"\d+", "#", result.failure.message))  # sizes differ from trial to trial
+        if len(set(self._failures)) > 1:
+            self._failures = None
+        elif len(self._failures) == ALIKE_FAILURES:
+            raise UsageError(
+                f"{result.failure.message.rstrip('.')}. The first {ALIKE_FAILURES} trials all failed so, and the "
+                f"search ended. See: mloptimizer show {plan.study} {plan.number}. Mend the space, then continue."
+            )
+
+
+@dataclass
+class SearchRun:
+    """The parts that one run of a search works with."""
+
+    job: Job
+    make_engine: MakeEngine
+    recorder: Recorder
+    observer: Observer
+    control: Control
+    interruptible: Interruptible = contextlib.nullcontext
+    clock: Callable[[], float] = field(default=time.monotonic)
+    held_seconds: Callable[[], float] = float  # in which this round of the run waited for a disk or a server
+    memory_percent: Callable[[], float] = field(default=memory_percent)  # share of the main memory in use, %
+    gpu_needs: GpuNeeds = field(default_factory=GpuNeeds)  # of the study's trials
+    read_gpus: ReadUse | None = None  # what is free of a GPU now; None: NVML is asked

@@ -1,0 +1,263 @@
+"""Decides how many trials share a GPU: another one starts where there is room, and makes way where that does not pay.
+
+Guarantees: the first trial of a GPU always starts. With `trials_per_gpu` = auto a further one starts only when all that
+are there have trained steadily, leave the GPU idle for long enough, and NVML reports more free memory at that moment
+than the hungriest trial of the study was measured to need. A GPU that sharing did not pay for, or where a trial that
+shared it ran out of memory, is shared by fewer for the rest of the phase.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import Decision, Division, Event, HardwareSample, Slot
+from mloptimizer.engines.gpu_memory import ReadUse
+from mloptimizer.hardware.read.nvml import GpuUseReader
+
+STEADY_ROWS = 8  # of the log, with new images in each, after a trial's first epoch: then its pace and memory are known
+BUSY_PERCENT = 70.0  # mean utilization from which a GPU has no time for another trial
+MEMORY_MARGIN = 1.2  # times what the hungriest trial needs must be free
+LEAST_GAIN = 1.1  # times the images per second of all that were there before must be reached with another trial
+
+TOPIC = "trials per GPU"
+_Row = Mapping[str, float | str | None]
+
+
+@dataclass
+class GpuNeeds:
+    """What the trials of a study were measured, or estimated, to need of a GPU."""
+
+    hungriest_mb: float = 0.0  # 0: nothing is known
+
+    def learn(self, memory_mb: float) -> None:
+        """Take what one trial needs."""
+        self.hungriest_mb = max(self.hungriest_mb, memory_mb)
+
+
+@dataclass
+class _Resident:
+    """A trial that runs on a GPU that may be shared."""
+
+    number: int
+    base_mb: float | None  # in use of the GPU before it came; None: unknown, or it did not come first
+    had_company: bool  # in this attempt
+    first_epoch: float | None = None  # of this attempt
+    images: float = 0.0  # as of the last row
+    trains: bool = False  # whether its first step is done
+    rows: deque[_Row] = field(default_factory=lambda: deque(maxlen=STEADY_ROWS))  # steady, since the company changed
+    fresh: int = 0  # rows since sharing was judged last
+    pace_before: float | None = None  # images per second before the newest trial came
+
+
+@dataclass
+class _Gpu:
+    """A GPU that may be shared."""
+
+    limit: int  # trials at a time
+    residents: dict[int, _Resident] = field(default_factory=dict)  # the newest last
+    newest: int | None = None  # the trial whose coming is judged by what it does to the pace of the others
+    has_paid: bool = True  # whether that was seen to pay
+
+
+class Packing:
+    """Follows the trials of one phase that share GPUs; slots that are not shared are always free to use."""
+
+    def __init__(
+        self, settings: Settings, needs: GpuNeeds, note: Callable[[Decision], None], read: ReadUse | None = None
+    ) -> None:
+        """Begin without a trial.
+
+        Args:
+            needs: what is known of the study's trials; it is added to.
+            note: records a choice with its figures.
+            read: tells what is free of a GPU now; default: NVML does, from the first use until `close`.
+        """
+        self._auto = settings.trials_per_gpu == "auto"
+        if settings.gpu_memory_limit_mb != "auto":
+            needs.learn(settings.gpu_memory_limit_mb)
+        self._needs, self._note = needs, note
+        self._nvml = GpuUseReader()
+        self._read = read or self._nvml.read
+        self._gpus: dict[tuple[str, ...], _Gpu] = {}
+        self._slots: dict[int, Slot] = {}
+        self._alone: set[int] = set()  # trials that ran out of memory beside others
+        self._offers: dict[str, str] = {}  # by slot: why a trial may start there beside others
+        self._refused: set[tuple[str, ...]] = set()  # GPUs of which it was told that their memory is too short
+
+    # What may start
+
+    def order(self, slots: Sequence[Slot]) -> list[Slot]:
+        """Return the slots, those on the emptiest GPUs first."""
+        return sorted(slots, key=lambda slot: len(self._gpu(slot).residents) if slot.gpu_trials > 1 else 0)
+
+    def offer(self, slot: Slot, waiting: Sequence[int]) -> Slot | None:
+        """Return the slot with the memory that a trial may plan with there, or None where none may start now.
+
+        Args:
+            waiting: trials that are to go on as soon as there is a slot; one that must be alone waits for an empty GPU.
+        """
+        if slot.gpu_trials == 1 or not (there := self._gpu(slot).residents):
+            return slot
+        if len(there) >= self._gpu(slot).limit or self._alone & {*there, *waiting}:
+            return None
+        return self._offer_company(slot) if self._auto else slot
+
+    def _offer_company(self, slot: Slot) -> Slot | None:
+        gpu = self._gpu(slot)
+        residents = list(gpu.residents.values())
+        if not gpu.has_paid or any(len(resident.rows) < STEADY_ROWS for resident in residents):
+            return None
+        busy = [_figure(row, "gpu0_utilization_percent") for resident in residents for row in resident.rows]
+        percents = [percent for percent in busy if percent is not None]
+        percent, needed_mb = sum(percents) / len(busy), MEMORY_MARGIN * self._needs.hungriest_mb
+        if len(percents) < len(busy) or percent >= BUSY_PERCENT or not needed_mb:
+            return None  # what is not known is no reason to share
+        use = self._read(slot.gpu_ids)
+        if use is None:
+            return None
+        memory = (
+            f"{use.free_mb:,.0f} MB of its memory are free, and {needed_mb:,.0f} are asked for: the hungriest trial "
+            f"needs {self._needs.hungriest_mb:,.0f}"
+        )
+        if use.free_mb < needed_mb:
+            if slot.gpu_ids not in self._refused:
+                self._refused.add(slot.gpu_ids)
+                self._note(Decision(None, TOPIC, f"{len(residents)} on the GPU of slot {slot.name}", memory))
+            return None
+        self._offers[slot.name] = f"its GPU is busy {percent:.0f} % of the time with {_names(residents)}; {memory}"
+        return replace(slot, gpu_memory_mb=int(use.free_mb))
+
+    def start(self, number: int, slot: Slot) -> None:
+        """Take note that the trial starts on the slot, which was offered."""
+        if slot.gpu_trials == 1:
+            return
+        gpu = self._gpu(slot)
+        there = list(gpu.residents.values())
+        use = self._read(slot.gpu_ids) if self._auto and not there else None
+        for resident in there:
+            resident.pace_before, resident.had_company = _pace(resident.rows), True
+        self._begin_anew(gpu)
+        gpu.residents[number] = _Resident(number, use.used_mb if use else None, had_company=bool(there))
+        self._slots[number] = slot
+        if there and self._auto:
+            gpu.newest, gpu.has_paid = number, False
+            reason = self._offers.pop(slot.name, "it was offered")
+            self._note(Decision(number, TOPIC, f"{len(gpu.residents)} on the GPU of slot {slot.name}", reason))
+
+    def end(self, number: int, ran_out_of_memory: bool = False) -> bool:
+        """Take note that the trial's attempt has ended; return whether it shared its GPU.
+
+        Where it ran out of memory there, it goes on alone, and that GPU is shared no more.
+        """
+        slot = self._slots.pop(number, None)
+        if slot is None:
+            return False
+        gpu = self._gpu(slot)
+        ended = gpu.residents.pop(number)
+        for resident in gpu.residents.values():
+            resident.pace_before = None
+        self._begin_anew(gpu)
+        gpu.newest, gpu.has_paid = None, True
+        if ended.had_company and ran_out_of_memory:
+            gpu.limit = 1
+            self._alone.add(number)
+            reason = "it ran out of memory there beside another"
+            self._note(Decision(number, TOPIC, f"1 on the GPU of slot {slot.name}", reason))
+        return ended.had_company
+
+    # What is seen of the trials
+
+    def hear(self, event: Event) -> int | None:
+        """Take an event of a running trial; return the number of a trial that is to make way, or None."""
+        if isinstance(event, Division):
+            self._needs.learn(event.memory_mb)
+        slot = self._slots.get(event.number) if self._auto and event.number is not None else None
+        if slot is None or not isinstance(event, HardwareSample):
+            return None
+        gpu = self._gpu(slot)
+        resident = gpu.residents[event.number]
+        self._learn_memory(resident, event.row)
+        self._follow(gpu, resident, event.row)
+        return self._judge(gpu)
+
+    def _learn_memory(self, resident: _Resident, row: _Row) -> None:
+        """Take the process's memory, and while it is alone what the GPU's has grown by: in some containers NVML lists
+        no process."""
+        self._needs.learn(_figure(row, "gpu0_process_memory_mb") or 0.0)
+        used_mb = _figure(row, "gpu0_memory_used_mb")
+        if used_mb is not None and resident.base_mb is not None and not resident.had_company:
+            self._needs.learn(used_mb - resident.base_mb)
+
+    @staticmethod
+    def _follow(gpu: _Gpu, resident: _Resident, row: _Row) -> None:
+        """Keep the row if it tells the trial's steady pace beside those that are there now."""
+        epoch, images = _figure(row, "epoch"), _figure(row, "images")
+        if row.get("part") != "training" or epoch is None or images is None or _figure(row, "training_s") is None:
+            return
+        if resident.first_epoch is None:
+            resident.first_epoch = epoch
+        is_new, resident.images, resident.trains = images > resident.images, images, True
+        newest = gpu.residents.get(gpu.newest) if gpu.newest is not None else None
+        if is_new and epoch > resident.first_epoch and (newest is None or newest.trains):
+            resident.rows.append(row)
+            resident.fresh += 1
+
+    def _judge(self, gpu: _Gpu) -> int | None:
+        """Compare the residents' pace with that before the newest trial came, every few rows."""
+        measured = [resident for resident in gpu.residents.values() if resident.pace_before]
+        if gpu.newest is None or not measured or any(resident.fresh < STEADY_ROWS for resident in measured):
+            return None
+        before = sum(resident.pace_before or 0.0 for resident in measured)
+        now = sum(_pace(resident.rows) or 0.0 for resident in measured)
+        count, newest = len(gpu.residents), gpu.newest
+        least = LEAST_GAIN * before * (count - 1) / count  # all slowed down alike, this is what makes it pay
+        figures = (
+            f"{_names(measured)}: {now:,.0f} images/s beside trial {newest}, {before:,.0f} without it; sharing "
+            f"pays from {least:,.0f} on"
+        )
+        for resident in measured:
+            resident.fresh = 0
+        pays = now >= least
+        if not pays:
+            gpu.limit, gpu.newest = count - 1, None
+        if not pays or not gpu.has_paid:
+            stays = count if pays else count - 1
+            self._note(Decision(newest, TOPIC, f"{stays} on the GPU of slot {self._slots[newest].name}", figures))
+        gpu.has_paid = pays
+        return None if pays else newest
+
+    @staticmethod
+    def _begin_anew(gpu: _Gpu) -> None:
+        """Forget the rows: they were written in other company."""
+        for resident in gpu.residents.values():
+            resident.rows.clear()
+            resident.fresh = 0
+
+    def _gpu(self, slot: Slot) -> _Gpu:
+        return self._gpus.setdefault(slot.gpu_ids, _Gpu(slot.gpu_trials))
+
+    def close(self) -> None:
+        """Close NVML, if it was opened."""
+        self._nvml.close()
+
+
+def _pace(rows: Sequence[_Row]) -> float | None:
+    """Return the images per second of training between the first and the last row; validation does not count."""
+    if len(rows) < 2:
+        return None
+    images, seconds = ((_figure(rows[-1], name) or 0.0) - (_figure(rows[0], name) or 0.0) for name in _PACE)
+    return images / seconds if seconds > 0 else None
+
+
+_PACE = ("images", "training_s")
+
+
+def _names(residents: Sequence[_Resident]) -> str:
+    numbers = [str(resident.number) for resident in residents]
+    return f"trial {numbers[0]}" if len(numbers) == 1 else f"trials {', '.join(numbers)}"
+
+
+def _figure(row: _Row, name: str) -> float | None:
+    value = row.get(name)
+    return float(value) if isinstance(value, (int, float)) else None

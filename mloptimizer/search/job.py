@@ -1,0 +1,115 @@
+"""What one search is about, and what its phases are to the loop that runs them."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import DatasetInfo, EpochRecord, Objective, Params, Phase, TrialPlan, TrialResult
+from mloptimizer.spaces.space_files import SearchSpace
+from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.workspace import Workspace
+from mloptimizer.study.study import Study
+from mloptimizer.study.trials import Ended
+
+
+@dataclass
+class Goal:
+    """How many models are to be explored; a person may raise it while the search runs."""
+
+    trials: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all phases of one search share."""
+
+    name: str  # of the study
+    study: Study
+    spaces: Mapping[str, SearchSpace]  # those to propose from; earlier runs may have used others
+    dataset: DatasetInfo
+    settings: Settings
+    seed: int
+    workspace: Workspace
+    store: MetricsStore
+    goal: Goal
+    profile_trial: int | None = None  # number of the exploration trial to profile
+    tuned: tuple[str, ...] = ()  # names of the settings whose values tuning chose
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.settings.objective)
+
+    def plan(
+        self,
+        number: int,
+        phase: Phase,
+        space: str,
+        params: Params,
+        *,
+        epochs: int = 0,
+        patience: int = 0,
+        weights: str = "",
+    ) -> TrialPlan:
+        """Return the plan; its seed depends on the study's seed and the trial's number alone."""
+        return TrialPlan(
+            study=self.name,
+            number=number,
+            phase=phase,
+            space=space,
+            space_source=self.spaces[space].source if space in self.spaces else self.store.read_space(space),
+            params=params,
+            dataset=self.dataset,
+            epochs=epochs,
+            patience=patience,
+            seed=random.Random(f"{self.seed}:{number}").randrange(2**31),
+            directory=str(self.workspace.trial(self.name, number, phase).resolve()),
+            initial_weights=weights,
+            cache_directory=str(self.workspace.cache(self.name).resolve()),
+            profiled=phase is Phase.EXPLORATION and number == self.profile_trial,
+            settings=self.settings.model_copy(update={"storage": ""}),  # workers need no database, and no password
+            tuned=self.tuned,
+        )
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """A trial that ended when it was proposed: its space could not be sampled, or its configuration was known."""
+
+    plan: TrialPlan
+    result: TrialResult
+
+
+class PhaseRun(Protocol):
+    """One phase of a search: the loop asks it for plans and brings it epochs and results."""
+
+    phase: Phase
+
+    def next_plan(self) -> TrialPlan | Untrained | None:
+        """Return what to train next, or a trial that has ended already; None: nothing at the moment."""
+        ...
+
+    def suspend(self, number: int) -> None:
+        """Let a trial that was cut off wait for the next run."""
+        ...
+
+    def report(self, record: EpochRecord) -> bool:
+        """Take an epoch's figures; True: the trial is to be pruned."""
+        ...
+
+    def finish(self, result: TrialResult) -> None:
+        """Take a trial's result."""
+        ...
+
+    def total(self) -> int:
+        """Return how many trials the phase has in all."""
+        ...
+
+    def ended(self) -> Ended:
+        """Return how its ended trials ended, those of earlier runs too."""
+        ...
+
+    def best(self) -> tuple[int, float] | None:
+        """Return number and value of its best trial."""
+        ...

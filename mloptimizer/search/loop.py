@@ -1,0 +1,274 @@
+"""Runs one phase of a search: plans go out to slots, epochs and results come back.
+
+Whatever ends the loop, every started trial has been told to the study or waits there for the next run: nothing stays
+running in the records. To the study all attempts of a trial are one trial.
+"""
+
+from dataclasses import replace
+
+from mloptimizer.core.listener import Progress
+from mloptimizer.core.nouns import (
+    Decision,
+    Division,
+    EndedAttempt,
+    EpochRecord,
+    Event,
+    Failure,
+    FailureKind,
+    HardwareSample,
+    Outcome,
+    Phase,
+    Slot,
+    TrialPlan,
+    TrialResult,
+    failed,
+)
+from mloptimizer.engines.contract import Engine
+from mloptimizer.engines.deadlines import Deadlines
+from mloptimizer.search.control import SearchRun
+from mloptimizer.search.gpu_sharing import Packing
+from mloptimizer.search.job import PhaseRun, Untrained
+from mloptimizer.search.memory_watch import MemoryWatch
+from mloptimizer.search.retries import NextAttempt, complete, find_next_attempt, go_on, leave_gpu, make_way
+from mloptimizer.search.running_trials import Running, Told, check_result, describe_end
+
+WAIT_SECONDS = 0.5
+STOP_SECONDS = 15.0  # how long a trial that was told to end has until its process is ended
+
+
+class Loop:
+    """One phase on one engine."""
+
+    def __init__(self, run: SearchRun, phase: PhaseRun, engine: Engine) -> None:
+        self._run, self._phase, self._engine = run, phase, engine
+        self._running: dict[int, Running] = {}  # the newest last
+        self._again: list[TrialPlan] = []  # next attempts that wait for a slot
+        self._ended: dict[int, list[EndedAttempt]] = {}  # attempts, by trial
+        self._memory = MemoryWatch(run.memory_percent, run.job.settings)
+        self._packing = Packing(run.job.settings, run.gpu_needs, run.recorder.note, run.read_gpus)
+        self._deadlines = Deadlines(run.job.settings, run.clock)
+        self._started = run.clock()
+        self._ended_before = len(phase.ended())
+
+    def run(self) -> None:
+        """Run the phase until nothing is left of it, or the run is to stop.
+
+        Raises:
+            KeyboardInterrupt: inside `interruptible`; what ran waits in the study.
+        """
+        self._show()
+        try:
+            while True:
+                self._obey()
+                self._relieve_memory()
+                self._fill_slots()
+                self._run.recorder.show_running()
+                self._show()
+                if not self._running and not self._is_held():
+                    return
+                with self._run.interruptible():
+                    events = self._engine.wait(WAIT_SECONDS)
+                for event in events:
+                    self._handle(event)
+                self._deadlines.hold(self._run.held_seconds())
+                self._end_overdue()
+        finally:
+            if self._running or self._again:
+                self._abandon()
+            self._packing.close()
+
+    # What the run is told
+
+    def _obey(self) -> None:
+        for line in self._run.control.look(self._phase.best()):
+            self._run.observer.notice(line)
+        if self._run.control.stop or self._run.control.paused:
+            for running in self._running.values():
+                if running.told is None:
+                    self._tell(running, Told.SUSPEND)
+
+    def _tell(self, running: Running, what: Told | Failure) -> None:
+        """Ask the trial to end at its next step."""
+        running.told, running.told_at = what, self._run.clock()
+        self._engine.stop_trial(running.plan.number)
+
+    def _end_overdue(self) -> None:
+        """Tell trials that hang or take too long to end, and end the processes of those that do not obey."""
+        for number, failure in self._deadlines.find_overdue():
+            running = self._running[number]
+            if failure.kind is FailureKind.HUNG:
+                running.told = running.told or failure
+                self._engine.kill_trial(number)
+            elif running.told is None:
+                self._tell(running, failure)
+        now = self._run.clock()
+        for running in self._running.values():
+            if now - running.told_at > STOP_SECONDS:
+                self._engine.kill_trial(running.plan.number)
+
+    def _relieve_memory(self) -> None:
+        stop = self._memory.choose_stop([number for number, running in self._running.items() if not running.told])
+        if stop is not None and stop.number is not None:
+            self._run.recorder.note(stop)
+            self._tell(self._running[stop.number], Told.MAKE_WAY)
+
+    def _is_held(self) -> bool:
+        """Whether there is something to do though nothing runs: slots are not free yet, or the search pauses."""
+        control = self._run.control
+        if control.stop:
+            return False
+        if self._again or self._engine.releasing():
+            return True
+        return (control.paused or control.disk_is_low) and len(self._phase.ended()) < self._phase.total()
+
+    # Starting
+
+    def _fill_slots(self) -> None:
+        control = self._run.control
+        for idle in self._packing.order(self._engine.idle_slots()):
+            if control.stop or control.paused or control.disk_is_low:
+                return
+            if not self._memory.allows_start(len(self._running)):
+                return
+            slot = self._packing.offer(idle, [plan.number for plan in self._again])
+            if slot is None:
+                continue
+            plan = self._again.pop(0) if self._again else self._next_plan()
+            if plan is None:
+                return
+            self._start(plan, slot)
+
+    def _start(self, plan: TrialPlan, slot: Slot) -> None:
+        run, number = self._run, plan.number
+        if number not in self._ended:
+            self._ended[number] = run.recorder.read_attempts(plan) if plan.resumes else []
+        epochs = run.recorder.start(plan, slot)
+        plan = replace(plan, recorded_epochs=epochs)
+        self._running[number] = Running(plan, slot, epochs)
+        self._packing.start(number, slot)
+        spent = sum(attempt.seconds for attempt in self._ended[number])
+        self._deadlines.start(number, spent)
+        run.observer.trial_started(plan)
+        with run.interruptible():
+            self._engine.start(plan, slot)
+        self._deadlines.start(number, spent)  # the first one has waited for the imports
+
+    def _next_plan(self) -> TrialPlan | None:
+        job, patience = self._run.job, self._run.job.settings.stop_when_stagnant
+        if self._phase.phase is Phase.EXPLORATION and 0 < patience <= job.study.count_since_best():
+            self._run.control.note_stagnation()
+            return None
+        while isinstance(planned := self._phase.next_plan(), Untrained):
+            self._run.recorder.record_untrained(planned.plan, planned.result)
+            self._run.observer.trial_ended(planned.plan, planned.result)
+            self._run.control.judge(planned.plan, planned.result)
+            self._show()
+        return planned
+
+    # What comes back
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, TrialResult):
+            self._finish(event)
+            return
+        running = self._running.get(event.number) if event.number is not None else None
+        self._deadlines.hear(event)
+        leaving = self._packing.hear(event)
+        if leaving is not None and self._running[leaving].told is None:
+            self._tell(self._running[leaving], Told.LEAVE_GPU)
+        if isinstance(event, Division) and running:
+            running.division = event
+        if isinstance(event, EpochRecord):
+            if running is None or running.told is Told.PRUNED:
+                return  # it went on for a moment after the decision
+            self._note_repetition(running, event.epoch)
+            running.epochs = event.epoch
+            self._run.observer.epoch_ended(running.plan, event)
+            if self._phase.report(event) and running.told is None:
+                self._tell(running, Told.PRUNED)
+        if isinstance(event, HardwareSample):
+            event = self._run.recorder.fill_in(event)
+            self._run.control.budgets.spend(event)
+        if isinstance(event, (EpochRecord, HardwareSample, Decision)):
+            self._run.recorder.record(event)
+
+    def _note_repetition(self, running: Running, epoch: int) -> None:
+        again = running.epochs - epoch + 1
+        if again > 0:
+            reason = f"attempt {running.plan.attempt} went on behind epoch {epoch - 1} of {running.epochs}"
+            self._run.recorder.note(Decision(running.plan.number, "epochs trained again", str(again), reason))
+
+    def _finish(self, result: TrialResult) -> None:
+        """Take the end of an attempt: the trial's end, unless another attempt is to follow."""
+        running = self._running.pop(result.number)
+        plan, told, seconds = running.plan, running.told, self._deadlines.end(result.number)
+        result = complete(result, running.division)
+        self._memory.end(plan.number)
+        ran_out = result.failure is not None and result.failure.kind is FailureKind.OUT_OF_MEMORY
+        shared = self._packing.end(plan.number, ran_out)
+        if told is Told.PRUNED or result.outcome is Outcome.COMPLETED:
+            self._end(plan, result, told is Told.PRUNED)
+            return
+        if isinstance(told, Failure):
+            result = failed(plan.number, told.kind, told.message, result.seconds)
+        attempt = EndedAttempt(plan.attempt, *describe_end(result, told), running.epochs, round(seconds, 3))
+        self._ended[plan.number].append(attempt)
+        if told is Told.SUSPEND:
+            self._suspend(plan, attempt)
+        elif told in (Told.MAKE_WAY, Told.LEAVE_GPU) and result.outcome is Outcome.PRUNED:
+            self._start_again(plan, attempt, (make_way if told is Told.MAKE_WAY else leave_gpu)(plan))
+        else:
+            following = find_next_attempt(plan, running.slot, result, self._ended[plan.number], shared)
+            if isinstance(following, TrialResult):
+                self._end(plan, following)
+                return
+            if result.failure and result.failure.kind is FailureKind.DISK_FULL:
+                self._run.control.note_full_disk()
+            self._start_again(plan, attempt, following)
+
+    def _start_again(self, plan: TrialPlan, attempt: EndedAttempt, following: NextAttempt) -> None:
+        self._run.recorder.note(following.decision)
+        self._run.recorder.end_attempt(plan, attempt)
+        self._run.observer.attempt_ended(plan, following.words)
+        self._again.append(following.plan)
+
+    def _suspend(self, plan: TrialPlan, attempt: EndedAttempt | None = None) -> None:
+        """Let the trial wait: for the end of the pause, or in the study for the next run."""
+        if attempt:
+            self._run.recorder.end_attempt(plan, attempt)
+        if attempt and not self._run.control.stop:
+            self._again.append(go_on(plan))
+            return
+        self._phase.suspend(plan.number)
+
+    def _end(self, plan: TrialPlan, result: TrialResult, pruned: bool = False) -> None:
+        result = check_result(result, self._run.job.objective.metric, pruned)
+        result = replace(result, attempts=plan.attempt, hardware=self._run.recorder.summarise(plan))
+        self._run.recorder.record(result)
+        self._phase.finish(result)
+        self._run.observer.trial_ended(plan, result)
+        self._run.control.judge(plan, result)
+
+    def _abandon(self) -> None:
+        """Leave what runs, and what was to run again, to the next run of the search."""
+        self._engine.close()
+        for number, running in list(self._running.items()):
+            seconds = round(self._deadlines.end(number), 3)
+            message = "the search ended while this trial ran"
+            attempt = EndedAttempt(running.plan.attempt, "suspended", message, running.epochs, seconds)
+            self._run.recorder.end_attempt(running.plan, attempt)
+            self._phase.suspend(number)
+        for plan in self._again:
+            self._phase.suspend(plan.number)
+        self._running.clear()
+        self._again.clear()
+
+    def _show(self) -> None:
+        outcomes = self._phase.ended()
+        counts = {outcome: outcomes.count(outcome) for outcome in Outcome}
+        total = self._phase.total()
+        fresh = len(outcomes) - self._ended_before
+        pace = (self._run.clock() - self._started) / fresh if fresh else None
+        left = pace * (total - len(outcomes)) if pace is not None else None
+        progress = Progress(self._phase.phase, total, counts, len(self._running), self._phase.best(), left)
+        self._run.observer.progress(progress)

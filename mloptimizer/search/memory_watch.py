@@ -1,0 +1,50 @@
+"""Decides when trials must give way because the main memory of the machine is nearly full.
+
+Guarantees: a single running trial is never stopped; at most one is stopping at a time; while it is tight, a new trial
+starts only when nothing else runs, so that a search always goes on.
+"""
+
+from collections.abc import Callable, Sequence
+
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import Decision
+
+
+class MemoryWatch:
+    """Follows the memory's figure: tight above `memory_ceiling`, until it is below `memory_threshold` again."""
+
+    def __init__(self, percent: Callable[[], float], settings: Settings) -> None:
+        """Watch the figure that `percent` returns: the share of the main memory in use, %."""
+        self._percent = percent
+        self._threshold, self._ceiling = settings.memory_threshold, settings.memory_ceiling
+        self._tight = False
+        self._stopping: int | None = None
+
+    def choose_stop(self, running: Sequence[int]) -> Decision | None:
+        """Look at the memory; return the decision to stop the newest running trial, or None.
+
+        Args:
+            running: numbers of the running trials, the newest last.
+        """
+        percent = self._percent()
+        if percent < self._threshold:
+            self._tight = False
+        elif percent > self._ceiling:
+            self._tight = True
+        if percent <= self._ceiling or len(running) < 2 or self._stopping is not None:
+            return None
+        self._stopping = running[-1]
+        reason = (
+            f"{percent:.1f} % of the main memory is in use, memory_ceiling = {self._ceiling:g}; "
+            f"the newest of {len(running)} trials gives way"
+        )
+        return Decision(self._stopping, "main memory", "stop and queue again", reason)
+
+    def allows_start(self, running: int) -> bool:
+        """Whether a trial may start beside so many running ones."""
+        return not self._tight or running == 0
+
+    def end(self, number: int) -> None:
+        """Take the end of a trial: once the one that was stopped has ended, another may be."""
+        if number == self._stopping:
+            self._stopping = None

@@ -1,0 +1,56 @@
+"""Waits with the search while a disk is full or a server is away, and tells the person when that begins and ends."""
+
+import time
+from collections.abc import Callable
+
+from mloptimizer.core.errors import RunError
+from mloptimizer.core.listener import Observer
+from mloptimizer.search.budgets import Budgets
+from mloptimizer.search.control import Interruptible
+
+WAIT_SECONDS = 0.5  # between two tries
+
+
+class Waiting:
+    """A `files.Wait` of one run of a search."""
+
+    def __init__(
+        self,
+        budgets: Budgets,
+        observer: Observer,
+        interruptible: Interruptible,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Args: budgets: the waiting ends with the run's."""
+        self._budgets, self._observer, self._interruptible = budgets, observer, interruptible
+        self._clock, self._sleep = clock, sleep
+        self._since: float | None = None  # None: nothing is waited for
+
+    def __call__(self, problem: str) -> None:
+        """Return after a moment, in which the problem may have passed.
+
+        Raises:
+            KeyboardInterrupt: the person does not want to wait.
+            RunError: the run has used up what it may use.
+        """
+        with self._interruptible():
+            pass
+        if self._since is None:
+            self._since = self._clock()
+            self._observer.notice(f"{problem}. The search waits, and goes on as soon as it can. Ctrl-C ends it.")
+        if stop := self._budgets.find_stop():
+            raise RunError(f"{problem}, and {stop.reason}. Everything recorded so far is kept.")
+        with self._interruptible():
+            self._sleep(WAIT_SECONDS)
+
+    def held_seconds(self) -> float:
+        """Return for how long the run has been held up since the last look."""
+        return 0.0 if self._since is None else self._clock() - self._since
+
+    def look(self) -> str:
+        """Return a line for the person when something was waited for since the last look: it has passed."""
+        if self._since is None:
+            return ""
+        seconds, self._since = self._clock() - self._since, None
+        return f"The search goes on, after {max(seconds, 1):.0f} s of waiting."

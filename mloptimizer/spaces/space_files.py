@@ -1,0 +1,259 @@
+"""Reads search spaces from their files, by path or as text, and draws from them; it never imports TensorFlow.
+
+A space is one Python file, and its name is the file's. The workspace's `search_spaces` folder comes before the
+built-in one. What a person's file does wrong is told in one line with its file and line.
+"""
+
+import inspect
+import linecache
+import logging
+import math
+import random
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from mloptimizer.core.errors import MloptimizerError, UsageError, unknown_name
+from mloptimizer.core.files import file_error
+from mloptimizer.core.nouns import DatasetInfo, Params, Scalar
+
+logger = logging.getLogger(__name__)
+
+# Learning rates that suit a few hundred steps at a global batch of 64, by optimizer; log-uniform.
+LEARNING_RATES = {"adamw": (5e-4, 1e-2), "sgd": (2e-2, 3e-1), "lion": (1e-4, 2e-3)}
+
+
+class Suggest(Protocol):
+    """What `sample` may ask of its trial: the suggest methods of an Optuna trial."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A family of architectures: `sample` chooses plain values, `build` makes the Keras model of them."""
+
+    name: str
+    source: str  # the text of its file: it travels to the workers and is kept with the study
+    summary: str  # first line of its docstring
+    sample: Callable[[Suggest, DatasetInfo], dict[str, Scalar]]
+    build: Callable[[Params, DatasetInfo], Any]
+
+
+def builtin_folder() -> Path:
+    """Return the folder of the built-in spaces: inside the installed package, or beside it in the repository."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"
+
+
+def find_spaces(own_folder: Path) -> dict[str, Path]:
+    """Return the file of every space by name, sorted; a person's own space hides the built-in one of the same name.
+
+    Args:
+        own_folder: `Workspace.search_spaces`; it may be missing. Files that start with ``_`` are no spaces.
+    """
+    found: dict[str, Path] = {}
+    for folder in (own_folder, builtin_folder()):
+        for path in sorted(folder.glob("*.py")):
+            if path.name.startswith("_") or not path.is_file():
+                continue
+            if path.stem.isidentifier():
+                found.setdefault(path.stem, path)
+            else:
+                logger.warning("%s: is left out. A search space's name has letters, digits and '_' only.", path)
+    return dict(sorted(found.items()))
+
+
+def read_spaces(names: Sequence[str], own_folder: Path) -> list[SearchSpace]:
+    """Return the named spaces, each once, or all of them when no name is given.
+
+    Only the files of these spaces are run.
+
+    Raises:
+        UsageError: an unknown name, or a file that cannot be read or is no search space.
+    """
+    found = find_spaces(own_folder)
+    for name in names:
+        if name not in found:
+            raise unknown_name("--space", "search space", name, found)
+    return [read_space(name, found[name]) for name in dict.fromkeys(names or found)]
+
+
+def read_space(name: str, path: Path) -> SearchSpace:
+    """Return the space in the file.
+
+    Raises:
+        UsageError: the file cannot be read or is no search space.
+    """
+    try:
+        source = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise file_error(path, error) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8 text ({error.reason}). Save it as UTF-8.") from error
+    return load_space(name, source, str(path))
+
+
+def load_space(name: str, source: str, place: str) -> SearchSpace:
+    """Return the space that the text defines; nothing is read from a disk.
+
+    Args:
+        place: where the text comes from; it names the text in errors and tracebacks.
+
+    Raises:
+        UsageError: the text does not run, or does not define `sample` and `build`.
+    """
+    module = _make_module(_module_name(name), source, place)
+    try:
+        exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
+    except (Exception, SystemExit) as error:  # a person's own code may raise anything
+        raise UsageError(f"{_explain(error, name, place)}. Correct it, or remove the file.") from error
+    for function in ("sample", "build"):
+        if not callable(getattr(module, function, None)):
+            raise UsageError(
+                f"{place}: does not define the function '{function}'. "
+                "A search space defines sample(trial, dataset) and build(params, dataset)."
+            )
+    summary = (module.__doc__ or "").strip().partition("\n")[0]
+    return SearchSpace(name, source, summary, module.sample, module.build)
+
+
+@dataclass(frozen=True)
+class _TextLoader:
+    """What Python asks for a module's text (PEP 302)."""
+
+    source: str
+
+    def get_source(self, name: str) -> str:
+        return self.source
+
+
+def _make_module(name: str, source: str, place: str) -> ModuleType:
+    """Return a new, empty module that stands in `sys.modules` and whose text can be found without a file."""
+    module = ModuleType(name)
+    module.__file__ = place
+    # Tracebacks and TensorFlow's AutoGraph read the functions' text from linecache. AutoGraph drops its entry first
+    # and then asks the loader, so both are needed.
+    linecache.cache[place] = (len(source), None, source.splitlines(keepends=True), place)
+    module.__dict__["__loader__"] = _TextLoader(source)
+    sys.modules[name] = module  # dataclasses and pickle look the module of a class up
+    return module
+
+
+def sample_params(space: SearchSpace, trial: Suggest, dataset: DatasetInfo) -> dict[str, Scalar]:
+    """Return the values that the space chooses for the trial, checked to be plain data.
+
+    Raises:
+        UsageError: `sample` raised, or returned something else than plain values by name.
+    """
+    written = inspect.unwrap(space.sample)  # by the person: what is wrapped around it has a file of its own
+    place = getattr(written, "__globals__", {}).get("__file__") or f"search space '{space.name}'"
+    try:
+        params = space.sample(trial, dataset)
+    except MloptimizerError:
+        raise
+    except Exception as error:  # a person's own code may raise anything
+        raise UsageError(f"{_explain(error, space.name, place)}. Correct `sample`.") from error
+    if not isinstance(params, Mapping):
+        raise UsageError(f"{place}: sample returned a {type(params).__name__}. Possible: a dict of plain values.")
+    for key, value in params.items():
+        if not isinstance(key, str) or not _is_plain(value):
+            raise UsageError(
+                f"{place}: sample returned {key!r}: {value!r}. "
+                "Possible: a name and a text, a truth value, a whole or a finite number."
+            )
+    return dict(params)
+
+
+def _is_plain(value: object) -> bool:
+    return type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
+
+
+def _module_name(name: str) -> str:
+    return f"search_space_{name}"
+
+
+def _explain(error: BaseException, name: str, place: str) -> str:
+    """Return ``place, line N: what is wrong`` where N is the last line of the space that was running."""
+    lines = [
+        line
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__") == _module_name(name)
+    ]
+    if not lines and isinstance(error, SyntaxError):
+        return f"{place}, line {error.lineno or 1}: {error.msg}"
+    where = f"{place}, line {lines[-1]}" if lines else place
+    return f"{where}: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def suggest_optimizer(trial: Suggest) -> dict[str, Scalar]:
+    """Return the optimizer's part of a configuration, the same for every family.
+
+    Returns:
+        optimizer: adamw, sgd (with Nesterov momentum 0.9) or lion. learning_rate: peak at a global batch of 64; each
+        optimizer has its own parameter in the study, because good rates lie up to a factor of 100 apart.
+        weight_decay: decoupled, as Keras applies it (times the learning rate). label_smoothing: share of the target
+        that is spread evenly over the classes.
+    """
+    optimizer = trial.suggest_categorical("optimizer", ["adamw", "sgd", "lion"])
+    low, high = LEARNING_RATES[optimizer]
+    return {
+        "optimizer": optimizer,
+        "learning_rate": trial.suggest_float(f"{optimizer}_learning_rate", low, high, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-5, 5e-3, log=True),
+        "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.2, step=0.05),
+    }
+
+
+class RandomSuggest:
+    """Draws every value at random, without a study; `params` holds what was drawn.
+
+    A name that is asked for again keeps its value, as in an Optuna trial.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.params: dict[str, Any] = {}
+        self._random = random.Random(seed)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Return a whole number from low to high, both possible; with `log`, small ones are likelier."""
+        self._check(name, low, high, log)
+        if log:
+            drawn = math.exp(self._random.uniform(math.log(low - 0.5), math.log(high + 0.5)))
+            return int(self._keep(name, min(max(round(drawn), low), high)))
+        return int(self._keep(name, self._random.randrange(low, high + 1, step)))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Return a number from low to high: uniform, log-uniform, or one of low, low + step, …"""
+        self._check(name, low, high, log)
+        if log:
+            drawn = math.exp(self._random.uniform(math.log(low), math.log(high)))
+            return float(self._keep(name, min(max(drawn, low), high)))
+        if step is None:
+            return float(self._keep(name, self._random.uniform(low, high)))
+        steps = math.floor((high - low) / step + 1e-9)
+        return float(self._keep(name, round(low + step * self._random.randint(0, steps), 12)))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return one of the choices."""
+        return self._keep(name, self._random.choice(choices))
+
+    def _keep(self, name: str, drawn: Any) -> Any:
+        return self.params.setdefault(name, drawn)
+
+    def _check(self, name: str, low: float, high: float, log: bool) -> None:
+        if low > high or (log and low <= 0):
+            raise ValueError(f"parameter '{name}': the range {low} to {high} is not possible")

@@ -1,0 +1,93 @@
+"""Keeps `running.json` of a study: what the search that is under way runs now, for those who watch it.
+
+The file is written whole when trials have started or ended, and removed when the search ends in an orderly way. One
+that is there while no driver holds the study's lock was left by a kill. Nothing here raises or waits: on a full disk
+the file is missing.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.files import whole_file
+from mloptimizer.core.nouns import Slot, TrialPlan
+from mloptimizer.hardware.read.machine_facts import host_name, slot_facts
+
+logger = logging.getLogger(__name__)
+
+
+class Activity:
+    """What one run of a search runs, and its file."""
+
+    def __init__(self, path: Path) -> None:
+        """Write nothing yet: a search that has no slots is only about to begin."""
+        self._path = path
+        self._since = _now()
+        self._slots: Sequence[Slot] = ()
+        self._trials: dict[int, dict[str, Any]] = {}
+        self._is_written = True
+        self._told = False
+
+    def begin(self, slots: Sequence[Slot]) -> None:
+        """Take the slots of the phase that begins."""
+        self._slots = slots
+        self._is_written = False
+
+    def start(self, plan: TrialPlan, slot: Slot) -> None:
+        """Take an attempt of a trial that begins."""
+        self._trials[plan.number] = {
+            "number": plan.number,
+            "phase": plan.phase.value,
+            "space": plan.space,
+            "slot": slot.name,
+            "attempt": plan.attempt,
+            "epochs": plan.epochs,
+            "since_utc": _now(),
+        }
+        self._is_written = False
+
+    def end(self, number: int) -> None:
+        """Take that the trial runs no longer."""
+        if self._trials.pop(number, None):
+            self._is_written = False
+
+    def close(self) -> None:
+        """Remove the file: the search has ended."""
+        self._remove()
+
+    def write(self) -> None:
+        """Write the file if it does not tell what runs now: once for many trials that start or end together."""
+        if self._is_written:
+            return
+        self._is_written = True
+        facts = {
+            "pid": os.getpid(),
+            "host": host_name(),
+            "since_utc": self._since,
+            "updated_utc": _now(),
+            "slots": [slot_facts(slot) for slot in self._slots],
+            "trials": list(self._trials.values()),
+        }
+        try:
+            with whole_file(self._path) as file:
+                file.write(json.dumps(facts, ensure_ascii=False).encode() + b"\n")
+        except MloptimizerError as error:
+            self._remove()  # none is better than one that tells of trials that have ended
+            if not self._told:
+                self._told = True
+                logger.warning("%s `mloptimizer top` shows less meanwhile.", error)
+
+    def _remove(self) -> None:
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.debug("%s: %s", self._path, error)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,60 @@
+"""Carries a person's orders from another terminal to the search that runs: each is a small file in the study's folder.
+
+The search takes an order by removing its file; so whoever sent it sees that it was taken. What is no order is removed
+with a warning and changes nothing.
+"""
+
+import logging
+import time
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+
+class OrderName(StrEnum):
+    """What a running search can be told."""
+
+    STOP = "stop"
+    PAUSE = "pause"
+    GO_ON = "go_on"
+    ADD_TRIALS = "add_trials"
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order; `trials`: how many to add."""
+
+    name: OrderName
+    trials: int = 0
+
+
+def send_order(folder: Path, order: Order) -> Path:
+    """Write the order for whoever searches; return its file, which is gone when it was taken.
+
+    Raises:
+        UsageError, RunError: the folder cannot be written.
+    """
+    path = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.json"  # in the order in which they were sent
+    write_json(path, {"order": order.name, "trials": order.trials})
+    return path
+
+
+def take_orders(folder: Path) -> list[Order]:
+    """Return the orders that have come, the oldest first, and remove them."""
+    if not folder.is_dir():
+        return []
+    orders = []
+    for path in sorted(path for path in folder.glob("*.json") if path.is_file()):
+        try:
+            value = read_json(path)
+            orders.append(Order(OrderName(str(value["order"])), max(int(value["trials"]), 0)))
+        except (MloptimizerError, KeyError, ValueError, TypeError, OverflowError):
+            logger.warning("%s: is not an order, and is removed.", path)
+        path.unlink(missing_ok=True)
+    return orders

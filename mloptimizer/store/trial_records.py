@@ -1,0 +1,288 @@
+"""Keeps what a study learned as files that a person can read without mloptimizer: JSON and JSON lines.
+
+    STUDY/study.json                     data set, settings, what tuning filled in, seed and machines of the study
+    STUDY/search_spaces/NAME.py          the text of each search space as it was used
+    STUDY/trial_00007/plan.json          what was trained, and in which slot of which machine
+    STUDY/trial_00007/epochs.jsonl       one line per epoch
+    STUDY/trial_00007/attempts.jsonl     one line per attempt that was not the last; missing where the first was
+    STUDY/trial_00007/result.json        how it ended; missing while it runs
+    STUDY/trial_00007/model.weights.h5   weights of the best epoch, of trials worth keeping
+    STUDY/trial_00007/checkpoints/       from where it goes on if it is cut off; while it runs, by its worker
+    STUDY/hall_of_fame_00007/            the same for the long training of trial 7
+    STUDY/running.json                   what runs now, while a search is under way; written by `activity`
+    STUDY/orders/                        what other terminals tell the search that runs; not written here
+    STUDY/verdict.json                   every reading of the test set
+    STUDY/cache/                         what the trials share and could make again; not written here
+
+The driver is the only writer of the rest. Whole files appear at once; a torn last line of a growing one is left out by
+the reader.
+"""
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.files import (
+    UNFINISHED,
+    append_line,
+    file_error,
+    line_of_json,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_readme,
+    write_text,
+)
+from mloptimizer.core.nouns import EndedAttempt, EpochRecord, Outcome, Phase, Slot, TrialPlan, TrialResult, to_json
+from mloptimizer.hardware.read.machine_facts import slot_facts
+from mloptimizer.store.metrics_readme import render_metrics_readme
+from mloptimizer.store.workspace import Workspace
+
+PLAN, EPOCHS, RESULT, WEIGHTS = "plan.json", "epochs.jsonl", "result.json", "model.weights.h5"
+ATTEMPTS = "attempts.jsonl"
+CHECKPOINTS = "checkpoints"  # folder of a training that is under way; the worker writes it, the driver removes it
+
+_ATTEMPT = TypeAdapter(EndedAttempt)
+_NUMBER = (int, float, type(None))
+_PLAN_KINDS: Mapping[str, type] = {
+    "space": str,
+    "params": dict,
+    "dataset": dict,
+    "attempt": int,
+    "accumulation_steps": int,
+}
+_RESULT_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    **{
+        "outcome": str,
+        "metrics": dict,
+        "timings": dict,
+        "hardware": dict,
+        "failure": (dict, type(None)),
+        "accumulation_steps": int,
+    },
+    **{"value": _NUMBER, "seconds": _NUMBER, "memory_mb": _NUMBER, "choices": dict},
+}
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What is on disk about one training: `plan` and `result` as JSON data, `result` empty while it runs."""
+
+    number: int
+    plan: Mapping[str, Any]
+    epochs: tuple[Mapping[str, Any], ...]
+    result: Mapping[str, Any]
+    directory: Path
+    attempts: tuple[EndedAttempt, ...] = ()  # those that another followed, or that were cut off
+
+    @property
+    def weights(self) -> Path | None:
+        """The kept weights of the best epoch, or None."""
+        path = self.directory / WEIGHTS
+        return path if path.is_file() else None
+
+
+class MetricsStore:
+    """Writes and reads the records of one study."""
+
+    def __init__(self, workspace: Workspace, study: str) -> None:
+        self._workspace = workspace
+        self._study = study
+        self._epochs: dict[tuple[int, Phase], int] = {}  # the last that was recorded
+
+    def write_study(self, facts: Mapping[str, Any], spaces: Mapping[str, str]) -> None:
+        """Write the study's facts and the text of each of its search spaces, and the folder's README."""
+        write_json(self._workspace.study_file(self._study), facts)
+        for name, source in spaces.items():
+            write_text(self._workspace.space_snapshot(self._study, name), source)
+        write_readme(self._workspace.metrics / "README.md", render_metrics_readme())
+
+    def read_study(self) -> dict[str, Any]:
+        """Return the study's facts. Raises UsageError where they are missing or damaged."""
+        return read_json(self._workspace.study_file(self._study))
+
+    def planned_trials(self) -> int:
+        """Return how many models the study is to explore; raises as `read_study`."""
+        settings = self.read_study().get("settings")
+        trials = settings.get("trials") if isinstance(settings, dict) else None
+        if not isinstance(trials, int):
+            place = self._workspace.study_file(self._study)
+            raise UsageError(f"{place}: is not the record of a study. Restore it, or start another study.")
+        return trials
+
+    def remove_leftovers(self) -> None:
+        """Remove the unfinished files that a kill left, and what it ran; nobody may be writing."""
+        _remove(self._workspace.running_file(self._study))
+        for path in self._workspace.study(self._study).rglob(f".*{UNFINISHED}"):
+            _remove(path)
+
+    def remember_trials(self, trials: int) -> None:
+        """Keep how many models the study is to explore.
+
+        Raises:
+            UsageError: the study's facts are missing or damaged.
+        """
+        facts = self.read_study()
+        write_json(
+            self._workspace.study_file(self._study), {**facts, "settings": {**facts["settings"], "trials": trials}}
+        )
+
+    def read_space(self, name: str) -> str:
+        """Return the text of the search space as the study used it.
+
+        Raises:
+            UsageError: it is missing or damaged.
+        """
+        path = self._workspace.space_snapshot(self._study, name)
+        if not name.isidentifier():  # a damaged plan must not name a file elsewhere
+            raise UsageError(f"study '{self._study}': {name!r} is no name of a search space. Restore its files.")
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise file_error(path, error) from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}: is not UTF-8 text ({error.reason}). Restore it.") from error
+
+    def start(self, plan: TrialPlan, slot: Slot | None = None) -> int:
+        """Write the plan, and the slot that trains it; return how many epochs the training has made before.
+
+        What was there is removed, unless the plan goes on from it; a training that had ended is set aside: the storage
+        does not know it any more, as where an older copy of the journal was put back.
+        """
+        folder = self._folder(plan.number, plan.phase)
+        if not plan.resumes and plan.phase is not Phase.VERDICT and (folder / RESULT).is_file():
+            folder.rename(folder.with_name(f"{folder.name}_until_{_now().replace(':', '')}"))
+        kept = (EPOCHS, ATTEMPTS) if plan.resumes else ()
+        for name in {EPOCHS, RESULT, WEIGHTS, ATTEMPTS}.difference(kept):
+            (folder / name).unlink(missing_ok=True)
+        for path in (*folder.glob(f".*{UNFINISHED}"), *(() if plan.resumes else [folder / CHECKPOINTS])):
+            _remove(path)
+        record = to_json(plan)
+        del record["space_source"]  # it stands once, in STUDY/search_spaces
+        place = {"slot": slot_facts(slot)} if slot else {}
+        write_json(folder / PLAN, {**record, **place, "started_utc": _now()})
+        epochs, _ = self.measure(plan.number, plan.phase)
+        self._epochs[plan.number, plan.phase] = epochs
+        return epochs
+
+    def measure(self, number: int, phase: Phase) -> tuple[int, float]:
+        """Return how many epochs the training has made, and the seconds that they took."""
+        lines = [line for line in read_json_lines(self._folder(number, phase) / EPOCHS) if _is_epoch(line)]
+        return max((line["epoch"] for line in lines), default=0), sum(line.get("seconds") or 0.0 for line in lines)
+
+    def record(self, phase: Phase, epoch: EpochRecord) -> None:
+        """Append the epoch; one that is trained again, after a kill, takes the place of its first record."""
+        path = self._folder(epoch.number, phase) / EPOCHS
+        if epoch.epoch <= self._epochs.get((epoch.number, phase), 0):
+            earlier = [line for line in read_json_lines(path) if _is_epoch(line) and line["epoch"] < epoch.epoch]
+            write_text(path, "".join(line_of_json(line) + "\n" for line in earlier))
+        self._epochs[epoch.number, phase] = epoch.epoch
+        line = {"epoch": epoch.epoch, "seconds": epoch.seconds, "ended_utc": epoch.ended_utc, **epoch.metrics}
+        append_line(path, line_of_json(line))
+
+    def add_attempt(self, plan: TrialPlan, attempt: EndedAttempt) -> None:
+        """Append how an attempt ended that is not the training's end."""
+        path = self._folder(plan.number, plan.phase) / ATTEMPTS
+        append_line(path, line_of_json({**to_json(attempt), "ended_utc": _now()}))
+
+    def read_attempts(self, number: int, phase: Phase) -> list[EndedAttempt]:
+        """Return the training's attempts that another followed, or that were cut off; damaged lines are left out."""
+        names = [field.name for field in dataclasses.fields(EndedAttempt)]
+        lines = read_json_lines(self._folder(number, phase) / ATTEMPTS)
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValidationError):
+                found.append(_ATTEMPT.validate_python({name: line.get(name) for name in names}))
+        return found
+
+    def finish(self, phase: Phase, result: TrialResult, choices: Mapping[str, str] | None = None) -> None:
+        """Write how the trial ended, and what was chosen automatically, by topic; its checkpoints have served."""
+        record = {**to_json(result), "choices": dict(choices or {}), "ended_utc": _now()}
+        write_json(self._folder(result.number, phase) / RESULT, record)
+        _remove(self._folder(result.number, phase) / CHECKPOINTS)
+
+    def keep_weights(self, phase: Phase, numbers: Collection[int]) -> None:
+        """Remove the weights of every ended training of the phase but the given ones."""
+        kept = {self._folder(number, phase) for number in numbers}
+        prefix = self._folder(0, phase).name.removesuffix("00000")
+        for path in self._workspace.study(self._study).glob(f"{prefix}*/{WEIGHTS}"):
+            is_ours = path.parent.name.removeprefix(prefix).isdecimal()  # not a person's own copy
+            if is_ours and path.parent not in kept and (path.parent / RESULT).is_file():
+                path.unlink(missing_ok=True)
+
+    def remove_weights(self, phase: Phase, number: int) -> None:
+        """Remove the weights of one training, if it has any."""
+        (self._folder(number, phase) / WEIGHTS).unlink(missing_ok=True)
+
+    def add_verdict(self, result: TrialResult, source: Phase) -> None:
+        """Add one reading of the test set by the weights of that phase; an extended study may have several."""
+        reading = {"trial": result.number, "phase": source.value, "read_utc": _now(), **to_json(result)["metrics"]}
+        write_json(self._workspace.verdict_file(self._study), {"readings": [*self.verdicts(), reading]})
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Return the readings of the test set, oldest first. Raises UsageError where they are damaged."""
+        path = self._workspace.verdict_file(self._study)
+        if not path.is_file():
+            return []
+        readings = read_json(path).get("readings")
+        if isinstance(readings, list) and all(_is_reading(reading) for reading in readings):
+            return readings
+        raise UsageError(f"{path}: holds no readings of the test set. Restore it or remove it.")
+
+    def trial(self, number: int, phase: Phase = Phase.EXPLORATION) -> TrialRecord | None:
+        """Return the record of one training, or None where there is none. Raises UsageError where it is damaged."""
+        folder = self._folder(number, phase)
+        if not (folder / PLAN).is_file():
+            return None
+        plan = read_json(folder / PLAN, _PLAN_KINDS)
+        if {"space", "params"} - plan.keys():
+            raise UsageError(f"{folder / PLAN}: is not the plan of a training. Restore it or remove it.")
+        result = read_json(folder / RESULT, _RESULT_KINDS) if (folder / RESULT).is_file() else {}
+        attempts = tuple(self.read_attempts(number, phase))
+        return TrialRecord(number, plan, tuple(read_json_lines(folder / EPOCHS)), result, folder, attempts)
+
+    def trials(self, phase: Phase = Phase.EXPLORATION) -> list[TrialRecord]:
+        """Return the records of every training of the phase, by number."""
+        prefix = self._folder(0, phase).name.removesuffix("00000")
+        folders = self._workspace.study(self._study).glob(f"{prefix}*/{PLAN}")
+        tails = (path.parent.name.removeprefix(prefix) for path in folders)
+        numbers = sorted(int(tail) for tail in tails if tail.isdecimal())  # the others are a person's own copies
+        return [record for number in numbers if (record := self.trial(number, phase))]
+
+    def weights(self, number: int) -> tuple[Path, Phase] | None:
+        """Return the best kept weights of the trial and the phase that they come from: the long training's first."""
+        for phase in (Phase.HALL_OF_FAME, Phase.EXPLORATION):
+            record = self.trial(number, phase)
+            if record and record.weights and record.result.get("outcome") == Outcome.COMPLETED:
+                return record.weights, phase
+        return None
+
+    def _folder(self, number: int, phase: Phase) -> Path:
+        return self._workspace.trial(self._study, number, phase)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_reading(value: object) -> bool:
+    return isinstance(value, dict) and {"trial", "phase"} <= value.keys()
+
+
+def _is_epoch(line: Mapping[str, Any]) -> bool:
+    return isinstance(line.get("epoch"), int) and isinstance(line.get("seconds"), _NUMBER)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,114 @@
+"""The folder in which a person's studies live; the only builder of paths in it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.nouns import Phase
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+HALL_OF_FAME_SUFFIX = "-hall-of-fame"  # of the Optuna study that holds a study's second phase
+
+
+def check_study_name(name: str) -> str:
+    """Return the name if it can be a folder's name and an Optuna study's.
+
+    Raises:
+        UsageError: it holds a path separator or another character that has a meaning to some file system, or ends in
+            the suffix that the second phase uses.
+    """
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise UsageError(
+            f"study name {name!r}: is not possible. Possible: up to 100 letters, digits, '_', '-' and single '.', "
+            "starting with a letter or digit."
+        )
+    if name.endswith(HALL_OF_FAME_SUFFIX):
+        raise UsageError(f"study name {name!r}: '{HALL_OF_FAME_SUFFIX}' is reserved. Choose a name without it.")
+    return name
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of a workspace; nothing is created by asking for one."""
+
+    root: Path
+
+    @property
+    def settings_file(self) -> Path:
+        return self.root / "system_parameters.py"
+
+    @property
+    def search_spaces(self) -> Path:
+        return self.root / "search_spaces"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics_data"
+
+    @property
+    def hardware_logs(self) -> Path:
+        return self.root / "hardware_performance_logs"
+
+    @property
+    def journal(self) -> Path:
+        return self.metrics / "studies.journal"
+
+    @property
+    def tuning_file(self) -> Path:
+        return self.metrics / "tuning.json"
+
+    @property
+    def strategy_log(self) -> Path:
+        return self.root / "debug_strategy.log"
+
+    def study(self, study: str) -> Path:
+        return self.metrics / check_study_name(study)
+
+    def folders(self, study: str) -> tuple[Path, Path]:
+        """Everything that the study takes of the disk, but the journal, which studies share."""
+        return self.study(study), self.hardware_logs / check_study_name(study)
+
+    def study_file(self, study: str) -> Path:
+        return self.study(study) / "study.json"
+
+    def bench(self, dataset: str) -> Path:
+        return self.root / f"bench_{dataset}"
+
+    def machine_bench(self, host: str) -> Path:
+        return self.root / f"machine_{re.sub(r'[^A-Za-z0-9_.-]', '_', host)}.json"
+
+    def driver_lock(self, study: str) -> Path:
+        return self.study(study) / "driver.lock"
+
+    def running_file(self, study: str) -> Path:
+        """What the search that is under way runs; missing where there is none."""
+        return self.study(study) / "running.json"
+
+    def orders(self, study: str) -> Path:
+        """What other terminals tell the search that runs."""
+        return self.study(study) / "orders"
+
+    def cache(self, study: str) -> Path:
+        """What the trials of the study share and could make again: compiled programs, measured batches."""
+        return self.study(study) / "cache"
+
+    def space_snapshot(self, study: str, space: str) -> Path:
+        return self.study(study) / "search_spaces" / f"{space}.py"
+
+    def verdict_file(self, study: str) -> Path:
+        return self.study(study) / "verdict.json"
+
+    def trial(self, study: str, number: int, phase: Phase = Phase.EXPLORATION) -> Path:
+        return self.study(study) / _stem(number, phase)
+
+    def profile(self, study: str, number: int) -> Path:
+        return self.trial(study, number) / "profile"
+
+    def hardware_log(self, study: str, number: int, phase: Phase = Phase.EXPLORATION) -> Path:
+        return self.hardware_logs / check_study_name(study) / f"{_stem(number, phase)}.csv"
+
+
+def _stem(number: int, phase: Phase) -> str:
+    prefix = {Phase.EXPLORATION: "trial", Phase.HALL_OF_FAME: "hall_of_fame", Phase.VERDICT: "verdict"}[phase]
+    return f"{prefix}_{number:05d}"

@@ -1,0 +1,253 @@
+"""Writes and reads the files of checkpoints: whole, compressed, and checked to the last byte.
+
+A file is one line of JSON, padded with spaces, and behind it the bytes of the arrays, one after the other, compressed
+by zstd. The line says the format, the epoch, what training it is of, the versions that wrote it, the plain values, type
+and shape of each array, and the checksums of itself and of what follows. Nothing is unpacked before these are right,
+and there is no pickle in it. A file appears by renaming a finished one, so a kill leaves none that is half written.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import keras
+import numpy as np
+import tensorflow as tf
+import zstandard
+
+import mloptimizer
+from mloptimizer.core.files import whole_file
+
+FORMAT = 1
+COMPRESSION_LEVEL = 1  # weights hardly get smaller at higher ones
+LONGEST_HEADER = 2**26  # bytes
+LARGEST = 2**34  # bytes of the arrays, where nothing else is known
+Kept = tuple[Mapping[str, Any], Sequence[Any]]
+"""What a checkpoint keeps of a part of the training: plain JSON values, and arrays that do not change any more."""
+
+_CHUNK = 2**20  # bytes
+_FIELDS = {"format": int, "epoch": int, "identity": dict, "values": dict, "arrays": dict, "size": int, "sha256": str}
+_DAMAGE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RecursionError, OverflowError),
+    zstandard.ZstdError,
+)
+_UNKNOWN = "0" * 64  # stands for a checksum that is not known yet
+
+
+class DamagedCheckpoint(Exception):  # noqa: N818  (no error: the one before serves)
+    """The file is not a whole checkpoint; the text says why, as in 'it …'."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training after an epoch: of each of its parts plain JSON values and arrays."""
+
+    epoch: int  # how many are done
+    identity: Mapping[str, Any]  # what a training must have in common with it to go on from it
+    values: Mapping[str, Mapping[str, Any]]
+    arrays: Mapping[str, Sequence[np.ndarray]]
+
+
+def checkpoint_path(folder: Path, epoch: int) -> Path:
+    """Return the file of the checkpoint after so many epochs."""
+    return folder / f"epoch_{epoch:05d}.ckpt"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the files of the checkpoints, newest first; none where the folder is missing or cannot be read."""
+    try:
+        return sorted((path for path in folder.iterdir() if path.match("epoch_?????.ckpt")), reverse=True)
+    except OSError:
+        return []
+
+
+def keep_only(folder: Path, kept: Sequence[Path]) -> None:
+    """Remove what else is in the folder, as far as it can be removed: older checkpoints, and leftovers of a kill."""
+    with contextlib.suppress(OSError):
+        for path in [path for path in folder.iterdir() if path not in kept]:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the whole file, down to the disk, or leave what was there.
+
+    Raises:
+        UsageError, RunError, OSError: the folder cannot be written, the disk is full or failed.
+    """
+    header = {
+        "format": FORMAT,
+        "epoch": checkpoint.epoch,
+        "identity": checkpoint.identity,
+        "versions": _versions(),
+        "values": checkpoint.values,
+        "arrays": {
+            name: [[array.dtype.name, array.shape] for array in arrays] for name, arrays in checkpoint.arrays.items()
+        },
+    }
+    length = len(_seal({**header, "size": 2**62, "sha256": _UNKNOWN})) + 1
+    with whole_file(path) as file:
+        file.write(b" " * length)  # the place of the line, which is known last
+        target = _Checked(file)
+        compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL)
+        with compressor.stream_writer(cast(BinaryIO, target), closefd=False) as stream:
+            for arrays in checkpoint.arrays.values():
+                for array in arrays:
+                    stream.write(_bytes_of(np.ascontiguousarray(array)))
+        file.seek(0)
+        file.write(_seal({**header, "size": target.size, "sha256": target.sha256.hexdigest()}).ljust(length - 1))
+        file.write(b"\n")
+    _sync_folder(path.parent)
+
+
+def read_checkpoint(path: Path, most_bytes: int = LARGEST) -> Checkpoint:
+    """Return what is in the file.
+
+    Args:
+        most_bytes: that its arrays may have; nothing of a file that states more is unpacked.
+
+    Raises:
+        DamagedCheckpoint: it is missing, cut off, changed, too large, or of another format.
+    """
+    try:
+        with path.open("rb") as file:
+            header = _read_header(file)
+            if path != checkpoint_path(path.parent, header["epoch"]):
+                raise DamagedCheckpoint(f"its first line tells of epoch {header['epoch']}")
+            start = file.tell()
+            _check_payload(file, header)
+            file.seek(start)
+            kinds = _read_kinds(header["arrays"], most_bytes)
+            arrays = {name: list(found) for name, found in _unpack(file, kinds)}
+        return Checkpoint(header["epoch"], header["identity"], header["values"], arrays)
+    except _DAMAGE as error:
+        raise DamagedCheckpoint(
+            f"it cannot be read ({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
+
+
+class _Checked:
+    """A file that is written through: counts the bytes and makes their checksum."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        self.size += len(data)
+        self.sha256.update(data)
+        return self._file.write(data)
+
+
+def _versions() -> dict[str, str]:
+    return {"mloptimizer": mloptimizer.__version__, "keras": keras.__version__, "tensorflow": tf.__version__}
+
+
+def _seal(header: Mapping[str, Any]) -> bytes:
+    """Return the line, without its end, with the checksum of the header in it."""
+    return json.dumps({**header, "header_sha256": _checksum(header)}).encode()
+
+
+def _checksum(header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+
+
+def _read_header(file: BinaryIO) -> dict[str, Any]:
+    line = file.readline(LONGEST_HEADER)
+    if not line.endswith(b"\n"):
+        raise DamagedCheckpoint("its first line is cut off")
+    header = json.loads(line)
+    if not isinstance(header, dict) or header.pop("header_sha256", None) != _checksum(header):
+        raise DamagedCheckpoint("the checksum of its first line is wrong")
+    if header.get("format") != FORMAT:
+        raise DamagedCheckpoint(f"its format is {header.get('format')}, not {FORMAT}")
+    for name, kind in _FIELDS.items():
+        if not isinstance(header.get(name), kind):
+            raise DamagedCheckpoint(f"its {name} is a {type(header.get(name)).__name__}")
+    if not all(isinstance(values, dict) for values in header["values"].values()):
+        raise DamagedCheckpoint("the values of a part have no names")
+    return header
+
+
+_Kind = tuple[np.dtype, tuple[int, ...]]
+
+
+def _read_kinds(stated: Mapping[str, Any], most_bytes: int) -> dict[str, list[_Kind]]:
+    """Return type and shape of every array; what they need is bounded before any of it is taken."""
+    kinds = {name: [(np.dtype(str(dtype)), tuple(shape)) for dtype, shape in items] for name, items in stated.items()}
+    every = [kind for items in kinds.values() for kind in items]
+    if any(dtype.hasobject or not all(type(side) is int and side >= 0 for side in shape) for dtype, shape in every):
+        raise DamagedCheckpoint("it states an array that cannot be")
+    size = sum(dtype.itemsize * math.prod(shape) for dtype, shape in every)
+    if size > most_bytes:
+        raise DamagedCheckpoint(f"its arrays have {size} bytes, and those of this training {most_bytes} at most")
+    return kinds
+
+
+def _check_payload(file: BinaryIO, header: Mapping[str, Any]) -> None:
+    size, sha256 = 0, hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        size += len(chunk)
+        sha256.update(chunk)
+    if size != header["size"]:
+        raise DamagedCheckpoint(f"it is cut off or too long: {size} compressed bytes, not {header['size']}")
+    if sha256.hexdigest() != header["sha256"]:
+        raise DamagedCheckpoint("its checksum is wrong")
+
+
+def _unpack(file: BinaryIO, kinds: Mapping[str, Sequence[_Kind]]) -> Iterator[tuple[str, Iterator[np.ndarray]]]:
+    stream = zstandard.ZstdDecompressor().stream_reader(file, closefd=False)
+    for name, arrays in kinds.items():
+        yield name, (_read_array(stream, dtype, shape) for dtype, shape in arrays)
+
+
+def _read_array(stream: Any, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.empty(shape, dtype)
+    rest = _bytes_of(array)
+    while len(rest):
+        count = stream.readinto(rest)
+        if not count:
+            raise EOFError("there are fewer bytes than its arrays have")
+        rest = rest[count:]
+    return array
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """Return the memory of the contiguous array, without a copy; NumPy's own view does not know every type of TF."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names of the files to the disk too, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def is_like(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether the plain values have the names of those that are wanted, and may stand in their place."""
+    return found.keys() == wanted.keys() and all(_fits(found[name], wanted[name]) for name in wanted)
+
+
+def _fits(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):  # figures by name, or by epoch and name, which may be others
+        return isinstance(found, Mapping) and (_are_figures(found.values()) or all(map(_is_row, found.values())))
+    return isinstance(found, (int, float)) or (found is None and wanted is None)
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, Mapping) and _are_figures(value.values())
+
+
+def _are_figures(values: Iterable[Any]) -> bool:
+    return all(_fits(value, None) for value in values)

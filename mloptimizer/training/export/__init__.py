@@ -1,0 +1,1 @@
+"""Exports a trained model so that it stands on its own."""

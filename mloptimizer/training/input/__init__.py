@@ -1,0 +1,1 @@
+"""The input pipeline: batches, caching, augmentation."""

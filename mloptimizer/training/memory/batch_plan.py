@@ -1,0 +1,106 @@
+"""Plans how many images a step, a replica and a micro-batch have; the driver and the workers plan alike."""
+
+import math
+from dataclasses import dataclass
+
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import UsageError
+
+REFERENCE_BATCH = 64  # global batch that the learning rates of the search spaces are for
+MULTIPLIER_WITH_SEVERAL_GPUS = 2
+MOST_PARTS_OF_ASKED = 2  # the number of micro-batches may grow to so many times what was asked, to divide a step
+ROUNDED_PART = 16  # a batch cut to the data is rounded by at most one image in so many, or the stated micro-batches
+FEWEST_STEPS = 20  # an automatic batch leaves an epoch at least so many: fewer updates teach less than they save
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How a step is divided: over the replicas, and on each into micro-batches that run one after the other."""
+
+    global_batch: int  # images per step
+    replicas: int
+    accumulation_steps: int
+    wanted: int  # the global batch that the settings ask for, before it was fitted to the data
+
+    @property
+    def micro_batch(self) -> int:
+        """Images per replica and pass."""
+        return self.global_batch // self.replicas // self.accumulation_steps
+
+
+def plan_batch(
+    settings: Settings, images: int, replicas: int, accumulation_steps: int = 1, per_replica: int | None = None
+) -> BatchPlan:
+    """Return the division of a step: `batch_size` × multiplier images per replica, but never more than there are.
+
+    Where there are fewer, and their number can neither be divided as stated nor halved (a prime, say), it is rounded
+    down: alike for any `accumulation_steps`, so that all attempts of a trial have the same images per step.
+
+    Args:
+        images: in the training split.
+        accumulation_steps: at least so many micro-batches; the next number that divides a replica's images is taken,
+            so that the global batch stays what it is.
+        per_replica: measured images per replica, multiplier included, where `batch_size` is auto.
+
+    Raises:
+        UsageError: there are fewer training images than replicas, or the stated batch cannot be divided into about as
+            many micro-batches as are stated.
+    """
+    multiplier = settings.batch_size_multiplier
+    if multiplier == "auto":
+        multiplier = MULTIPLIER_WITH_SEVERAL_GPUS if replicas > 1 else 1
+    base = REFERENCE_BATCH if settings.batch_size == "auto" else settings.batch_size
+    wanted = per_replica or base * multiplier
+    mine = min(wanted, images // replicas)
+    if mine == 0:
+        raise UsageError(
+            f"{images} training images are too few for {replicas} replicas. Possible: at most {images} replicas."
+        )
+    stated = settings.accumulation_steps if settings.accumulation_steps != "auto" else 1
+    if mine < wanted and (_is_awkward(mine, stated) or _is_awkward(mine, 2 * stated)):
+        mine = _round_down(mine, stated)
+    elif mine == wanted and _is_awkward(mine, stated):
+        raise UsageError(_explain_division(base, mine, stated))
+    return BatchPlan(mine * replicas, replicas, _divide(mine, max(accumulation_steps, stated)), wanted * replicas)
+
+
+def _divide(images: int, asked: int) -> int:
+    """Return the least number of equal parts that is at least what was asked; at most parts of one image."""
+    return next(parts for parts in range(min(asked, images), images + 1) if images % parts == 0)
+
+
+def _is_awkward(images: int, asked: int) -> bool:
+    """Whether the images divide into far more parts only than was asked, so that each part is of no use."""
+    return _divide(images, asked) > MOST_PARTS_OF_ASKED * asked
+
+
+def _round_down(images: int, stated: int) -> int:
+    """Return the nearest multiple, not above, of the stated parts times a power of two; see `ROUNDED_PART`."""
+    unit = stated
+    while 2 * unit * ROUNDED_PART <= images:
+        unit *= 2
+    return images - images % unit if unit <= images else images
+
+
+def _explain_division(batch_size: int, images: int, stated: int) -> str:
+    parts = _divide(images, stated)
+    below = batch_size - batch_size % stated
+    possible = " or ".join(str(size) for size in (below, below + stated) if size)
+    return (
+        f"accumulation_steps = {stated}: does not divide the {images} images per GPU and step; {parts} micro-batches "
+        f"of {images // parts} would. Possible: batch_size = {possible}."
+    )
+
+
+def largest_automatic_batch(images: int, replicas: int) -> int:
+    """Return the most images per replica that an automatic batch may have, a power of two."""
+    return 2 ** max(3, math.floor(math.log2(max(images // replicas // FEWEST_STEPS, 1))))
+
+
+def fewer_at_once(batch: BatchPlan, min_micro_batch: int) -> int | None:
+    """Return the accumulation steps that at least halve the micro-batch, or None if that would be below the least."""
+    mine = batch.global_batch // batch.replicas
+    for parts in range(2 * batch.accumulation_steps, mine + 1):
+        if mine % parts == 0:
+            return parts if mine // parts >= min_micro_batch else None
+    return None

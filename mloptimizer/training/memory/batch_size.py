@@ -1,0 +1,144 @@
+"""Finds by measuring with how many images per replica a model trains fastest, once per shape of model.
+
+What was found is kept as JSON in the folder that the trials of a study share. One process of a machine measures a shape
+at a time; the others wait and take what it chose. A size is noted before it is tried, so that a later attempt of the
+same trial does not try again where an earlier one died. A measurement that was interrupted in another way, which says
+nothing about that size, is resumed.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.files import hold_lock, read_json, write_json
+from mloptimizer.training.devices import Decide
+
+SMALLEST_BATCH = 16
+CLOSE_TO_FASTEST = 0.95  # the smallest size within 5 % of the fastest is taken: small batches teach more per image
+WARM_UP_STEPS, FEWEST_TIMED_STEPS, TIMED_IMAGES = 2, 3, 512
+SLOWER_IN_A_ROW = 2  # then larger ones are not tried
+
+Measure = Callable[[int], float]
+"""Takes images per replica; returns images per second, or raises where they do not fit."""
+
+
+def choose_batch_size(
+    measure: Measure, largest: int, record: Path | None, decide: Decide, trial: tuple[int, int] = (0, 1)
+) -> int:
+    """Return the images per replica: a power of two from 16 to `largest`.
+
+    Args:
+        record: file of what was measured; None: nothing is kept.
+        trial: number and attempt of the trial that asks. A size that is noted as being tried by an earlier attempt of
+            the same trial is taken for one at which that attempt died.
+
+    Raises:
+        UsageError, RunError: the record cannot be written.
+    """
+    # One process at a time measures for the record; the system lets the next one in however this one ends.
+    with hold_lock(record.with_suffix(".lock")) if record else contextlib.nullcontext():
+        found = _read(record)
+        if "chosen" in found:
+            size = int(found["chosen"])
+            decide("batch size", str(size), f"measured before: {_describe(found['images_per_second'])}")
+            return size
+        speeds = {int(size): float(speed) for size, speed in found.get("images_per_second", {}).items()}
+        if died := _died_at(found, trial):
+            speeds[died] = 0.0
+        size = _choose(_measure_all(measure, largest, speeds, record, trial))
+        _write(record, {"images_per_second": speeds, "chosen": size})
+    reason = f"measured, images per second: {_describe(speeds)}" if any(speeds.values()) else "nothing larger fits"
+    decide("batch size", str(size), reason)
+    return size
+
+
+def _died_at(found: Mapping[str, Any], trial: tuple[int, int]) -> int:
+    """Return the size that an earlier attempt of the trial noted and did not get beyond; 0: none."""
+    number, attempt = trial
+    earlier = found.get("trial") == number and int(found.get("attempt", attempt)) < attempt
+    return int(found.get("trying", 0)) if earlier else 0
+
+
+def _measure_all(
+    measure: Measure, largest: int, speeds: dict[int, float], record: Path | None, trial: tuple[int, int]
+) -> Mapping[int, float]:
+    """Measure growing sizes into `speeds`, with 0 for one that does not fit."""
+    size, slower = SMALLEST_BATCH, 0
+    while size <= max(largest, SMALLEST_BATCH) and slower < SLOWER_IN_A_ROW:
+        if size not in speeds:
+            noted = {"trying": size, "trial": trial[0], "attempt": trial[1]}
+            _write(record, {"images_per_second": speeds, **noted})
+            speeds[size] = _measure(measure, size)
+        if not speeds[size]:
+            break
+        slower = slower + 1 if speeds[size] < max(speeds.values()) else 0
+        size *= 2
+    return speeds
+
+
+def _measure(measure: Measure, size: int) -> float:
+    try:
+        return measure(size)
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        return 0.0
+
+
+def measure_speed(model: Any, shape: tuple[int, ...], classes: int) -> float:
+    """Return how many images per second the model trains on, in batches of made-up images; its weights change.
+
+    Args:
+        shape: of a global batch, (batch, height, width, channels).
+
+    Raises:
+        tf.errors.ResourceExhaustedError: they do not fit.
+    """
+    batch = (tf.random.stateless_normal(shape, seed=(0, 0)), tf.one_hot(tf.range(shape[0]) % classes, classes))
+    batches = tf.data.Dataset.from_tensors(batch).repeat()
+    model.fit(batches, steps_per_epoch=WARM_UP_STEPS, verbose=0)
+    steps = max(FEWEST_TIMED_STEPS, math.ceil(TIMED_IMAGES / shape[0]))
+    started = time.perf_counter()
+    model.fit(batches, steps_per_epoch=steps, verbose=0)
+    model.figures()  # waits until the last step is done
+    return steps * shape[0] / (time.perf_counter() - started)
+
+
+def _choose(speeds: Mapping[int, float]) -> int:
+    good = [size for size, speed in speeds.items() if speed and speed >= CLOSE_TO_FASTEST * max(speeds.values())]
+    return min(good, default=SMALLEST_BATCH)
+
+
+def _describe(speeds: Mapping[Any, float]) -> str:
+    return ", ".join(f"{size}: {speed:.0f}" if speed else f"{size} does not fit" for size, speed in speeds.items())
+
+
+def identify_model(network: Any, *conditions: object) -> str:
+    """Return a name for all models of the network's shape under the conditions: layers, their sizes, their weights."""
+    kinds = [type(operation).__name__ for operation in network.operations]
+    outputs = [list(tensor.shape) for operation in network.operations for tensor in _outputs(operation)]
+    weights = [list(weight.shape) for weight in network.weights]
+    text = json.dumps([kinds, outputs, weights, [str(condition) for condition in conditions]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _outputs(operation: Any) -> list[Any]:
+    return [tensor for node in operation._inbound_nodes for tensor in node.outputs]
+
+
+def _read(record: Path | None) -> dict[str, Any]:
+    try:
+        return read_json(record) if record and record.is_file() else {}
+    except MloptimizerError:  # a damaged record is measured again
+        return {}
+
+
+def _write(record: Path | None, found: Mapping[str, Any]) -> None:
+    if record:
+        write_json(record, found)

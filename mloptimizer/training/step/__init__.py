@@ -1,0 +1,1 @@
+"""One training step: model, optimizers, clipping, precision, schedule, recovery from values that are not finite."""

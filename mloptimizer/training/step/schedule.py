@@ -1,0 +1,200 @@
+"""Plans the steps of a training, and the learning rate of every step."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mloptimizer.core.nouns import Objective, Params, TrialPlan
+from mloptimizer.training.checkpoints.checkpoint_files import Kept
+from mloptimizer.training.devices import Decide
+from mloptimizer.training.memory.batch_plan import REFERENCE_BATCH, BatchPlan
+from mloptimizer.training.step.optimizers import LEARNING_RATE
+from mloptimizer.training.trial_failures import SpaceError
+
+SCHEDULES = ("cosine", "one_cycle", "step", "plateau")
+ONE_CYCLE_RISE = 0.3  # share of the steps
+PLATEAU_FACTOR = 0.5
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How the training images are cut into steps."""
+
+    global_batch: int  # images per step, over all replicas
+    per_epoch: int
+    total: int
+    learning_rate_scale: float
+
+
+def plan_steps(plan: TrialPlan, batch: BatchPlan, decide: Decide) -> Steps:
+    """Return the steps of the plan's epochs; `plan.steps_per_epoch` limits those of each.
+
+    Raises:
+        SpaceError: the space's parameter `schedule` names none.
+    """
+    settings, images = plan.settings, plan.dataset.train_size
+    reason = f"{batch.wanted // batch.replicas} images per replica × {batch.replicas} replicas"
+    if settings.batch_size != "auto":
+        multiplier = batch.wanted // batch.replicas // settings.batch_size
+        reason = f"batch_size {settings.batch_size} × multiplier {multiplier} × {batch.replicas} replicas"
+    if batch.global_batch != batch.wanted:
+        reason = f"{reason} = {batch.wanted}, but only {images} images"
+    decide("global batch", str(batch.global_batch), reason)
+    if batch.accumulation_steps > 1:
+        reason = f"{batch.accumulation_steps} micro-batches of {batch.micro_batch} images × {batch.replicas} replicas"
+        decide("accumulation", str(batch.accumulation_steps), reason)
+    _decide_schedule(plan, decide)
+    per_epoch = images // batch.global_batch
+    if plan.steps_per_epoch:
+        per_epoch = min(per_epoch, plan.steps_per_epoch)
+    return Steps(batch.global_batch, per_epoch, per_epoch * plan.epochs, _scale(plan, batch, decide))
+
+
+def _scale(plan: TrialPlan, batch: BatchPlan, decide: Decide) -> float:
+    """Return how the learning rate grows with the global batch.
+
+    linear: Goyal et al. 2017, section 2.1. sqrt: Hoffer et al. 2017, and for Adam Malladi et al. 2022.
+    """
+    settings = plan.settings
+    base = REFERENCE_BATCH if settings.batch_size == "auto" else settings.batch_size
+    ratio = batch.global_batch / base
+    scale = {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[settings.learning_rate_scaling]
+    reason = f"{settings.learning_rate_scaling} in global batch {batch.global_batch} / batch_size {base}"
+    decide("learning-rate scale", f"{scale:g}", "learning_rate_scaling none" if scale == 1 != ratio else reason)
+    return scale
+
+
+def _decide_schedule(plan: TrialPlan, decide: Decide) -> None:
+    name = choose_schedule(plan.params, plan)
+    reason = "the search space's parameter" if "schedule" in plan.params else "setting"
+    if name == "one_cycle":
+        reason += "; it has a rise of its own, so warmup_epochs is not used"
+    decide("schedule", name, reason)
+
+
+def choose_schedule(params: Params, plan: TrialPlan) -> str:
+    """Return the name of the schedule: the space's parameter, otherwise the setting.
+
+    Raises:
+        SpaceError: the parameter names none.
+    """
+    name = str(params.get("schedule", plan.settings.schedule))
+    if name not in SCHEDULES:
+        raise SpaceError(f"schedule = {name!r}: is not known. Possible: {', '.join(SCHEDULES)}.")
+    return name
+
+
+def plan_learning_rate(params: Params, plan: TrialPlan, steps: Steps) -> Any:
+    """Return the schedule of the plan's `learning_rate` (default 1e-3), scaled with the global batch.
+
+    Call it in the scope of the strategy.
+
+    Raises:
+        SpaceError: the space's parameter `schedule` names none.
+    """
+    peak = float(params.get("learning_rate", LEARNING_RATE)) * steps.learning_rate_scale
+    warmup_steps = round(_warmup_epochs(plan) * steps.per_epoch)
+    return PeakRate(learning_rate_schedule(choose_schedule(params, plan), 1.0, steps.total, warmup_steps), peak)
+
+
+def _warmup_epochs(plan: TrialPlan) -> float:
+    return min(plan.settings.warmup_epochs, plan.epochs / 3)
+
+
+def learning_rate_schedule(name: str, peak: float, total_steps: int, warmup_steps: int) -> Any:
+    """Return the learning rate by step, counted from 0; all but one_cycle rise linearly to `peak` over the warm-up.
+
+    cosine: then half a cosine to 0 at `total_steps` (equation 5 of Loshchilov and Hutter 2017, without restarts).
+    one_cycle: linearly from peak / 25 to the peak over 30 % of the steps, then half a cosine to peak / 10,000 (Smith
+    and Topin 2019; the momentum stays). step: a tenth from half of the steps on, a hundredth from three quarters on (He
+    et al. 2016, section 4.2). plateau: constant, and lowered by `Plateau`.
+    """
+    if name == "one_cycle":
+        return _rise_and_cosine(peak, peak / 25, total_steps, round(ONE_CYCLE_RISE * total_steps), 1e-4)
+    if name == "cosine":
+        return _rise_and_cosine(peak, peak / max(warmup_steps, 1), total_steps, warmup_steps, 0.0)
+    falls = (math.ceil(0.5 * total_steps), math.ceil(0.75 * total_steps)) if name == "step" else ()
+    return Staircase(peak, warmup_steps, falls)
+
+
+def _rise_and_cosine(peak: float, start: float, total_steps: int, rise_steps: int, end: float) -> Any:
+    """Return Keras's own schedule; `end` is a share of the peak."""
+    if rise_steps < 1:
+        return keras.optimizers.schedules.CosineDecay(peak, total_steps, alpha=end)
+    rest = total_steps - rise_steps
+    return keras.optimizers.schedules.CosineDecay(start, rest, end, warmup_target=peak, warmup_steps=rise_steps)
+
+
+class PeakRate(keras.optimizers.schedules.LearningRateSchedule):
+    """A course whose highest value is 1, times the peak: a variable, so that trials share what XLA has compiled."""
+
+    def __init__(self, course: Any, peak: float) -> None:
+        self._course = course
+        self._peak = tf.Variable(peak, trainable=False, name="peak_learning_rate")
+
+    def __call__(self, step: Any) -> Any:
+        return tf.cast(self._course(step), tf.float32) * tf.identity(self._peak)
+
+
+class Staircase(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear rise, as that of Keras's cosine, then the peak, and a tenth of what was before at every fall."""
+
+    def __init__(self, peak: float, warmup_steps: int, falls: tuple[int, ...]) -> None:
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.falls = falls
+
+    def __call__(self, step: Any) -> Any:
+        """Return the rate of the step, counted from 0."""
+        step = tf.cast(step, tf.float32)
+        start = 1 / max(self.warmup_steps, 1)
+        rise = tf.minimum(1.0, start + (1 - start) * step / max(self.warmup_steps, 1))
+        fallen = sum((tf.cast(step >= fall, tf.float32) for fall in self.falls), tf.zeros(()))
+        return self.peak * rise * 0.1**fallen
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the schedule is made of."""
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "falls": self.falls}
+
+
+class Plateau:
+    """Says when to halve the learning rate: whenever so many epochs have brought no better value."""
+
+    def __init__(self, objective: Objective, epochs: int, warmup_epochs: float = 0.0) -> None:
+        """Take `epochs` without a better value for a plateau; those within the warm-up do not count."""
+        self._objective = objective
+        self._epochs = epochs
+        self._unheeded = math.ceil(warmup_epochs)
+        self._best: float | None = None
+        self._since = 0
+
+    def update(self, value: float) -> float | None:
+        """Take the value of the epoch that ended; return what to multiply the rate by, or None if it stays."""
+        if self._objective.is_better(value, self._best):
+            self._best, self._since = value, 0
+        elif self._unheeded <= 0:
+            self._since += 1
+        self._unheeded -= 1
+        if self._since < self._epochs:
+            return None
+        self._since = 0
+        return PLATEAU_FACTOR
+
+    def kept(self) -> Kept:
+        """Return what a checkpoint keeps of it: plain values, and no arrays."""
+        return {"best": self._best, "since": self._since, "unheeded": self._unheeded}, ()
+
+    def take_back(self, kept: Kept) -> None:
+        """Be as it was when `kept` was returned."""
+        values, _ = kept
+        self._best, self._since, self._unheeded = values["best"], values["since"], values["unheeded"]
+
+
+def plan_plateau(params: Params, plan: TrialPlan) -> Plateau | None:
+    """Return what lowers the rate between epochs: half of the plan's patience without a better value; else None."""
+    if choose_schedule(params, plan) != "plateau":
+        return None
+    return Plateau(Objective(plan.settings.objective), max(1, plan.patience // 2), _warmup_epochs(plan))

@@ -1,0 +1,209 @@
+"""Decides how many GPUs each trial of a phase gets: where more than one could pay, by measuring it, once.
+
+Guarantees: what cannot pay even with perfect scaling is not measured. What was measured is kept with the study, so that
+a search that goes on knows it. A measurement that fails, or that the person breaks off, changes nothing.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.files import read_json, write_json
+from mloptimizer.core.nouns import Phase, to_json
+from mloptimizer.engines.slots import GpusPerTrial, choose_by_count, has_instances
+from mloptimizer.search.control import SearchRun
+from mloptimizer.search.job import Job
+from mloptimizer.search.phases import fitted_steps
+from mloptimizer.spaces.space_files import load_space
+from mloptimizer.tuning.measurement import Machine, Measurement, Variant, Workload, choose_model, measure
+from mloptimizer.tuning.plans import identify
+
+LEAST_GAIN = 1.1  # times the trials per hour of one GPU each; less is not worth a larger batch, nor measuring
+EPOCHS, STEPS = 3, 30  # of a measured training; the first epoch compiles
+
+Measure = Callable[[int], Measurement]
+"""Returns what a training on so many GPUs gave."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a model trains on so many GPUs."""
+
+    gpus: int
+    startup_seconds: float
+    images_per_second: float
+
+    def seconds(self, images: float) -> float:
+        """Return what a training on so many images takes."""
+        return self.startup_seconds + images / self.images_per_second
+
+
+@dataclass(frozen=True)
+class Load:
+    """Trials that are to be trained on GPUs: how the choice of GPUs per trial is counted."""
+
+    trials: int
+    gpus: int
+    workers: int  # trials at a time, at most
+
+    def rounds(self, size: int) -> int:
+        """Return how often the slots of so many GPUs are filled; the last round may be ragged."""
+        return math.ceil(self.trials / max(min(self.gpus // size, self.workers), 1))
+
+    def most_gain(self, size: int) -> float:
+        """Return how many times more trials per hour so many GPUs each bring, with perfect scaling."""
+        return size * self.rounds(1) / self.rounds(size)
+
+    def sizes(self) -> list[int]:
+        """Return the GPUs per trial that may pay: all of them, and the halves."""
+        sizes = [self.gpus // 2**halving for halving in range(self.gpus.bit_length())]
+        return [size for size in sizes if size > 1 and self.most_gain(size) >= LEAST_GAIN]
+
+    def per_hour(self, pace: Pace, images: float) -> float:
+        """Return the trials per hour, where each trains on so many images."""
+        return 3600 * self.trials / (self.rounds(pace.gpus) * pace.seconds(images))
+
+
+def choose_gpus_per_trial(run: SearchRun, phase: Phase, trials: int, machine: Machine) -> GpusPerTrial | None:
+    """Return how many GPUs each of the phase's trials gets, and why; None without a GPU.
+
+    Raises:
+        KeyboardInterrupt: inside `run.interruptible`, while it was measured.
+    """
+    job, settings = run.job, run.job.settings
+    by_count = choose_by_count(trials, machine.gpus, settings)
+    stated = settings.gpus_per_trial != "auto" or settings.trials_per_gpu not in ("auto", 1)
+    if len(machine.gpus) < 2 or stated or has_instances(machine.gpus):
+        return by_count if machine.gpus else None
+    if phase is Phase.VERDICT:
+        return GpusPerTrial(1, "nothing is trained")
+    workers = len(machine.gpus) if settings.workers == "auto" else settings.workers
+    load = Load(trials, len(machine.gpus), workers)
+    if not load.sizes():
+        most = max(load.most_gain(size) for size in (load.gpus, max(load.gpus // 2, 1)))
+        return GpusPerTrial(1, f"{trials} trials on {load.gpus} GPUs: with more each, trials per hour would grow "
+                               f"{max(most, 1.0):.2f} times at most")  # fmt: skip
+    epochs = settings.exploration_epochs if phase is Phase.EXPLORATION else settings.hall_of_fame_epochs
+    known = _KeptPaces(job, phase, machine)
+    if {1, *load.sizes()} - set(known.paces):
+        _tell(run, load)
+    measure_on = _make_measure(run, machine)
+    try:
+        return _choose(load, epochs * job.dataset.train_size, known, measure_on, by_count)
+    except _BrokenOffError as reason:
+        return GpusPerTrial(by_count.count, f"{by_count.reason}; not measured: {reason}")
+    except (MloptimizerError, OSError) as error:  # the measured training has a folder of its own, which may be full
+        return GpusPerTrial(by_count.count, f"{by_count.reason}; the measurement failed: {error}")
+
+
+def _choose(
+    load: Load, images: float, known: "_KeptPaces", measure_on: Measure, by_count: GpusPerTrial
+) -> GpusPerTrial:
+    """Return the GPUs per trial with the most trials per hour, measuring what is not known.
+
+    One GPU each stays unless more bring `LEAST_GAIN`. A size whose training fails is left out; where that of one GPU
+    fails, there is nothing to compare with, and `by_count` stays.
+    """
+    faults: list[str] = []
+    for size in (1, *load.sizes()):
+        if size in known.paces:
+            continue
+        found = measure_on(size)
+        if found.failure or not found.images_per_second:
+            faults.append(f"with {_words(size)} it failed: {found.failure or 'it was too short'}")
+            if size == 1:
+                return GpusPerTrial(by_count.count, f"{by_count.reason}; measured {faults[0]}")
+            continue
+        known.keep(Pace(size, found.startup_seconds or 0.0, found.images_per_second))
+    paces = [known.paces[size] for size in (1, *load.sizes()) if size in known.paces]
+    rates = {pace.gpus: load.per_hour(pace, images) for pace in paces}
+    best = max(rates, key=lambda size: rates[size])
+    count = best if rates[best] >= LEAST_GAIN * rates[1] else 1
+    figures = [
+        f"{rates[pace.gpus]:.3g} trials per hour with {_words(pace.gpus)} each ({pace.images_per_second:,.0f} images/s"
+        f", {pace.seconds(images):,.0f} s per trial, {_count(load.rounds(pace.gpus), 'round')})"
+        for pace in paces
+    ]
+    return GpusPerTrial(count, "; ".join([f"{load.trials} trials, measured", *figures, *faults]))
+
+
+class _KeptPaces:
+    """The paces that were measured for a phase of a study, on GPUs and with settings like these."""
+
+    def __init__(self, job: Job, phase: Phase, machine: Machine) -> None:
+        self._path = job.workspace.cache(job.name) / f"gpus_per_trial_{phase}.json"
+        self._identity = identify(machine, job.dataset, job.settings)
+        self.paces = {pace.gpus: pace for pace in self._read()}
+
+    def _read(self) -> list[Pace]:
+        try:
+            kept = read_json(self._path) if self._path.is_file() else {}
+            return TypeAdapter(list[Pace]).validate_python(kept["paces"]) if self._fits(kept) else []
+        except (MloptimizerError, ValidationError, KeyError):  # then it is measured again
+            return []
+
+    def _fits(self, kept: Mapping[str, Any]) -> bool:
+        return kept.get("identity") == self._identity
+
+    def keep(self, pace: Pace) -> None:
+        """Add a pace to those in the study's cache."""
+        self.paces[pace.gpus] = pace
+        paces = [to_json(kept) for kept in self.paces.values()]
+        write_json(self._path, {"identity": self._identity, "paces": paces})
+
+
+class _BrokenOffError(Exception):
+    """The search was told something that a measurement must not hold up."""
+
+
+def _make_measure(run: SearchRun, machine: Machine) -> Measure:
+    @contextlib.contextmanager
+    def waiting() -> Iterator[None]:
+        for line in run.control.look(None):
+            run.observer.notice(line)
+        if run.control.stop or run.control.paused:
+            raise _BrokenOffError("the search was told to stop" if run.control.stop else "the search was told to pause")
+        with run.interruptible():
+            yield
+
+    def measure_on(size: int) -> Measurement:
+        return measure(find_workload(run.job), Variant(_words(size), _on(run.job.settings, size)), machine, waiting)
+
+    return measure_on
+
+
+def _on(settings: Settings, size: int) -> Settings:
+    return settings.model_copy(update={"gpus_per_trial": size, "trials_per_gpu": 1})
+
+
+def find_workload(job: Job) -> Workload:
+    """Return what is measured: the best model of the exploration, or before there is one, the model of `tune`."""
+    best = job.study.best(1)
+    if not best:
+        space, params = choose_model(None, job.dataset, job.workspace.search_spaces)
+        return Workload(space, params, job.dataset, EPOCHS, STEPS)
+    trial, record = best[0], job.store.trial(best[0].number)
+    space = job.spaces.get(trial.space) or load_space(trial.space, job.store.read_space(trial.space), trial.space)
+    return Workload(space, trial.params, job.dataset, EPOCHS, STEPS, fitted_steps(record) if record else 1)
+
+
+def _tell(run: SearchRun, load: Load) -> None:
+    *fewer, most = sorted([1, *load.sizes()])
+    run.observer.notice(
+        f"Measuring short trainings on {', '.join(map(str, fewer))} and {most} GPUs, once, to see how many each "
+        "trial should get; --set gpus_per_trial=1 skips it."
+    )
+
+
+def _words(size: int) -> str:
+    return _count(size, "GPU")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

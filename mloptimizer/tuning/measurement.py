@@ -1,0 +1,305 @@
+"""Measures short trainings, each in a process of its own: their speed, their memory, and how busy the machine was.
+
+Guarantees: a training that fails, or cannot be tried on this machine, is a measurement that says why. Nothing of a
+measured training stays on the disk.
+"""
+
+import contextlib
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import (
+    DatasetInfo,
+    Decision,
+    EpochRecord,
+    Event,
+    HardwareSample,
+    Params,
+    Phase,
+    Slot,
+    TrialPlan,
+    TrialResult,
+)
+from mloptimizer.engines.contract import Engine
+from mloptimizer.engines.deadlines import Deadlines
+from mloptimizer.engines.process.process_engine import ProcessEngine
+from mloptimizer.engines.slots import plan_slots
+from mloptimizer.hardware.analysis.watts import Row, cpu_watts, gpu_watts
+from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
+from mloptimizer.hardware.read.machine_facts import cpu_model, describe_machine, group_gpus
+from mloptimizer.hardware.read.nvml import Gpu, list_gpus
+from mloptimizer.search.control import Interruptible
+from mloptimizer.spaces.space_files import (
+    RandomSuggest,
+    SearchSpace,
+    builtin_folder,
+    read_space,
+    read_spaces,
+    sample_params,
+)
+from mloptimizer.training.worker import PRELOAD, run_plan
+
+WAIT_SECONDS = 0.5
+MONITOR_SECONDS = 0.5  # between two hardware samples: measured trainings are short
+SEED = 0  # of every measured training: all of them see the same images in the same order
+
+# The model that is measured unless a search space is named: a residual network from the middle of the built-in space.
+MEASURED_MODEL: Mapping[str, Any] = {
+    "stages": 3,
+    "blocks": 2,
+    "width": 32,
+    "stem_kernel": 3,
+    "kernel": 3,
+    "normalization": "batch",
+    "activation": "relu",
+    "pooling": "average",
+    "dropout": 0.0,
+    "head_units": 0,
+    "optimizer": "adamw",
+    "adamw_learning_rate": 2e-3,
+    "weight_decay": 5e-4,
+    "label_smoothing": 0.0,
+}
+
+FindSlot = Callable[[Settings], Slot]
+"""Returns what a training under these settings would run on. Raises UsageError where they ask for too much."""
+MakeEngine = Callable[[Settings], Engine]
+"""Returns an engine with that slot alone."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What trainings are measured on."""
+
+    gpus: tuple[Gpu, ...]
+    cpu: str  # its model
+    cores: int
+    find_slot: FindSlot
+    make_engine: MakeEngine
+
+    def describe(self) -> str:
+        """Return its GPUs, or its cores, in words."""
+        return describe_machine({"gpus": group_gpus(self.gpus), "cores": self.cores, "cpu": self.cpu})
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The training that is measured; between two measurements only the settings differ."""
+
+    space: SearchSpace
+    params: Params
+    dataset: DatasetInfo
+    epochs: int
+    steps_per_epoch: int = 0  # at most; 0: as many as the images fill
+    accumulation_steps: int = 1  # that the model is known to need
+    target_accuracy: float = 1.0  # on the validation split; the time to it is measured
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Settings to measure under a name; `changes` are those that make it another than the one it is compared with."""
+
+    name: str
+    settings: Settings
+    changes: Mapping[str, object] = field(default_factory=dict)
+    impossible: str = ""  # why it cannot be tried on this machine
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one training gave; None is a figure that could not be had. One MB is 2**20 bytes."""
+
+    name: str
+    changes: Mapping[str, object] = field(default_factory=dict)
+    images_per_second: float | None = None  # of training alone, median of the epochs after the first
+    seconds_per_epoch: float | None = None  # with validation, median of the epochs after the first
+    startup_seconds: float | None = None  # data, model, tracing and compiling: all but epochs at their steady pace
+    seconds_to_target: float | None = None  # from the start to the end of the epoch that reached it
+    val_accuracy: float | None = None  # of the best epoch
+    peak_memory_mb: float | None = None  # resident, of the training's processes
+    gpu_memory_mb: float | None = None  # of the GPU that had most in use
+    cpu_percent: float | None = None  # of a core, mean after the first epoch
+    gpu_percent: float | None = None  # mean over the GPUs, after the first epoch
+    gpu_power_w: float | None = None  # of all its GPUs together, mean after the first epoch
+    cpu_power_w: float | None = None  # of the machine's CPU packages, mean after the first epoch
+    data_wait_percent: float | None = None  # share of an epoch in which the device waited for images
+    choices: Mapping[str, str] = field(default_factory=dict)  # what was chosen automatically, by topic
+    failure: str = ""  # why there are no figures
+
+    def images_per_second_over(self, images: float) -> float:
+        """Return the images per second of a whole training on so many images, 0 where it failed.
+
+        That is ``images / (startup_seconds + images / images_per_second)``: what compiling costs counts as much as
+        what it brings over the steps to come.
+        """
+        if not self.images_per_second:
+            return 0.0
+        return images / ((self.startup_seconds or 0.0) + images / self.images_per_second)
+
+
+def this_machine() -> Machine:
+    """Return the machine that this process runs on; trainings run in processes of their own."""
+    gpus = tuple(list_gpus())
+
+    def find_slot(settings: Settings) -> Slot:
+        # On GPUs a training has the share of the cores that it would have in a search; without, all cores.
+        mine = settings if gpus else settings.model_copy(update={"workers": 1})
+        return plan_slots(gpus, list_cpus(), available_memory_mb(), settings.trials, mine)[0][0]
+
+    def make_engine(settings: Settings) -> Engine:
+        return ProcessEngine([find_slot(settings)], run_plan, settings.start_method, PRELOAD)
+
+    return Machine(gpus, cpu_model(), len(list_cpus()), find_slot, make_engine)
+
+
+def choose_model(name: str | None, dataset: DatasetInfo, own_folder: Path) -> tuple[SearchSpace, Params]:
+    """Return what is measured: `MEASURED_MODEL`, or the first draw, seed 0, from the named search space.
+
+    Raises:
+        UsageError: there is no such space, or it cannot be sampled.
+    """
+    if name is None:
+        space = read_space("resnet", builtin_folder() / "resnet.py")
+        return space, sample_params(space, _Fixed(), dataset)
+    space = read_spaces([name], own_folder)[0]
+    return space, sample_params(space, RandomSuggest(SEED), dataset)
+
+
+class _Fixed:
+    """Suggests `MEASURED_MODEL`: whole numbers as near to it as the data set allows."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return int(min(max(MEASURED_MODEL[name], low), high))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return float(MEASURED_MODEL[name])
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return MEASURED_MODEL[name]
+
+
+def measure(
+    workload: Workload, variant: Variant, machine: Machine, waiting: Interruptible = contextlib.nullcontext
+) -> Measurement:
+    """Train once under the variant's settings, and return what was measured; `waiting` may break it off by raising."""
+    if variant.impossible:
+        return Measurement(variant.name, variant.changes, failure=f"not measured: {variant.impossible}")
+    with tempfile.TemporaryDirectory(prefix="mloptimizer-") as folder:
+        plan = _plan(workload, variant.settings, folder)
+        with contextlib.closing(machine.make_engine(variant.settings)) as engine:
+            events = _run(plan, engine, waiting)
+    return summarise(workload, variant, events)
+
+
+def _plan(workload: Workload, settings: Settings, folder: str) -> TrialPlan:
+    short = {"storage": "", "monitor_seconds": MONITOR_SECONDS, "checkpoint_epochs": 0}
+    return TrialPlan(
+        study="measurement",
+        number=0,
+        phase=Phase.EXPLORATION,
+        space=workload.space.name,
+        space_source=workload.space.source,
+        params=workload.params,
+        dataset=workload.dataset,
+        epochs=workload.epochs,
+        patience=workload.epochs,
+        seed=SEED,
+        directory=folder,
+        accumulation_steps=workload.accumulation_steps,
+        steps_per_epoch=workload.steps_per_epoch,
+        settings=settings.model_copy(update=short),
+    )
+
+
+def _run(plan: TrialPlan, engine: Engine, waiting: Interruptible) -> list[Event]:
+    with waiting():
+        engine.start(plan, engine.idle_slots()[0])
+    deadlines = Deadlines(plan.settings, time.monotonic)
+    deadlines.start(plan.number, 0.0)  # GPUs that cannot talk to one another hang
+    events: list[Event] = []
+    while not any(isinstance(event, TrialResult) for event in events):
+        with waiting():
+            fresh = engine.wait(WAIT_SECONDS)
+        events += [*fresh, *deadlines.hear_all(fresh)]
+    return events
+
+
+def summarise(workload: Workload, variant: Variant, events: Sequence[Event]) -> Measurement:
+    """Return what the events of a training say, its result the last of them."""
+    result = next(event for event in events if isinstance(event, TrialResult))
+    epochs = [event for event in events if isinstance(event, EpochRecord)]
+    choices = {event.topic: event.choice for event in events if isinstance(event, Decision)}
+    if result.failure or not epochs:
+        return Measurement(variant.name, variant.changes, choices=choices, failure=_describe(result))
+    steady = epochs[1:] or epochs
+    rows = [event.row for event in events if isinstance(event, HardwareSample)]
+    late = [event.row for event in events[events.index(epochs[0]) :] if isinstance(event, HardwareSample)] or rows
+    pace = statistics.median(epoch.seconds for epoch in steady)
+    before = sum(result.timings.get(part, 0.0) for part in ("setup", "build"))
+    fit = result.timings.get("fit", sum(epoch.seconds for epoch in epochs))
+    return Measurement(
+        variant.name,
+        variant.changes,
+        images_per_second=_median(steady, "images_per_second"),
+        seconds_per_epoch=pace,
+        startup_seconds=max(0.0, before + fit - len(epochs) * pace) if len(epochs) > 1 else None,
+        seconds_to_target=_time_to(workload.target_accuracy, before, epochs),
+        val_accuracy=max(epoch.metrics["val_accuracy"] for epoch in epochs),
+        data_wait_percent=_median(steady, "data_wait_percent"),
+        choices=choices,
+        peak_memory_mb=max(_column(rows, "process_rss_mb"), default=None),
+        gpu_memory_mb=_gpu_memory_mb(rows),
+        cpu_percent=_mean(_column(late, "process_cpu_percent")),
+        gpu_percent=_mean(_column(late, "_utilization_percent", but="_memory_utilization_percent")),
+        gpu_power_w=gpu_watts(late),
+        cpu_power_w=cpu_watts(late),
+    )
+
+
+def _describe(result: TrialResult) -> str:
+    if result.failure is None:
+        return "it ended before its first epoch did"
+    message = result.failure.message.partition("; see ")[0]  # the trial's folder, with its log, is gone
+    return f"{result.failure.kind}: {message}"
+
+
+def _median(epochs: Sequence[EpochRecord], metric: str) -> float | None:
+    figures = [epoch.metrics[metric] for epoch in epochs if math.isfinite(epoch.metrics.get(metric, math.nan))]
+    return statistics.median(figures) if figures else None
+
+
+def _time_to(accuracy: float, before: float, epochs: Sequence[EpochRecord]) -> float | None:
+    seconds = before
+    for epoch in epochs:
+        seconds += epoch.seconds
+        if epoch.metrics["val_accuracy"] >= accuracy:
+            return seconds
+    return None
+
+
+def _gpu_memory_mb(rows: Sequence[Row]) -> float | None:
+    """Return the peak of the training's memory on a GPU; of all processes', where NVML lists none of them."""
+    return max(_column(rows, "_process_memory_mb") or _column(rows, "_memory_used_mb"), default=None)
+
+
+def _column(rows: Iterable[Row], ending: str, but: str = "\n") -> list[float]:
+    """Return the figures of all columns with this ending, for instance of every GPU."""
+    return [
+        float(value)
+        for row in rows
+        for name, value in row.items()
+        if name.endswith(ending) and not name.endswith(but) and isinstance(value, (int, float))
+    ]
+
+
+def _mean(figures: Sequence[float]) -> float | None:
+    return statistics.fmean(figures) if figures else None

@@ -1,0 +1,117 @@
+"""Keeps what tuning found, in the workspace, and fills in the settings that are left to ``auto`` with it.
+
+A plan counts for the same machine, library versions, shape of the data and stated settings, and for nothing else.
+"""
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mloptimizer.config.conflicts import find_conflict
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.files import read_json, write_json
+from mloptimizer.core.nouns import DatasetInfo, Decision, to_json
+from mloptimizer.store.workspace import Workspace
+from mloptimizer.tuning.measurement import Machine
+
+# Settings that change how fast a training is.
+_MATTERING = (
+    "precision", "xla", "batch_size", "batch_size_multiplier", "accumulation_steps", "remat", "steps_per_execution",
+    "data_cache", "data_on_device", "prefetch_batches", "augmentation", "ema_momentum", "deterministic",
+    "check_numerics", "gpus_per_trial", "trials_per_gpu", "cpu_replicas", "gpu_memory_limit_mb",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TuningPlan:
+    """What tuning found; its JSON form is kept."""
+
+    identity: Mapping[str, Any]  # of machine, libraries, data and settings
+    model: str  # what was measured
+    decisions: Mapping[str, str | int]  # setting: value, of those that were left to auto
+    speed_up: float  # over the starting point, both measured again in turn
+    images: int  # of an exploration trial: over how many the cost of compiling was counted
+    rows: tuple[Mapping[str, Any], ...]  # the measurements, each with its verdict
+    tuned_utc: str
+
+
+def identify(machine: Machine, dataset: DatasetInfo, settings: Settings) -> dict[str, Any]:
+    """Return what a plan is kept for: with equal identities, a plan may be used again."""
+    return {
+        "gpus": [gpu.name for gpu in machine.gpus],
+        "cpu": machine.cpu,
+        "cores": machine.cores,
+        "tensorflow": _version("tensorflow"),
+        "keras": _version("keras"),
+        "input_shape": list(dataset.input_shape),
+        "classes": dataset.classes,
+        "settings": {
+            name: getattr(settings, name)
+            for name in _MATTERING
+            if getattr(settings, name) != Settings.model_fields[name].default
+        },
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def find_plan(workspace: Workspace, identity: Mapping[str, Any], model: str | None = None) -> TuningPlan | None:
+    """Return the newest plan of the workspace for this identity, and for this model where one is named.
+
+    Raises:
+        UsageError: the file that keeps them is damaged.
+    """
+    plans = [plan for plan in _read_plans(workspace) if plan.identity == identity and model in (None, plan.model)]
+    return max(plans, key=lambda plan: plan.tuned_utc, default=None)
+
+
+def keep_plan(workspace: Workspace, plan: TuningPlan) -> None:
+    """Add the plan to those of the workspace, in the place of an earlier one for the same identity and model."""
+    others = [other for other in _read_plans(workspace) if (other.identity, other.model) != (plan.identity, plan.model)]
+    write_json(workspace.tuning_file, {"plans": [to_json(kept) for kept in (*others, plan)]})
+
+
+def _read_plans(workspace: Workspace) -> list[TuningPlan]:
+    path = workspace.tuning_file
+    if not path.is_file():
+        return []
+    try:
+        return TypeAdapter(list[TuningPlan]).validate_python(read_json(path).get("plans"))
+    except ValidationError as error:
+        raise UsageError(f"{path}: is not what `mloptimizer tune` writes. Restore it or remove it.") from error
+
+
+def tuned_settings(settings: Settings, plan: TuningPlan) -> tuple[Settings, list[Decision]]:
+    """Return the settings with the plan's values where they are ``auto``, and each of them as a decision."""
+    day = plan.tuned_utc.partition("T")[0]
+    gain = f"{plan.speed_up:.2f} times the images per second of" if plan.speed_up > 1 else "nothing was faster than"
+    return fill_in(settings, plan.decisions, f"measured on {day}: {gain} the simplest settings")
+
+
+def fill_in(settings: Settings, values: Mapping[str, object], reason: str) -> tuple[Settings, list[Decision]]:
+    """Return the settings with those values that are left to ``auto``, and each of them as a decision; all or none."""
+    fresh = {name: value for name, value in values.items() if getattr(settings, name) == "auto"}
+    conflict = find_conflict(settings.model_copy(update=fresh))
+    if conflict:
+        return settings, [Decision(None, "tuned plan", "left out", conflict)]
+    return with_values(settings, fresh), [Decision(None, name, str(value), reason) for name, value in fresh.items()]
+
+
+def with_values(settings: Settings, values: Mapping[str, object]) -> Settings:
+    """Return the settings with these values, which must be possible together."""
+    return Settings.model_validate({**settings.model_dump(), **values})
+
+
+def find_tuned(before: Settings, after: Settings) -> dict[str, object]:
+    """Return by name the values of the settings that tuning filled in."""
+    values = after.model_dump(mode="json")
+    return {name: value for name, value in values.items() if getattr(before, name) != getattr(after, name)}

@@ -1,0 +1,231 @@
+"""Finds by measuring which precision, compilation, batch and input pipeline train fastest on this machine, once.
+
+Greedy: each factor in turn, with the best of those before it, from the simplest value of each.
+"""
+
+import logging
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mloptimizer.config.conflicts import find_conflict
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.errors import RunError
+from mloptimizer.core.files import hold_lock
+from mloptimizer.core.nouns import DatasetInfo, Decision, to_json
+from mloptimizer.hardware.read.nvml import Gpu
+from mloptimizer.store.workspace import Workspace
+from mloptimizer.training.memory.batch_plan import REFERENCE_BATCH, largest_automatic_batch
+from mloptimizer.tuning.measurement import Machine, Measurement, Variant, Workload, choose_model, measure, this_machine
+from mloptimizer.tuning.plans import TuningPlan, fill_in, find_plan, identify, keep_plan, tuned_settings, with_values
+
+logger = logging.getLogger(__name__)
+
+LEAST_GAIN = 1.03  # a variant is taken when it is at least so much faster; less is noise, and the simpler one stays
+STEPS_ON_GPU, STEPS_ON_CPU = 100, 25  # of an epoch, at most
+MEASURED_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 200, 3, 12  # small data sets get more epochs, for a steadier figure
+DEFAULT_MODEL = "the built-in resnet"
+PRECISIONS = {"tf32": (8, 0), "mixed_bfloat16": (8, 0), "mixed_float16": (7, 0)}  # compute capability with units for it
+
+# What tuning starts from: the simplest value of every factor, in the order in which the factors are measured.
+SIMPLEST: Mapping[str, str | int] = {
+    "precision": "float32",
+    "xla": "off",
+    "batch_size": REFERENCE_BATCH,
+    "data_on_device": "off",
+    "steps_per_execution": 1,
+    "prefetch_batches": 4,
+}
+_OTHERS: Mapping[str, tuple[str | int, ...]] = {
+    "precision": tuple(PRECISIONS),
+    "xla": ("on",),
+    "batch_size": (128, 256, 512, 1024),
+    "data_on_device": ("on",),
+    "steps_per_execution": (8,),
+    "prefetch_batches": (8,),
+}
+
+
+def why_not(precision: str, gpus: Sequence[Gpu]) -> str:
+    """Return why the precision brings nothing on these GPUs; empty where it may be tried."""
+    if not gpus:
+        return "a CPU computes it slower than float32"
+    known = [gpu.compute_capability for gpu in gpus if gpu.compute_capability]
+    needed = PRECISIONS[precision]
+    if known and min(known) >= needed:
+        return ""
+    there = ".".join(map(str, min(known))) if known else "unknown"
+    return f"needs compute capability {needed[0]}.{needed[1]}, and this GPU's is {there}"
+
+
+def tune(
+    workspace: Workspace,
+    dataset: DatasetInfo,
+    settings: Settings,
+    machine: Machine,
+    *,
+    space: str | None = None,
+    again: bool = False,
+) -> tuple[TuningPlan, bool]:
+    """Return the plan for this machine, data set and settings, and whether it was measured now (else it was known).
+
+    Args:
+        space: measure a model of this search space, instead of the fixed one.
+        again: measure even if there is a plan.
+
+    Raises:
+        UsageError: an unknown space, or another process is tuning in this workspace.
+        RunError: the starting point cannot be trained.
+    """
+    identity, model = identify(machine, dataset, settings), space or DEFAULT_MODEL
+    chosen, params = choose_model(space, dataset, workspace.search_spaces)
+    known = None if again else find_plan(workspace, identity, model)
+    if known:
+        return known, False
+    busy = "tuning: {holder}, is measuring already. Wait for it, or turn tuning off with --set autotune=off."
+    with hold_lock(workspace.tuning_file.with_suffix(".lock"), busy):
+        cap = STEPS_ON_GPU if machine.gpus else STEPS_ON_CPU
+        steps = min(cap, max(1, dataset.train_size // REFERENCE_BATCH))
+        epochs = min(max(FEWEST_EPOCHS, 1 + math.ceil(MEASURED_STEPS / steps)), MOST_EPOCHS)
+        found = _Tuning(Workload(chosen, params, dataset, epochs, cap), settings, machine).find()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        plan = TuningPlan(identity, model, **found, tuned_utc=now)
+        keep_plan(workspace, plan)
+    return plan, True
+
+
+@dataclass
+class _Row:
+    measurement: Measurement
+    verdict: str
+
+
+class _Tuning:
+    """One tuning: its starting point and what was measured."""
+
+    def __init__(self, workload: Workload, settings: Settings, machine: Machine) -> None:
+        self._workload = workload
+        self._settings = settings
+        self._machine = machine
+        self._images = settings.exploration_epochs * workload.dataset.train_size
+        self._rows: list[_Row] = []
+        self._left_to_auto: set[str] = set()  # factors whose best value depends on how long a training is
+        start = {name: value for name, value in SIMPLEST.items() if getattr(settings, name) == "auto"}
+        self._start = {} if find_conflict(settings.model_copy(update=start)) else start
+
+    def find(self) -> Mapping[str, Any]:
+        """Measure the factors in turn, then the start and the best again; return the fields of the plan."""
+        best = self._measure("start", self._start)
+        if best.failure:
+            raise RunError(f"tuning: the starting point could not be trained ({best.failure}).")
+        values = dict(self._start)
+        for name in SIMPLEST:
+            best, values = self._try_factor(name, best, values)
+        speed_up = self._compare(values) if values != self._start else 1.0
+        if speed_up < LEAST_GAIN:  # what looked faster was noise: the simplest settings stay
+            for row in self._rows:
+                row.verdict = row.verdict.replace("taken", "not faster when measured again")
+            values, speed_up = dict(self._start), 1.0
+        decisions = {name: value for name, value in values.items() if name not in self._left_to_auto}
+        rows = tuple({**to_json(row.measurement), "verdict": row.verdict} for row in self._rows)
+        return {"decisions": decisions, "speed_up": speed_up, "images": self._images, "rows": rows}
+
+    def _try_factor(
+        self, name: str, best: Measurement, values: dict[str, str | int]
+    ) -> tuple[Measurement, dict[str, str | int]]:
+        """Measure a factor's values in turn; return the best measurement so far with its values."""
+        for value, impossible in self._candidates(name):
+            changed = {**values, name: value}
+            found = self._measure(f"{name} = {value}", changed, impossible)
+            verdict = self._judge(found, best, name)
+            if verdict == "taken" and name not in self._start:
+                verdict = f"faster, but {name} = {getattr(self._settings, name)} is set"
+            self._rows[-1].verdict = verdict
+            if verdict == "taken":
+                best, values = found, changed
+            if name == "batch_size" and found.failure:
+                break  # the next is larger
+        return best, values
+
+    def _candidates(self, name: str) -> list[tuple[str | int, str]]:
+        """Return the values of a factor to measure, with the reason where one is impossible here."""
+        if name == "batch_size" and (name in self._start or self._machine.gpus):
+            present = self._start.get(name, self._settings.batch_size)
+            replicas = self._settings.gpus_per_trial if self._settings.gpus_per_trial != "auto" else 1
+            most = largest_automatic_batch(self._workload.dataset.train_size, replicas)
+            return [(size, "") for size in _OTHERS[name] if isinstance(present, int) and present < int(size) <= most]
+        if name not in self._start:
+            return []
+        if name == "xla" and (self._settings.deterministic or self._settings.check_numerics):
+            return []
+        return [(value, why_not(str(value), self._machine.gpus)) if name == "precision" else (value, "")
+                for value in _OTHERS[name]]  # fmt: skip
+
+    def _measure(self, name: str, values: Mapping[str, object], impossible: str = "") -> Measurement:
+        found = measure(
+            self._workload, Variant(name, with_values(self._settings, values), values, impossible), self._machine
+        )
+        self._rows.append(_Row(found, ""))
+        logger.info("tuning: %s: %s", name, found.failure or f"{found.images_per_second:.0f} images/s")
+        return found
+
+    def _judge(self, found: Measurement, best: Measurement, name: str) -> str:
+        """Say whether it is faster by `LEAST_GAIN`, both at its steady pace and over a whole exploration trial.
+
+        Both, because a lucky start alone is no gain, and what a trial never earns back is none either.
+        """
+        if found.failure:
+            return found.failure
+        if name == "xla" and found.choices.get("XLA") == "off":
+            return "no: compiling failed"
+        steady = (found.images_per_second or 0.0) / (best.images_per_second or math.inf)
+        whole = found.images_per_second_over(self._images) / best.images_per_second_over(self._images)
+        if steady >= LEAST_GAIN and whole < LEAST_GAIN and name == "xla":
+            self._left_to_auto.add(name)
+            return f"no: {steady:.2f} × at its steady pace, {whole:.2f} × with compiling; left to each training"
+        return "taken" if min(steady, whole) >= LEAST_GAIN else "no"
+
+    def _compare(self, values: Mapping[str, object]) -> float:
+        """Return the speed-up of the values over the start: each measured twice more, in turn, medians compared."""
+        speeds: dict[str, list[float]] = {"start again": [], "all taken again": []}
+        for name, changes in (("start again", self._start), ("all taken again", values)) * 2:
+            speeds[name].append(self._measure(name, changes).images_per_second_over(self._images))
+        start, best = (statistics.median(figures) for figures in speeds.values())
+        return best / start if start else 1.0
+
+
+def apply_tuning(
+    workspace: Workspace,
+    dataset: DatasetInfo,
+    settings: Settings,
+    find_machine: Callable[[], Machine] = this_machine,
+    kept: Mapping[str, object] | None = None,
+) -> tuple[Settings, list[Decision]]:
+    """Return the settings that a search trains with, and the reasons: a kept plan's values fill in what is ``auto``.
+
+    Without such a plan one is measured first, if `autotune` is on, or auto on a machine with GPUs. A tuning that fails
+    leaves the settings as they are.
+
+    Args:
+        kept: values that the study was tuned to when it began; they count instead of any plan, so that a continued
+            study trains as before. None: it was not tuned yet.
+
+    Raises:
+        UsageError: another process is tuning in this workspace, or the kept plans are damaged.
+    """
+    if kept is not None:
+        return fill_in(settings, kept, "as the study was tuned when it began")
+    if settings.autotune == "off" or settings.engine == "ray":  # other machines train
+        return settings, []
+    machine = find_machine()
+    plan = find_plan(workspace, identify(machine, dataset, settings))
+    if plan is None and (settings.autotune == "on" or machine.gpus):
+        logger.info("Tuning for this machine, once; --set autotune=off skips it.")
+        try:
+            plan, _ = tune(workspace, dataset, settings, machine)
+        except RunError as error:
+            return settings, [Decision(None, "tuned plan", "none", str(error))]
+    return tuned_settings(settings, plan) if plan else (settings, [])

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import optuna
+import pytest
+
+from mloptimizer.app.doctor import PACKAGES, check_packages, check_python, check_storage, diagnose, doctor_table
+from mloptimizer.app.probe_checks import Check
+from mloptimizer.config.settings import Settings
+from mloptimizer.store.workspace import Workspace
+from mloptimizer.study.storage import open_storage
+from tests.reports.study_files import text_of
+
+VERSIONS = {name: ".".join(map(str, oldest)) for name, oldest in PACKAGES.items()}
+
+
+def test_this_machine_is_sound_and_stays_as_it_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # GPUs need packages that the tests do without
+    checks = diagnose(workspace, Settings())
+    wrong = {check.name for check in checks if check.ok is False}
+    assert wrong <= {"workspace", "data cache", "memory"}  # a full disk is not what is tested
+    assert list(workspace.root.iterdir()) == []
+    names = [check.name for check in checks]
+    assert names[:7] == ["Python", "packages", "TensorFlow", "GPUs", "NCCL", "precision", "XLA"]
+    assert names[7:] == ["start method", "storage", "search spaces", "workspace", "data cache", "memory", "data sets"]
+
+
+@pytest.mark.parametrize(
+    ("version", "ok"), [((3, 10, 9), False), ((3, 11, 0), True), ((3, 13, 9), True), ((3, 14, 0), False)]
+)
+def test_only_pythons_that_the_packages_exist_for_are_right(version: tuple[int, ...], ok: bool) -> None:
+    assert check_python(version).ok is ok
+
+
+def test_the_oldest_possible_packages_are_right() -> None:
+    assert check_packages(VERSIONS).ok is True
+
+
+def test_missing_and_old_packages_are_named() -> None:
+    versions = {name: version for name, version in VERSIONS.items() if name != "keras"} | {"optuna": "4.9.1"}
+    check = check_packages(versions)
+    assert check.ok is False
+    assert "missing: keras; too old: optuna" in check.found
+
+
+def test_a_storage_that_does_not_exist_yet_is_right_and_not_made(workspace: Workspace, tmp_path: Path) -> None:
+    assert check_storage(workspace, Settings()).ok is True
+    assert check_storage(workspace, Settings(storage=f"sqlite:///{tmp_path}/studies.db")).ok is True
+    assert list(workspace.root.iterdir()) == []
+
+
+def test_a_journal_is_opened_and_its_studies_are_counted(workspace: Workspace) -> None:
+    for name in ("digits", "digits-hall-of-fame"):
+        optuna.create_study(storage=open_storage("", workspace.journal), study_name=name)
+    assert "opens, 1 study" in check_storage(workspace, Settings()).found
+
+
+def test_a_damaged_journal_is_told_in_one_line(workspace: Workspace) -> None:
+    workspace.journal.parent.mkdir()
+    workspace.journal.write_text("something else\n")
+    check = check_storage(workspace, Settings())
+    assert check.ok is False
+    assert "is not a journal of Optuna" in check.found
+
+
+def test_a_storage_that_cannot_be_reached_keeps_its_password_secret(workspace: Workspace) -> None:
+    check = check_storage(workspace, Settings(storage="postgresql://ann:hush@127.0.0.1:1/studies"))
+    assert check.ok is False
+    assert "ann:***@127.0.0.1" in check.found
+    assert "hush" not in check.found
+
+
+def test_the_table_says_what_is_wrong_and_what_to_do() -> None:
+    checks = [
+        Check("Python", True, "3.11.7"),
+        Check("GPUs", None, "none"),
+        Check("XLA", False, "[/x] broken", "mend it"),
+    ]
+    lines = [" ".join(line.split()) for line in text_of(doctor_table(checks)).splitlines()]
+    assert lines == ["ok Python 3.11.7", "note GPUs none", "wrong XLA [/x] broken → mend it", "", "To be mended: XLA."]
+
+
+@pytest.mark.parametrize("width", [30, 60, 100])
+def test_the_table_fits_the_terminal(width: int) -> None:
+    table = doctor_table([Check("search spaces", False, "found " * 30, "advice " * 20)])
+    assert max(map(len, text_of(table, width).splitlines())) <= width

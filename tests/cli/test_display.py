@@ -1,0 +1,173 @@
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mloptimizer.cli.display import (
+    LiveDisplay,
+    command_to_continue,
+    describe_enqueued,
+    describe_result,
+    describe_summary,
+    describe_warm_start,
+    format_duration,
+    make_display,
+)
+from mloptimizer.core.listener import Progress
+from mloptimizer.core.nouns import (
+    DatasetInfo,
+    EpochRecord,
+    FailureKind,
+    Outcome,
+    Phase,
+    TrialPlan,
+    TrialResult,
+    failed,
+)
+from mloptimizer.search.search_run import SearchSummary
+from mloptimizer.study.warm_start import TakenOver
+
+MakePlan = Callable[..., TrialPlan]
+DONE = TrialResult(7, Outcome.COMPLETED, 0.91234, 12.3)
+
+
+def progress(**changes: Any) -> Progress:
+    facts: dict[str, Any] = {
+        "phase": Phase.EXPLORATION,
+        "total": 4,
+        "running": 1,
+        "best": (7, 0.9),
+        "seconds_left": 61.0,
+    }
+    return Progress(**{**facts, "ended": {Outcome.COMPLETED: 1, Outcome.PRUNED: 0, Outcome.FAILED: 1}, **changes})
+
+
+@pytest.fixture
+def summary(make_dataset: Callable[..., DatasetInfo]) -> Callable[..., list[str]]:
+    """Returns the lines of a summary of which the named fields matter."""
+
+    def lines(**changes: Any) -> list[str]:
+        facts: dict[str, Any] = {
+            "study": "s",
+            "objective": "val_accuracy",
+            "dataset": make_dataset(validation_size=100),
+            "winner": 7,
+            "winner_phase": Phase.HALL_OF_FAME,
+            "value": 0.9,
+            "exploration": {Outcome.COMPLETED: 1, Outcome.FAILED: 0},
+            "hall_of_fame": {},
+            "verdicts": (),
+            "seconds": 75.0,
+        }
+        return describe_summary(SearchSummary(**{**facts, **changes}))
+
+    return lines
+
+
+def test_without_a_terminal_each_ended_trial_is_a_line(make_plan: MakePlan) -> None:
+    out = io.StringIO()
+    with make_display(Console(file=out), "val_accuracy") as display:
+        display.progress(progress(total=4, ended={}))
+        display.trial_started(make_plan(7))
+        display.epoch_ended(make_plan(7), EpochRecord(7, 1, {"val_accuracy": 0.5}, 1.0))
+        display.trial_ended(make_plan(7), DONE)
+        display.progress(progress())
+    first, second = out.getvalue().splitlines()
+    assert first == "Exploration: 4 trials"
+    assert second.startswith(
+        "trial 7 (line): val_accuracy 0.9123 in 12 s | 2 of 4 done (1 completed, 1 failed), 1 running"
+    )
+    assert second.endswith("best val_accuracy 0.9000 (trial 7), about 1 min 1 s left")
+
+
+def test_a_terminal_shows_the_running_trials_with_their_epochs(make_plan: MakePlan) -> None:
+    out = io.StringIO()
+    with make_display(Console(file=out, force_terminal=True, width=100), "val_accuracy") as display:
+        assert isinstance(display, LiveDisplay)
+        display.progress(progress())
+        display.trial_started(make_plan(8))
+        display.epoch_ended(make_plan(8), EpochRecord(8, 2, {"val_accuracy": 0.625}, 1.0))
+        display.trial_ended(make_plan(7), DONE)
+    assert "trial 7 (line): val_accuracy 0.9123" in out.getvalue()
+    assert "epoch 2/3" in out.getvalue()
+    assert "0.6250" in out.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_trial_that_starts_again_is_told_at_once(make_plan: MakePlan, terminal: bool) -> None:
+    out = io.StringIO()
+    with make_display(Console(file=out, force_terminal=terminal, width=100), "val_accuracy") as display:
+        display.trial_started(make_plan(3))
+        display.attempt_ended(make_plan(3), "out of memory with micro-batches of 64; again with 32")
+        assert "trial 3: out of memory with micro-batches of 64; again with 32" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (failed(1, FailureKind.OUT_OF_MEMORY, "too large"), "failed, out_of_memory: too large"),
+        (TrialResult(1, Outcome.PRUNED, None, 3.0), "pruned after 3 s"),
+    ],
+)
+def test_every_end_of_a_trial_has_its_words(make_plan: MakePlan, result: TrialResult, words: str) -> None:
+    assert words in describe_result(make_plan(1), result, "val_accuracy")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(0.9, "(guessing gives 0.10)"), (0.15, "NOT clearly better than guessing")]
+)
+def test_the_winner_is_held_against_chance(summary: Callable[..., list[str]], value: float, words: str) -> None:
+    assert words in next(line for line in summary(value=value) if line.startswith("Winner"))
+
+
+def test_the_summary_tells_what_was_asked_for_in_vain(summary: Callable[..., list[str]]) -> None:
+    assert "--profile-trial 9: none" in summary(notes=("--profile-trial 9: none",))
+
+
+def test_the_summary_says_how_often_the_test_set_was_read(summary: Callable[..., list[str]]) -> None:
+    reading = {"trial": 7, "test_accuracy": 0.875, "test_loss": 0.5}
+    assert "read once): test_accuracy 0.8750, test_loss 0.5000" in summary(verdicts=(reading,))[-1]
+    assert "read 2 times" in summary(verdicts=(reading, reading))[-1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "0 s"), (59.6, "1 min 0 s"), (7300, "2 h 1 min"), (200_000, "2 d 7 h")]
+)
+def test_durations_have_two_units(seconds: float, words: str) -> None:
+    assert format_duration(seconds) == words
+
+
+def test_the_command_to_continue_hides_the_password() -> None:
+    command = command_to_continue("s", Path("my place"), "postgresql://ann:secret@host/db", True)
+    assert command.startswith("mloptimizer search --study s --workspace 'my place' --storage")
+    assert command.endswith("--explore-only")
+    assert "secret" not in command
+
+
+@pytest.mark.parametrize(
+    ("brought", "says"),
+    [
+        (TakenOver(40, 6, 0), "the sampler learns from 40 trials; its best 6 are tried first."),
+        (TakenOver(1, 1, 2), "the sampler learns from 1 trial; its best is tried first; 2 trials of it could not be"),
+        (TakenOver(0, 0, 0), "it brings nothing that this study does not have."),
+        (TakenOver(0, 2, 0, ("other images",)), "its best 2 are tried first; its values cannot be compared (other i"),
+    ],
+)
+def test_a_warm_start_tells_what_it_brought(brought: TakenOver, says: str) -> None:
+    assert describe_warm_start("old", brought).startswith(f"Warm start from 'old': {says}")
+
+
+def test_given_configurations_are_counted() -> None:
+    assert describe_enqueued(1, 1) == "1 given configuration is tried first."
+    assert describe_enqueued(2, 3) == "2 given configurations are tried first; 1 had been tried, or waited already."
+    assert describe_enqueued(0, 3).startswith("No given configuration is new")
+
+
+def test_a_search_ends_with_what_slows_it_down(summary: Callable[..., list[str]]) -> None:
+    line = "Hardware: input-bound in 3 of 4 trainings. Why, and what to change: mloptimizer diagnose s"
+    assert summary(hardware=line)[-1] == line
+    assert summary(hardware=line, winner=None)[-1] == line
+    assert not any(line.startswith("Hardware") for line in summary())

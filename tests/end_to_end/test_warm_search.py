@@ -1,0 +1,54 @@
+"""A whole search of a study that has learned from an earlier one."""
+
+from collections.abc import Callable
+
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import DatasetInfo, Objective, Outcome, Phase
+from mloptimizer.reports.model.standings import find_winner
+from mloptimizer.spaces.space_files import load_space
+from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.workspace import Workspace
+from mloptimizer.study.answers import complete
+from mloptimizer.study.earlier import read_earlier_study
+from mloptimizer.study.study import Study, open_study
+from mloptimizer.study.trials import TrialStatus
+from tests.small_searches import LINE, run_small_search
+from tests.study.small_studies import complete as finish
+
+SPACES = [load_space("line", LINE, "line.py")]
+VALUES = (0.25, 0.75, 0.9, 0.5, 0.8)
+
+
+def open_line(workspace: Workspace, name: str) -> Study:
+    settings = Settings(exploration_epochs=3)
+    return open_study("", workspace.journal, name, settings, 1, Objective(settings.objective))
+
+
+def test_trials_that_teach_are_no_trials_of_the_search(
+    workspace: Workspace, make_dataset: Callable[..., DatasetInfo]
+) -> None:
+    dataset, old = make_dataset(), open_line(workspace, "old")
+    old.enqueue([complete({"space": "line", "x": x}, SPACES, dataset) for x in VALUES], SPACES, dataset)
+    for x in VALUES:
+        suggestion = old.ask(SPACES, dataset)
+        assert suggestion and suggestion.params == {"x": x}
+        finish(old, suggestion, 10 * x)  # more than any trial of the search can reach
+    earlier = read_earlier_study("", workspace.journal, "old")
+    assert open_line(workspace, "s").warm_start(earlier, SPACES, dataset, 2).taught == len(VALUES)
+
+    summary, watcher = run_small_search(workspace, dataset)
+    explored = [result.number for phase, result in watcher.ended if phase is Phase.EXPLORATION]
+    assert explored == list(range(5, 11))
+    assert [plan.params["x"] for plan in watcher.started[:2]] == [0.9, 0.8]
+    assert (watcher.shown[0].total, watcher.shown[0].done) == (6, 0)
+    assert summary.exploration[Outcome.COMPLETED] == 6
+    assert summary.winner is not None and summary.winner >= 5
+    assert find_winner(workspace, "s") == (summary.winner, Phase.HALL_OF_FAME)
+    assert {record.plan["number"] for record in MetricsStore(workspace, "s").trials(Phase.HALL_OF_FAME)} <= set(
+        explored
+    )
+
+    summary, watcher = run_small_search(workspace, dataset, trials=8)
+    assert [result.number for phase, result in watcher.ended if phase is Phase.EXPLORATION] == [11, 12]
+    statuses = [trial.status for trial in open_line(workspace, "s").trials()]
+    assert statuses == [TrialStatus.TAUGHT] * 5 + [TrialStatus.COMPLETED] * 8

@@ -1,0 +1,71 @@
+"""Which running trials are to end because they hang or take too long; the time is the test's."""
+
+from mloptimizer.config.settings import Settings
+from mloptimizer.core.nouns import Decision, EpochRecord, FailureKind, HardwareSample, SignOfLife
+from mloptimizer.engines.deadlines import Deadlines
+
+
+class Watch:
+    """Deadlines of 10 minutes without a sign, 30 more for compiling, and a clock that a test sets."""
+
+    def __init__(self, **changes: float) -> None:
+        self.minutes = 0.0
+        self.deadlines = Deadlines(Settings(**changes), lambda: 60 * self.minutes)  # type: ignore[arg-type]
+        self.deadlines.start(1, spent_seconds=0.0)
+
+    def overdue_at(self, minutes: float) -> list[tuple[int, FailureKind]]:
+        self.minutes = minutes
+        return [(number, failure.kind) for number, failure in self.deadlines.find_overdue()]
+
+
+def test_a_trial_that_builds_and_compiles_has_more_time() -> None:
+    watch = Watch()
+    assert watch.overdue_at(40) == []
+    assert watch.overdue_at(40.1) == [(1, FailureKind.HUNG)]
+
+
+def test_a_training_that_gives_no_sign_for_ten_minutes_hangs() -> None:
+    watch = Watch()
+    watch.deadlines.hear(SignOfLife(1, step=1))
+    assert watch.overdue_at(10) == []
+    assert watch.overdue_at(10.1) == [(1, FailureKind.HUNG)]
+
+
+def test_every_event_is_a_sign_but_not_the_rows_of_the_hardware_log() -> None:
+    watch = Watch()
+    watch.deadlines.hear(SignOfLife(1, step=1))
+    watch.minutes = 8
+    watch.deadlines.hear(EpochRecord(1, 1, {}, 1.0))
+    watch.minutes = 16
+    watch.deadlines.hear(Decision(1, "XLA", "off", ""))
+    assert watch.overdue_at(25) == []
+    watch.deadlines.hear(HardwareSample(1, {}))
+    assert watch.overdue_at(26.1) == [(1, FailureKind.HUNG)]
+
+
+def test_a_trial_may_train_for_so_long_with_all_its_attempts() -> None:
+    watch = Watch(trial_minutes=20, hang_minutes=1000)
+    watch.deadlines.start(2, spent_seconds=15 * 60)
+    assert watch.overdue_at(5) == []
+    assert watch.overdue_at(5.1) == [(2, FailureKind.TIME_LIMIT)]
+    assert watch.overdue_at(20.1) == [(1, FailureKind.TIME_LIMIT), (2, FailureKind.TIME_LIMIT)]
+
+
+def test_the_time_in_which_nobody_listened_counts_for_no_trial() -> None:
+    watch = Watch(trial_minutes=12)
+    watch.deadlines.hear(SignOfLife(1, step=1))
+    watch.minutes = 50
+    watch.deadlines.hold(45 * 60)
+    assert watch.overdue_at(55) == []
+    assert watch.overdue_at(55.1) == [(1, FailureKind.HUNG)]
+    watch.deadlines.hear(SignOfLife(1, step=2))
+    assert watch.overdue_at(57) == []
+    assert watch.overdue_at(57.1) == [(1, FailureKind.TIME_LIMIT)]
+
+
+def test_a_trial_that_has_ended_is_forgotten_and_tells_its_seconds() -> None:
+    watch = Watch()
+    watch.minutes = 2
+    assert watch.deadlines.end(1) == 120
+    watch.deadlines.hear(SignOfLife(1, step=9))  # it was on its way
+    assert watch.overdue_at(1000) == []

@@ -1,7 +1,0 @@
-from mloptimizer.engines.thread import ThreadEngine
-from tests.engines.contract import SLOTS, EngineContract, act
-
-
-class TestThreadEngine(EngineContract):
-    def make(self) -> ThreadEngine:
-        return ThreadEngine(SLOTS, act)
