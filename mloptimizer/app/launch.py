@@ -1,13 +1,10 @@
 """Puts the parts together for each command; the only module that knows them all."""
 
-import concurrent.futures
-import concurrent.futures.process
 import contextlib
 import importlib.metadata
-import multiprocessing
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +16,13 @@ from mloptimizer.cli.display import describe_enqueued, describe_warm_start
 from mloptimizer.config.settings_file import read_settings_file, render_settings_file
 from mloptimizer.config.values import make_settings
 from mloptimizer.core.errors import RunError, UsageError
-from mloptimizer.core.files import Wait, file_error, hold_lock, waiting_for_room, write_json, write_text
+from mloptimizer.core.files import Wait, hold_lock, waiting_for_room, write_text
 from mloptimizer.core.listener import Observer
 from mloptimizer.core.nouns import DatasetInfo, Decision, Objective, Phase, to_json
 from mloptimizer.data.library import prepare_dataset
 from mloptimizer.engines.contract import Engine
 from mloptimizer.hardware.analysis.grid import find_grid
 from mloptimizer.hardware.read.machine_facts import remember_machines
-from mloptimizer.reports.model.standings import find_study, find_winner
 from mloptimizer.reports.terminal.diagnosis_page import describe_main_finding
 from mloptimizer.search.budgets import RUN_SETTINGS, Budgets, folder_mb
 from mloptimizer.search.control import Control, Interruptible, SearchRun
@@ -43,7 +39,6 @@ from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.answers import Answers, complete
 from mloptimizer.study.storage import hide_secrets, open_storage
 from mloptimizer.study.study import Study, open_study
-from mloptimizer.training.worker import export_trained
 from mloptimizer.tuning.plans import find_tuned
 from mloptimizer.tuning.tune import apply_tuning
 
@@ -227,51 +222,6 @@ def _facts(prepared: PreparedSearch, dataset: DatasetInfo, machines: Mapping[str
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def launch_export(workspace: Workspace, study: str, target: Path, number: int | None) -> Mapping[str, object]:
-    """Export the winner, or the given trial, as ``model.keras`` with ``parameters.json`` and ``metrics.json``.
-
-    Raises:
-        UsageError: there is nothing to export, or the folder cannot be written.
-        RunError: the exported model does not compute what the trained one did.
-    """
-    find_study(workspace, study)
-    store = MetricsStore(workspace, study)
-    if number is None:
-        winner = find_winner(workspace, study)
-        if winner is None:
-            raise UsageError(f"study '{study}': no trial was completed, so there is no winner to export.")
-        number = winner[0]
-    kept = store.weights(number)
-    if kept is None:
-        raise UsageError(
-            f"trial {number} of study '{study}': no weights are kept. Possible: trials in the hall of fame."
-        )
-    weights, phase = kept
-    record = store.trial(number, phase)
-    if record is None:
-        raise UsageError(f"trial {number} of study '{study}': its plan is missing.")
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise file_error(target, error) from error
-    verdicts = [reading for reading in store.verdicts() if (reading["trial"], reading["phase"]) == (number, phase)]
-    source = store.read_space(record.plan["space"])
-    facts = _in_own_process(export_trained, record.plan, source, str(weights), str(target / "model.keras"))
-    write_json(target / "parameters.json", {"space": record.plan["space"], **record.plan["params"]})
-    metrics = {"study": study, "trial": number, "phase": phase.value, "validation": record.result.get("metrics")}
-    write_json(target / "metrics.json", {**metrics, "test": verdicts[-1] if verdicts else None, "export": facts})
-    return {"trial": number, "phase": phase, **facts}
-
-
-def _in_own_process(function: Callable[..., Mapping[str, object]], *arguments: object) -> Mapping[str, object]:
-    spawn = multiprocessing.get_context("spawn")
-    try:
-        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            return pool.submit(function, *arguments).result()
-    except concurrent.futures.process.BrokenProcessPool as error:
-        raise RunError("export: its process died, often for want of memory. Nothing was exported.") from error
 
 
 def launch_init(folder: Path) -> tuple[list[Path], list[Path]]:

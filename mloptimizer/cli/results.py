@@ -113,7 +113,7 @@ def dashboard(workspace: Path, host: str, port: int, **options: Any) -> None:
 @workspace_option
 def export(workspace: Path, study: str, target: Path, trial: int | None) -> None:
     """Export the winner as a .keras file, with its parameters and metrics as JSON."""
-    from mloptimizer.app.launch import launch_export
+    from mloptimizer.app.exporting import launch_export
     from mloptimizer.store.workspace import Workspace
 
     facts = launch_export(Workspace(workspace), study, target, trial)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mloptimizer.app import launch
+from mloptimizer.app import exporting, launch
 from mloptimizer.app.preparation import SearchRequest, prepare_search
 from mloptimizer.core.errors import MloptimizerError, RunError
 from mloptimizer.core.nouns import dataset_from_json
@@ -40,7 +40,7 @@ def _without_training(monkeypatch: pytest.MonkeyPatch) -> None:
         return {}
 
     monkeypatch.setattr(launch, "launch_search", stop)
-    monkeypatch.setattr(launch, "_in_own_process", export)
+    monkeypatch.setattr(exporting, "_in_own_process", export)
 
 
 def records(place: Path) -> list[str]:
