@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from mloptimizer.hardware.read.gpu_readings import GPU_COLUMNS
+from mloptimizer.hardware.read.gpu_readings import GPU_COLUMNS, GpuReader
 from mloptimizer.hardware.read.machine import MB, busy_percent, core_times
 from mloptimizer.hardware.read.nvml import Gpu, list_gpus
-from mloptimizer.hardware.read.vendors import GpuFigures, open_gpu
 
 SHORTEST_SECONDS = 0.25  # between two readings of the processors' time: over less, the share that was busy is noise
 
@@ -41,7 +40,7 @@ class LiveMachine:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Find the GPUs that this process may use, and begin to count the processors' time."""
         self._clock = clock
-        self._gpus = [(gpu, open_gpu(gpu.uuid)) for gpu in list_gpus()]
+        self._gpus = [(gpu, GpuReader(gpu.uuid)) for gpu in list_gpus()]
         self._then, self._times = clock(), list(core_times().values())
         self._cpu_percent: float | None = None
 
@@ -63,6 +62,6 @@ class LiveMachine:
         self._gpus = []
 
 
-def _read_gpu(reader: GpuFigures, now: float) -> dict[str, float | None]:
+def _read_gpu(reader: GpuReader, now: float) -> dict[str, float | None]:
     """Return the GPU's figures by column; of no trial's processes in particular."""
     return dict(zip((column.name for column in GPU_COLUMNS), reader.read((), now), strict=True))

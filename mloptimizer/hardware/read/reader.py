@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from mloptimizer.hardware.columns import MAX_ROWS, TIME_COLUMNS, TRAINING_COLUMNS, Cell, Column
-from mloptimizer.hardware.read.gpu_readings import GPU_COLUMNS
+from mloptimizer.hardware.read.gpu_readings import GPU_COLUMNS, GpuReader
 from mloptimizer.hardware.read.machine import CORE_COLUMN, MachineReader, machine_columns
 from mloptimizer.hardware.read.training_clock import TrainingClock, TrainingReader
-from mloptimizer.hardware.read.vendors import open_gpu
 
 _OF_A_GPU, _OF_A_CORE = re.compile(r"gpu\d+_(\w+)"), re.compile(r"core\d+_percent")
 
@@ -69,7 +68,7 @@ class HardwareReader:
         self._start = clock()
         self._columns = columns(len(gpu_ids), cpu_ids)
         self._training = TrainingReader(training, self._start) if training else None
-        self._gpus = [open_gpu(uuid) for uuid in gpu_ids]
+        self._gpus = [GpuReader(uuid) for uuid in gpu_ids]
         self._machine = MachineReader(pid, self._start, cpu_ids)
 
     def read(self) -> dict[str, Cell]:
