@@ -24,8 +24,8 @@ from models import plan_smallest
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import EpochRecord, Slot
+from mloptimizer.core.trial_files import CHECKPOINTS
 from mloptimizer.data.library import prepare_dataset
-from mloptimizer.store.trial_records import CHECKPOINTS
 from mloptimizer.training.network import build_network
 from mloptimizer.training.trial import run_trial
 

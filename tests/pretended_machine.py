@@ -6,16 +6,18 @@ from typing import Any
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import (
+    Emit,
     EpochRecord,
     FailureKind,
     HardwareSample,
     Outcome,
+    RunTrial,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
     failed,
 )
-from mloptimizer.engines.contract import Emit, RunTrial, ShouldStop
 from mloptimizer.engines.thread_engine import ThreadEngine
 from mloptimizer.hardware.read.nvml import Gpu
 from mloptimizer.tuning.measurement import Machine

@@ -11,16 +11,20 @@ from mloptimizer.core.listener import Progress
 from mloptimizer.core.nouns import (
     DatasetInfo,
     Decision,
+    Emit,
     EpochRecord,
     HardwareSample,
     Objective,
     Outcome,
     Phase,
+    RunTrial,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
 )
-from mloptimizer.engines.contract import Emit, Engine, RunTrial, ShouldStop
+from mloptimizer.core.trial_files import WEIGHTS
+from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.gpu_memory import ReadUse
 from mloptimizer.engines.thread_engine import ThreadEngine
 from mloptimizer.search.budgets import Budgets, folder_mb
@@ -30,7 +34,7 @@ from mloptimizer.search.job import Goal, Job
 from mloptimizer.search.search_run import SearchSummary, run_search
 from mloptimizer.spaces.space_files import load_space
 from mloptimizer.store.recorder import Recorder
-from mloptimizer.store.trial_records import WEIGHTS, MetricsStore
+from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.study import open_study
 

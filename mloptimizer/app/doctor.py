@@ -19,6 +19,7 @@ from rich.text import Text
 from mloptimizer.app.probe_checks import Check, check_tensorflow, probe_tensorflow
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
 from mloptimizer.data.decoded_cache import cache_folder
 from mloptimizer.data.library import list_datasets
 from mloptimizer.engines.slots import MEMORY_PER_WORKER_MB
@@ -26,7 +27,7 @@ from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus, to
 from mloptimizer.hardware.read.nvml import list_gpus
 from mloptimizer.hardware.read.vendors import describe_unused
 from mloptimizer.spaces.space_files import find_spaces, read_space
-from mloptimizer.store.workspace import HALL_OF_FAME_SUFFIX, Workspace
+from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.storage import hide_secrets, open_storage
 
 PACKAGES = {  # oldest version that works, as in setup.cfg

@@ -14,6 +14,7 @@ from mloptimizer.config.values import make_settings
 from mloptimizer.core.errors import UsageError, unknown_name
 from mloptimizer.core.files import file_error
 from mloptimizer.core.nouns import Params, Slot
+from mloptimizer.core.study_names import check_study_name
 from mloptimizer.data.library import list_datasets
 from mloptimizer.engines.slots import plan_slots
 from mloptimizer.hardware.analysis.grid import find_grid
@@ -21,7 +22,7 @@ from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.read.nvml import list_gpus
 from mloptimizer.spaces.space_files import SearchSpace, read_spaces
 from mloptimizer.store.trial_records import MetricsStore
-from mloptimizer.store.workspace import Workspace, check_study_name
+from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.answers import Answers
 from mloptimizer.study.earlier import EarlierStudy, list_study_names, read_earlier_study
 

@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
 
 Scalar = bool | int | float | str
@@ -118,7 +117,9 @@ class TrialPlan:
     steps_per_epoch: int = 0  # at most, for short measurements; 0: as many as the images fill
     profiled: bool = False  # write a TensorBoard profile of the steps 10 to 20
     cache_directory: str = ""  # what the trials of a study share: compiled programs, measured batches; empty: nothing
-    settings: Settings = field(default_factory=Settings)
+    settings: Any = field(
+        kw_only=True
+    )  # the study's `Settings`, of which this room knows only that they are plain data
     tuned: tuple[str, ...] = ()  # names of the settings whose values tuning chose; the person left them to auto
 
 
@@ -206,6 +207,11 @@ class EndedAttempt:
 
 Event = EpochRecord | Decision | HardwareSample | Division | SignOfLife | TrialResult
 
+Emit = Callable[[Event], None]
+ShouldStop = Callable[[], bool]
+RunTrial = Callable[[TrialPlan, Slot, Emit, ShouldStop], TrialResult]
+"""Trains the plan's model on the slot, emits what happens meanwhile, and returns the result; it never raises."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -269,7 +275,7 @@ def _plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if dataclasses.is_dataclass(value):
         return to_json(value)
-    if isinstance(value, Settings):
+    if isinstance(value, BaseModel):
         return _plain(value.model_dump())
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

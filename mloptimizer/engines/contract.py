@@ -1,14 +1,9 @@
 """What an engine is: it runs plans on slots and hands back events."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from mloptimizer.core.nouns import Event, Slot, TrialPlan, TrialResult
-
-Emit = Callable[[Event], None]
-ShouldStop = Callable[[], bool]
-RunTrial = Callable[[TrialPlan, Slot, Emit, ShouldStop], TrialResult]
-"""Trains the plan's model on the slot, emits what happens meanwhile, and returns the result; it never raises."""
+from mloptimizer.core.nouns import Event, Slot, TrialPlan
 
 
 class Engine(Protocol):

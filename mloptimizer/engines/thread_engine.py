@@ -5,8 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mloptimizer.core.nouns import Event, FailureKind, Slot, TrialPlan, TrialResult, failed
-from mloptimizer.engines.contract import RunTrial
+from mloptimizer.core.nouns import Event, FailureKind, RunTrial, Slot, TrialPlan, TrialResult, failed
 
 
 @dataclass

@@ -42,13 +42,10 @@ from mloptimizer.core.files import (
     write_text,
 )
 from mloptimizer.core.nouns import EndedAttempt, EpochRecord, Outcome, Phase, Slot, TrialPlan, TrialResult, to_json
+from mloptimizer.core.trial_files import ATTEMPTS, CHECKPOINTS, EPOCHS, PLAN, RESULT, WEIGHTS
 from mloptimizer.hardware.read.machine_facts import slot_facts
 from mloptimizer.store.metrics_readme import render_metrics_readme
 from mloptimizer.store.workspace import Workspace
-
-PLAN, EPOCHS, RESULT, WEIGHTS = "plan.json", "epochs.jsonl", "result.json", "model.weights.h5"
-ATTEMPTS = "attempts.jsonl"
-CHECKPOINTS = "checkpoints"  # folder of a training that is under way; the worker writes it, the driver removes it
 
 _ATTEMPT = TypeAdapter(EndedAttempt)
 _NUMBER = (int, float, type(None))

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mloptimizer.core.errors import UsageError, unknown_name
 from mloptimizer.core.nouns import Objective, Phase
-from mloptimizer.store.workspace import HALL_OF_FAME_SUFFIX
+from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
 from mloptimizer.study.trials import TrialStatus, summarize
 

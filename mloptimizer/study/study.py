@@ -24,8 +24,8 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.files import Wait
 from mloptimizer.core.nouns import DatasetInfo, Failure, FailureKind, Objective, Outcome, Phase, TrialResult
+from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX, check_study_name
 from mloptimizer.spaces.space_files import SearchSpace
-from mloptimizer.store.workspace import HALL_OF_FAME_SUFFIX, check_study_name
 from mloptimizer.study.answers import Answers
 from mloptimizer.study.earlier import EarlierStudy
 from mloptimizer.study.journal import together

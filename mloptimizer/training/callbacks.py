@@ -9,8 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mloptimizer.core.nouns import Objective
-from mloptimizer.engines.contract import ShouldStop
+from mloptimizer.core.nouns import Objective, ShouldStop
 from mloptimizer.hardware.read.training_clock import TrainingClock
 from mloptimizer.training.checkpoints.checkpoint_files import Kept
 from mloptimizer.training.memory.estimate import relieve_memory

@@ -7,8 +7,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mloptimizer.core.nouns import Decision, Division, EpochRecord, Outcome, SignOfLife, TrialPlan, TrialResult
-from mloptimizer.engines.contract import Emit, ShouldStop
+from mloptimizer.core.nouns import (
+    Decision,
+    Division,
+    Emit,
+    EpochRecord,
+    Outcome,
+    ShouldStop,
+    SignOfLife,
+    TrialPlan,
+    TrialResult,
+)
 from mloptimizer.hardware.read.training_clock import TrainingClock
 from mloptimizer.training.checkpoints.checkpoint_files import Kept
 from mloptimizer.training.memory.batch_plan import BatchPlan

@@ -15,17 +15,18 @@ import keras
 import tensorflow as tf
 
 from mloptimizer.core.nouns import (
+    Emit,
     FailureKind,
     Objective,
     Outcome,
     Phase,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
 )
-from mloptimizer.engines.contract import Emit, ShouldStop
+from mloptimizer.core.trial_files import CHECKPOINTS, WEIGHTS
 from mloptimizer.hardware.read.training_clock import TrainingClock
-from mloptimizer.store.trial_records import CHECKPOINTS
 from mloptimizer.training.callbacks import (
     AveragedWeights,
     Best,
@@ -58,7 +59,6 @@ from mloptimizer.training.step.training_model import StepOptions, TrainableModel
 from mloptimizer.training.trial_failures import NonFiniteError, TrialStopped, describe_failure
 
 PROFILE_FOLDER = "profile"  # in the trial's folder, for TensorBoard
-WEIGHTS_FILE = "model.weights.h5"
 
 
 def run_trial(
@@ -109,7 +109,7 @@ def _train(run: Run, slot: Slot) -> TrialResult:
         raise NonFiniteError("no epoch had a validation loss that is finite")
     with run.part("save"):
         best.restore()
-        weights = Path(run.plan.directory) / WEIGHTS_FILE
+        weights = Path(run.plan.directory) / WEIGHTS
         save_weights(prepared.network, weights)
     return run.result(Outcome.COMPLETED, best.value, metrics=best.metrics, weights=str(weights))
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mloptimizer.core.errors import MloptimizerError, RunError
-from mloptimizer.core.nouns import HardwareSample, Slot, TrialPlan, TrialResult, dataset_from_json
-from mloptimizer.engines.contract import Emit, ShouldStop
+from mloptimizer.core.nouns import Emit, HardwareSample, ShouldStop, Slot, TrialPlan, TrialResult, dataset_from_json
 from mloptimizer.hardware.read.machine import list_cpus
 from mloptimizer.hardware.read.monitor import Monitor
 from mloptimizer.hardware.read.reader import HardwareReader

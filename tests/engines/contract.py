@@ -15,17 +15,19 @@ import pytest
 
 from mloptimizer.core.nouns import (
     DatasetInfo,
+    Emit,
     EpochRecord,
     Event,
     FailureKind,
     Outcome,
     Params,
     Phase,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
 )
-from mloptimizer.engines.contract import Emit, Engine, ShouldStop
+from mloptimizer.engines.contract import Engine
 
 SLOTS = (Slot("one", cpu_ids=(0,)), Slot("two", cpu_ids=(0,)))
 PATIENCE_SECONDS = 120  # a stuck engine fails the test; nothing waits this long otherwise

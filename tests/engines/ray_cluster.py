@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 
 from mloptimizer.core.files import write_text
-from mloptimizer.core.nouns import EpochRecord, Event, Outcome, Slot, TrialPlan, TrialResult
-from mloptimizer.engines.contract import Emit, Engine, ShouldStop
+from mloptimizer.core.nouns import Emit, EpochRecord, Event, Outcome, ShouldStop, Slot, TrialPlan, TrialResult
+from mloptimizer.core.trial_files import CHECKPOINTS, WEIGHTS
+from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.ray.cluster import connected
-from mloptimizer.store.trial_records import CHECKPOINTS, WEIGHTS
 from tests.engines.contract import PATIENCE_SECONDS, act
 
 NODE = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 * 2**20, "memory": 4 * 2**30}

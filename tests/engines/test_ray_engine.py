@@ -28,9 +28,9 @@ from mloptimizer.core.nouns import (
     TrialPlan,
     TrialResult,
 )
+from mloptimizer.core.trial_files import CHECKPOINTS, RESULT, WORKER_LOG
 from mloptimizer.data.library import prepare_dataset
 from mloptimizer.engines.contract import Engine
-from mloptimizer.engines.process.deaths import WORKER_LOG
 from mloptimizer.engines.ray.agents import Agents
 from mloptimizer.engines.ray.cluster import connected
 from mloptimizer.engines.ray.nodes import NodeRecords
@@ -38,7 +38,6 @@ from mloptimizer.engines.ray.ray_engine import RayEngine
 from mloptimizer.engines.ray.shapes import Need
 from mloptimizer.search.control import SearchRun
 from mloptimizer.search.retries import go_on
-from mloptimizer.store.trial_records import CHECKPOINTS, RESULT
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.training.worker import PRELOAD, run_plan
 from tests.engines.contract import EngineContract, bare_plan, collect, results_of

@@ -10,14 +10,15 @@ from typing import Any
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import (
     DatasetInfo,
+    Emit,
     EpochRecord,
     HardwareSample,
     Outcome,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
 )
-from mloptimizer.engines.contract import Emit, ShouldStop
 from mloptimizer.engines.process.process_engine import ProcessEngine
 from mloptimizer.engines.slots import plan_slots
 from mloptimizer.hardware.read.monitor import Monitor

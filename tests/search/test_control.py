@@ -14,16 +14,18 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.nouns import (
     DatasetInfo,
+    Emit,
     EpochRecord,
     FailureKind,
     Outcome,
     Phase,
+    RunTrial,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
     failed,
 )
-from mloptimizer.engines.contract import Emit, RunTrial, ShouldStop
 from mloptimizer.search import loop
 from mloptimizer.search.budgets import Budgets
 from mloptimizer.search.disk_watch import DiskWatch

@@ -12,16 +12,17 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import (
     DatasetInfo,
+    Emit,
     FailureKind,
     HardwareSample,
     Outcome,
     Phase,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
     failed,
 )
-from mloptimizer.engines.contract import Emit, ShouldStop
 from mloptimizer.store import recorder
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.storage import open_storage

@@ -10,16 +10,17 @@ import pytest
 
 from mloptimizer.core.nouns import (
     DatasetInfo,
+    Emit,
     FailureKind,
     HardwareSample,
     Outcome,
     Phase,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
     failed,
 )
-from mloptimizer.engines.contract import Emit, ShouldStop
 from mloptimizer.hardware.read.nvml import GpuUse
 from mloptimizer.store.recorder import Recorder
 from mloptimizer.store.trial_records import MetricsStore

@@ -16,18 +16,20 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import (
     DatasetInfo,
     Division,
+    Emit,
     EndedAttempt,
     EpochRecord,
     FailureKind,
     HardwareSample,
     Outcome,
     Phase,
+    RunTrial,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
     failed,
 )
-from mloptimizer.engines.contract import Emit, RunTrial, ShouldStop
 from mloptimizer.search.retries import RETRIES, NextAttempt, find_next_attempt, render_retry_table
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace

@@ -11,18 +11,20 @@ import pytest
 
 from mloptimizer.core.nouns import (
     DatasetInfo,
+    Emit,
     FailureKind,
     Outcome,
     Phase,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
     failed,
 )
-from mloptimizer.engines.contract import Emit, ShouldStop
+from mloptimizer.core.trial_files import WEIGHTS
 from mloptimizer.reports.model.standings import find_winner
 from mloptimizer.search.running_trials import check_result
-from mloptimizer.store.trial_records import WEIGHTS, MetricsStore
+from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from tests.small_searches import LINE, Interrupt, Search, run_small_search, train
 

@@ -4,7 +4,8 @@ import pytest
 
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import Phase
-from mloptimizer.store.workspace import Workspace, check_study_name
+from mloptimizer.core.study_names import check_study_name
+from mloptimizer.store.workspace import Workspace
 
 
 @pytest.mark.parametrize(

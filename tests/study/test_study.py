@@ -17,8 +17,8 @@ from mloptimizer.core.nouns import (
     Scalar,
     TrialResult,
 )
+from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
 from mloptimizer.spaces.space_files import Suggest
-from mloptimizer.store.workspace import HALL_OF_FAME_SUFFIX
 from mloptimizer.study.earlier import list_study_names
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study

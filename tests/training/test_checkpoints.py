@@ -18,7 +18,7 @@ import pytest
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import DatasetInfo, Decision, EpochRecord, Outcome, Phase, Slot, TrialPlan, to_json
-from mloptimizer.store.trial_records import CHECKPOINTS
+from mloptimizer.core.trial_files import CHECKPOINTS
 from mloptimizer.training.checkpoints.checkpoint_files import (
     Checkpoint,
     DamagedCheckpoint,

@@ -12,16 +12,18 @@ import pytest
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import (
     DatasetInfo,
+    Emit,
     EpochRecord,
     FailureKind,
     Outcome,
     Phase,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
     failed,
 )
-from mloptimizer.engines.contract import Emit, Engine, ShouldStop
+from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.slots import GpusPerTrial
 from mloptimizer.engines.thread_engine import ThreadEngine
 from mloptimizer.hardware.read.nvml import Gpu

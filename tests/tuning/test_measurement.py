@@ -13,14 +13,15 @@ from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import (
     DatasetInfo,
     Decision,
+    Emit,
     EpochRecord,
     HardwareSample,
     Outcome,
+    ShouldStop,
     Slot,
     TrialPlan,
     TrialResult,
 )
-from mloptimizer.engines.contract import Emit, ShouldStop
 from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.tuning.measurement import (
     MEASURED_MODEL,

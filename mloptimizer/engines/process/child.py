@@ -7,9 +7,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mloptimizer.core.files import DISK_FULL
-from mloptimizer.core.nouns import Event, Slot, TrialPlan
-from mloptimizer.engines.contract import RunTrial
-from mloptimizer.engines.process.deaths import WORKER_LOG
+from mloptimizer.core.nouns import Event, RunTrial, Slot, TrialPlan
+from mloptimizer.core.trial_files import WORKER_LOG
 from mloptimizer.engines.process.lifeline import end_group, end_with_writer, lead_group
 
 

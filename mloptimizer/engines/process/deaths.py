@@ -5,8 +5,8 @@ import signal
 from pathlib import Path
 
 from mloptimizer.core.nouns import Failure, FailureKind, TrialPlan
+from mloptimizer.core.trial_files import WORKER_LOG
 
-WORKER_LOG = "worker.log"  # in the trial's folder: what TensorFlow and the search space print
 _LOG_TAIL_BYTES = 4000
 _WORDS_OF_SHORTAGE = ("bad_alloc", "failed to allocate", "out of memory", "out_of_memory")  # in lower case
 

@@ -17,8 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Literal
 
 from mloptimizer.core.errors import RunError
-from mloptimizer.core.nouns import Decision, Event, FailureKind, Outcome, Slot, TrialPlan, TrialResult
-from mloptimizer.engines.contract import RunTrial
+from mloptimizer.core.nouns import Decision, Event, FailureKind, Outcome, RunTrial, Slot, TrialPlan, TrialResult
 from mloptimizer.engines.gpu_memory import GpuClaim, GpuMemory
 from mloptimizer.engines.process.child import serve
 from mloptimizer.engines.process.cores import lend_cores, pin

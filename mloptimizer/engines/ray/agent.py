@@ -26,14 +26,14 @@ from mloptimizer.core.nouns import (
     FailureKind,
     HardwareSample,
     Outcome,
+    RunTrial,
     SignOfLife,
     Slot,
     TrialPlan,
     TrialResult,
     failed,
 )
-from mloptimizer.engines.contract import RunTrial
-from mloptimizer.engines.process.deaths import WORKER_LOG
+from mloptimizer.core.trial_files import CHECKPOINTS, WORKER_LOG
 from mloptimizer.engines.process.process_engine import ProcessEngine, StartMethod
 from mloptimizer.engines.ray.node_data import find_dataset, keep_dataset, own_folder, shared_folder
 from mloptimizer.engines.ray.parcels import Outbox, Parcel, Tail, list_files, pack, unpack
@@ -41,7 +41,6 @@ from mloptimizer.engines.ray.remote import RemoteFolder, open_remote
 from mloptimizer.engines.ray.shapes import Need
 from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.read.nvml import list_gpus
-from mloptimizer.store.trial_records import CHECKPOINTS
 
 NOTHING = -1  # the token of no attempt
 INITIAL = "initial"  # folder of the weights that a trial starts from

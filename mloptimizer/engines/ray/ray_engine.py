@@ -20,14 +20,13 @@ from ray.exceptions import RayError
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import append_bytes
 from mloptimizer.core.nouns import Event, FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
-from mloptimizer.engines.process.deaths import WORKER_LOG
+from mloptimizer.core.trial_files import CHECKPOINTS, RESULT, WORKER_LOG
 from mloptimizer.engines.ray.agent import INITIAL, NOTHING, Report, Started
 from mloptimizer.engines.ray.agents import Agent, Agents, Note
 from mloptimizer.engines.ray.node_data import pack_dataset
 from mloptimizer.engines.ray.parcels import Parcel, list_files, pack, remove_others, unpack
 from mloptimizer.engines.ray.ray_failures import explain
 from mloptimizer.engines.ray.remote import open_remote
-from mloptimizer.store.trial_records import CHECKPOINTS, RESULT
 
 _KILL_SECONDS = 5.0  # that a worker has to end a trial's processes, before Ray ends the worker
 _CLOSE_SECONDS = 10.0

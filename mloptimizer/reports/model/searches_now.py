@@ -18,9 +18,10 @@ from typing import Any
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import read_json
 from mloptimizer.core.nouns import Phase
+from mloptimizer.core.study_names import check_study_name
 from mloptimizer.reports.formatting import is_figure
 from mloptimizer.reports.model.standings import is_search_running
-from mloptimizer.store.workspace import Workspace, check_study_name
+from mloptimizer.store.workspace import Workspace
 
 TAIL_BYTES = 64 * 1024  # of a log that are read: about a minute of rows with 8 GPUs, and several without
 _HEADER_BYTES = 256 * 1024  # longest first line of a log

@@ -11,9 +11,10 @@ from typing import Any
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import MloptimizerError, unknown_name
 from mloptimizer.core.nouns import Objective, Outcome, Phase
+from mloptimizer.core.study_names import check_study_name
 from mloptimizer.reports.formatting import is_figure
 from mloptimizer.store.trial_records import MetricsStore, TrialRecord
-from mloptimizer.store.workspace import Workspace, check_study_name
+from mloptimizer.store.workspace import Workspace
 
 try:
     import fcntl
