@@ -4,22 +4,19 @@ It changes nothing but a torn last line of the journal, which it cuts off, and a
 A machine without a GPU is sound.
 """
 
-import importlib.metadata
 import multiprocessing
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from mloptimizer.app.probe_checks import Check, check_tensorflow, probe_tensorflow
+from mloptimizer.app.probe_checks import check_tensorflow, probe_tensorflow
 from mloptimizer.config.settings import Settings
+from mloptimizer.core.check import Check
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
+from mloptimizer.core.versions import installed_versions
 from mloptimizer.data.decoded_cache import cache_folder
 from mloptimizer.data.library import list_datasets
 from mloptimizer.engines.slots import MEMORY_PER_WORKER_MB
@@ -61,36 +58,11 @@ def diagnose(workspace: Workspace, settings: Settings) -> list[Check]:
     ]
 
 
-def doctor_table(checks: Sequence[Check]) -> RenderableType:
-    """Return one row per check: what was found and, where something is to be done, what."""
-    marks = {True: ("ok", "green"), False: ("wrong", "bold red"), None: ("note", "yellow")}
-    grid = Table.grid(padding=(0, 2))
-    for check in checks:
-        text = Text(check.found)
-        if check.advice:
-            text.append(f"  → {check.advice}", style="bold" if check.ok is False else "")
-        grid.add_row(Text(*marks[check.ok]), Text(check.name), text)
-    wrong = [check.name for check in checks if check.ok is False]
-    verdict = f"To be mended: {', '.join(wrong)}." if wrong else "Nothing is wrong."
-    return Group(grid, Text(f"\n{verdict}", style="bold red" if wrong else "bold green"))
-
-
 def check_python(version: tuple[int, ...]) -> Check:
     """Return whether the packages exist for this Python."""
     possible = (3, 11) <= version[:2] <= (3, 13)
     found = ".".join(map(str, version))
     return Check("Python", possible, found, "" if possible else "install Python 3.11, 3.12 or 3.13")
-
-
-def installed_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Return the versions here, by package; what is not installed is left out."""
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def check_packages(versions: Mapping[str, str]) -> Check:

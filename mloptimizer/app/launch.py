@@ -17,6 +17,7 @@ from mloptimizer.config.settings_file import read_settings_file, render_settings
 from mloptimizer.config.values import make_settings
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.files import Wait, hold_lock, waiting_for_room, write_text
+from mloptimizer.core.interrupts import Interruptible
 from mloptimizer.core.listener import Observer
 from mloptimizer.core.nouns import DatasetInfo, Decision, Objective, Phase, to_json
 from mloptimizer.data.library import prepare_dataset
@@ -25,7 +26,7 @@ from mloptimizer.hardware.analysis.grid import find_grid
 from mloptimizer.hardware.read.machine_facts import remember_machines
 from mloptimizer.reports.terminal.diagnosis_page import describe_main_finding
 from mloptimizer.search.budgets import RUN_SETTINGS, Budgets, folder_mb
-from mloptimizer.search.control import Control, Interruptible, SearchRun
+from mloptimizer.search.control import Control, SearchRun
 from mloptimizer.search.disk_watch import DiskWatch
 from mloptimizer.search.job import Goal, Job
 from mloptimizer.search.search_run import SearchSummary, run_search

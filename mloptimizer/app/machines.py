@@ -5,12 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from mloptimizer.app.doctor import doctor_table
 from mloptimizer.config.settings import Settings
+from mloptimizer.core.check import Check, NodeFacts
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import Decision, Phase
 from mloptimizer.engines.contract import Engine
@@ -125,8 +121,8 @@ def plan_again(before: "Need | None", trials: int, settings: Settings) -> "tuple
     return before, Decision(None, "slots", f"{before.describe()} each", reason)
 
 
-def examine_cluster(address: str) -> tuple[RenderableType, bool]:
-    """Return a table of the cluster's nodes with what is to be mended, and whether nothing is.
+def examine_cluster(address: str) -> "tuple[list[NodeFacts], list[Check]]":
+    """Return what there is to know of the cluster's nodes, and what is right and wrong about them.
 
     Raises:
         UsageError, RunError: there is no such cluster, or it cannot be used.
@@ -134,19 +130,11 @@ def examine_cluster(address: str) -> tuple[RenderableType, bool]:
     from mloptimizer.engines.ray.cluster import connected
 
     with connected(address):
-        from mloptimizer.app.cluster_doctor import examine, judge, versions
+        from mloptimizer.app.cluster_doctor import judge
+        from mloptimizer.engines.ray.node_facts import examine, versions
 
         nodes = examine()
-        checks = judge(nodes, versions())
-    table = Table(box=None, pad_edge=False)
-    table.add_column("node", overflow="fold")
-    for title in ("CPUs", "GPUs", "Python, mloptimizer, TensorFlow, Keras, Ray", "clock", "data sets"):
-        table.add_column(title)
-    for node in nodes:
-        found = [node.versions.get(name, "?") for name in ("python", "mloptimizer", "tensorflow", "keras", "ray")]
-        gpus, clock = f"{len(node.gpus_seen)} of {node.gpus:g}", f"{node.skew_seconds:+.1f} s"
-        table.add_row(node.host, f"{node.cpus:g}", gpus, ", ".join(found), clock, ", ".join(node.data))
-    return Group(table, Text(""), doctor_table(checks)), not any(check.ok is False for check in checks)
+        return nodes, judge(nodes, versions())
 
 
 def _not_this_machines() -> float:

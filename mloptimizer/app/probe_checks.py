@@ -7,26 +7,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mloptimizer.config.settings import Settings
+from mloptimizer.core.check import Check
 from mloptimizer.hardware.read.nvml import Gpu
 
 _PROBE_SECONDS = 180
 _GPU_BUILD = "pip install 'mloptimizer[gpu]'"
 _FIRST_TENSOR_CORES = [7, 0]  # compute capability
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at; `ok` None: a note, neither right nor wrong."""
-
-    name: str
-    ok: bool | None
-    found: str
-    advice: str = ""
 
 
 def probe_tensorflow(timeout_seconds: float = _PROBE_SECONDS) -> Mapping[str, Any]:

@@ -17,7 +17,8 @@ def cluster() -> None:
 def doctor(address: str) -> None:
     """Check versions, ports, tokens, clocks, data sets and GPUs of every node."""
     from mloptimizer.app.machines import examine_cluster
+    from mloptimizer.reports.terminal.doctor_table import cluster_table
 
-    table, is_sound = examine_cluster(address)
-    show_table(table)
-    sys.exit(0 if is_sound else 1)
+    nodes, checks = examine_cluster(address)
+    show_table(cluster_table(nodes, checks))
+    sys.exit(1 if any(check.ok is False for check in checks) else 0)

@@ -64,7 +64,8 @@ def init(folder: Path) -> None:
 @workspace_option
 def doctor(workspace: Path, **options: Any) -> None:
     """Check Python, TensorFlow, GPUs, storage and disk."""
-    from mloptimizer.app.doctor import diagnose, doctor_table
+    from mloptimizer.app.doctor import diagnose
+    from mloptimizer.reports.terminal.doctor_table import doctor_table
     from mloptimizer.store.workspace import Workspace
 
     place = Workspace(workspace)

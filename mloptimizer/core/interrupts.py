@@ -9,6 +9,10 @@ from types import FrameType
 _NAMES = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+Interruptible = Callable[[], contextlib.AbstractContextManager[object]]
+"""Surrounds what may be broken off by KeyboardInterrupt; outside of it an interrupt waits."""
+
+
 class StopSignals:
     """Turns the signals that ask the driver to end into KeyboardInterrupt, but only where nothing can be torn."""
 

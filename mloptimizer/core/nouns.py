@@ -117,9 +117,7 @@ class TrialPlan:
     steps_per_epoch: int = 0  # at most, for short measurements; 0: as many as the images fill
     profiled: bool = False  # write a TensorBoard profile of the steps 10 to 20
     cache_directory: str = ""  # what the trials of a study share: compiled programs, measured batches; empty: nothing
-    settings: Any = field(
-        kw_only=True
-    )  # the study's `Settings`, of which this room knows only that they are plain data
+    settings: Any = field(kw_only=True)  # the study's `Settings`; this room knows only that they are plain data
     tuned: tuple[str, ...] = ()  # names of the settings whose values tuning chose; the person left them to auto
 
 

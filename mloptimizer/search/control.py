@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mloptimizer.core.errors import UsageError
+from mloptimizer.core.interrupts import Interruptible
 from mloptimizer.core.listener import Observer
 from mloptimizer.core.nouns import FailureKind, Phase, TrialPlan, TrialResult
 from mloptimizer.engines.contract import Engine
@@ -24,9 +25,6 @@ ALIKE_FAILURES = 3  # of the search space, in the first trials of a run: then al
 
 MakeEngine = Callable[[int, Phase], Engine]
 """Returns an engine for so many trials of the phase."""
-
-Interruptible = Callable[[], contextlib.AbstractContextManager[object]]
-"""Surrounds what may be broken off by KeyboardInterrupt; outside of it an interrupt waits."""
 
 
 class Control:

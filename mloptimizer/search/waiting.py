@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 from mloptimizer.core.errors import RunError
+from mloptimizer.core.interrupts import Interruptible
 from mloptimizer.core.listener import Observer
 from mloptimizer.search.budgets import Budgets
-from mloptimizer.search.control import Interruptible
 
 WAIT_SECONDS = 0.5  # between two tries
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mloptimizer.config.settings import Settings
+from mloptimizer.core.interrupts import Interruptible
 from mloptimizer.core.nouns import (
     DatasetInfo,
     Decision,
@@ -35,7 +36,6 @@ from mloptimizer.hardware.analysis.watts import Row, cpu_watts, gpu_watts
 from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.read.machine_facts import cpu_model, describe_machine, group_gpus
 from mloptimizer.hardware.read.nvml import Gpu, list_gpus
-from mloptimizer.search.control import Interruptible
 from mloptimizer.spaces.space_files import (
     RandomSuggest,
     SearchSpace,

@@ -3,9 +3,10 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mloptimizer.app.doctor import PACKAGES, check_packages, check_python, check_storage, diagnose, doctor_table
-from mloptimizer.app.probe_checks import Check
+from mloptimizer.app.doctor import PACKAGES, check_packages, check_python, check_storage, diagnose
 from mloptimizer.config.settings import Settings
+from mloptimizer.core.check import Check
+from mloptimizer.reports.terminal.doctor_table import doctor_table
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.storage import open_storage
 from tests.reports.study_files import text_of

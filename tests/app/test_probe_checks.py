@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from mloptimizer.app.probe_checks import Check, check_tensorflow, probe_tensorflow
+from mloptimizer.app.probe_checks import check_tensorflow, probe_tensorflow
 from mloptimizer.config.settings import Settings
+from mloptimizer.core.check import Check
 from mloptimizer.hardware.read.nvml import Gpu
 
 H200 = Gpu(0, "GPU-0", "NVIDIA H200", 143771, (9, 0), "580.1", None)

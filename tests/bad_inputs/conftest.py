@@ -36,7 +36,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.write_study({**facts, "dataset": to_json(dataset)}, {"line": LINE})
     record = store.trial(1)
     assert record is not None
-    plan = TrialPlan("s", 1, Phase.EXPLORATION, "line", LINE, record.plan["params"], dataset, 3, 3, 1, "")
+    plan = TrialPlan(
+        "s", 1, Phase.EXPLORATION, "line", LINE, record.plan["params"], dataset, 3, 3, 1, "", settings=Settings()
+    )
     store.add_attempt(plan, EndedAttempt(1, "crash", "signal 11", 1, 0.5))
     send_order(workspace.orders("s"), Order(OrderName.ADD_TRIALS, 1))
     keep_plan(

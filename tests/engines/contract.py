@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import (
     DatasetInfo,
     Emit,
@@ -54,7 +55,7 @@ def bare_plan(number: int, params: Params, directory: str) -> TrialPlan:
     """Return a plan of which nothing else matters; for a driver in another process."""
     dataset = DatasetInfo("s", "classification", (8, 8, 1), 2, ("a", "b"), 1, 1, 1, (0.0,), (1.0,), "", "", 0, 0.2, 0)
     folder = str(Path(directory) / f"trial_{number:05d}")
-    return TrialPlan("s", number, Phase.EXPLORATION, "line", "", params, dataset, 1, 1, 0, folder)
+    return TrialPlan("s", number, Phase.EXPLORATION, "line", "", params, dataset, 1, 1, 0, folder, settings=Settings())
 
 
 def collect(engine: Engine, results: int) -> list[Event]:

@@ -9,9 +9,10 @@ import pytest
 import ray.exceptions as errors
 
 from mloptimizer import __version__
-from mloptimizer.app.cluster_doctor import NodeFacts, judge
+from mloptimizer.app.cluster_doctor import judge
 from mloptimizer.app.machines import plan_again
 from mloptimizer.config.settings import Settings
+from mloptimizer.core.check import NodeFacts
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.nouns import DatasetInfo, FailureKind, Slot
 from mloptimizer.data.library import map_split, prepare_dataset

@@ -248,7 +248,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, digits: DatasetInfo) -> R
 
 
 def noisy_plan(folder: Path, digits: DatasetInfo) -> TrialPlan:
-    return TrialPlan("test", 7, Phase.EXPLORATION, "tiny", NOISY_SPACE, {}, digits, 4, 10, 1, str(folder))
+    return TrialPlan(
+        "test", 7, Phase.EXPLORATION, "tiny", NOISY_SPACE, {}, digits, 4, 10, 1, str(folder), settings=Settings()
+    )
 
 
 def test_a_killed_process_loses_no_more_than_the_epoch_that_nobody_was_told_of(

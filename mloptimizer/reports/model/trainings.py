@@ -15,7 +15,7 @@ from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import Outcome, Phase
 from mloptimizer.reports.formatting import is_figure
 from mloptimizer.reports.model.standings import read_study_record
-from mloptimizer.store.machine_file import BenchRun, MachineBenchmark, read_machine_file
+from mloptimizer.store.machine_file import COMPARED_SETTINGS, BenchRun, MachineBenchmark, read_machine_file
 from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
@@ -24,24 +24,10 @@ _DURATION_S, _POWER_W, _GPU_SHARE, _PACKED = "duration_s", "gpu_power_w", "gpu_u
 _RAM_MB, _GPU_MB = "ram_peak_mb", "gpu_memory_peak_mb"
 _ENERGY_WH = ("energy_wh", "gpu_wh", "cpu_wh")  # the first that is known
 
-SETTINGS: Mapping[str, str] = {  # that can make a training faster, and the topic of the choice that tells more
-    "precision": "precision",
-    "xla": "XLA",
-    "batch_size": "global batch",
-    "steps_per_execution": "steps per execution",
-    "data_on_device": "images on the device",
-    "data_cache": "",
-    "prefetch_batches": "",
-    "augmentation": "augmentation",
-    "accumulation_steps": "accumulation",
-    "remat": "remat",
-    "cpu_replicas": "",
-    "deterministic": "",
-}
 _STARTUP = ("setup", "build", "first_step")  # of result.json's "timings"
 _WORKLOAD = ("model", "params", "input_shape", "classes", "batch_size")  # of a benchmark; how much of it matters not
 _DATA, _PACKING = "data set", "trials_per_gpu"  # what tells trainings apart beside the settings
-COMPARED = (_DATA, *SETTINGS, _PACKING)
+COMPARED = (_DATA, *COMPARED_SETTINGS, _PACKING)
 _ALIKE = (_DATA, "precision", "xla", _PACKING)  # equal in two trainings of which one is to be n times as fast
 
 
@@ -203,7 +189,7 @@ def _steady_epochs(record: TrialRecord) -> list[Mapping[str, Any]]:
 
 
 def _settings(stated: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, str]:
-    found = {name: choices.get(topic, stated.get(name)) for name, topic in SETTINGS.items()}
+    found = {name: choices.get(topic, stated.get(name)) for name, topic in COMPARED_SETTINGS.items()}
     return {name: str(value) for name, value in found.items() if value is not None}
 
 

@@ -1,0 +1,74 @@
+"""Asks every node of a cluster about itself.
+
+Nothing is changed, and TensorFlow is imported nowhere; one small task runs on each node.
+"""
+
+import os
+import platform
+import socket
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from mloptimizer.core.check import NodeFacts
+from mloptimizer.core.versions import installed_versions
+from mloptimizer.data.library import list_datasets
+from mloptimizer.engines.ray.cluster import list_leaving
+from mloptimizer.hardware.read.nvml import list_gpus
+
+PACKAGES = ("mloptimizer", "tensorflow", "keras", "ray")
+_ANSWER_SECONDS = 60.0
+_PORT_SECONDS = 3.0
+
+
+def versions() -> dict[str, str]:
+    """Return the versions here, by package, with Python's; what is not installed is left out."""
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **installed_versions(PACKAGES)}
+
+
+def _look() -> dict[str, Any]:
+    return {
+        "time": time.time(),
+        "versions": versions(),
+        "auth_mode": os.environ.get("RAY_AUTH_MODE", ""),
+        "data": tuple(dataset.name for dataset in list_datasets() if dataset.found),
+        "gpus_seen": tuple(f"{gpu.name or 'GPU'}, {gpu.memory_mb} MB" for gpu in list_gpus()),
+    }
+
+
+def examine() -> list[NodeFacts]:
+    """Return what there is to know of each node of the cluster that this process is connected to."""
+    leaving, nodes = list_leaving(), [node for node in ray.nodes() if node["Alive"]]
+    tasks = []
+    for node in nodes:
+        where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        tasks.append(ray.remote(_look).options(num_cpus=0, max_retries=0, scheduling_strategy=where))
+    first = [task.remote() for task in tasks]  # starts the workers, so that clocks are asked in no time
+    ray.wait(first, num_returns=len(first), timeout=_ANSWER_SECONDS)
+    return [_facts(node, task, node["NodeID"] in leaving) for node, task in zip(nodes, tasks, strict=True)]
+
+
+def _facts(node: dict[str, Any], task: Any, leaves: bool) -> NodeFacts:
+    has, host = node["Resources"], f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+    ports = tuple(port for port in (node["NodeManagerPort"], node["ObjectManagerPort"]) if not _opens(node, port))
+    known: dict[str, Any] = {"cpus": has.get("CPU", 0.0), "gpus": has.get("GPU", 0.0), "closed_ports": ports}
+    begun = time.time()
+    try:
+        said = ray.get(task.remote(), timeout=_ANSWER_SECONDS)
+    except RayError:
+        return NodeFacts(host, False, leaves, **known)
+    then = said.pop("time")
+    now = time.time()  # the task ran at some time between
+    skew = then - min(max(then, begun), now)
+    return NodeFacts(host, True, leaves, skew_seconds=skew, **known, **said)
+
+
+def _opens(node: dict[str, Any], port: int) -> bool:
+    try:
+        with socket.create_connection((node["NodeManagerAddress"], port), _PORT_SECONDS):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,36 @@
+"""Renders what the doctors found: of this machine, and of the nodes of a cluster."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mloptimizer.core.check import Check, NodeFacts
+
+
+def doctor_table(checks: Sequence[Check]) -> RenderableType:
+    """Return one row per check: what was found and, where something is to be done, what."""
+    marks = {True: ("ok", "green"), False: ("wrong", "bold red"), None: ("note", "yellow")}
+    grid = Table.grid(padding=(0, 2))
+    for check in checks:
+        text = Text(check.found)
+        if check.advice:
+            text.append(f"  → {check.advice}", style="bold" if check.ok is False else "")
+        grid.add_row(Text(*marks[check.ok]), Text(check.name), text)
+    wrong = [check.name for check in checks if check.ok is False]
+    verdict = f"To be mended: {', '.join(wrong)}." if wrong else "Nothing is wrong."
+    return Group(grid, Text(f"\n{verdict}", style="bold red" if wrong else "bold green"))
+
+
+def cluster_table(nodes: Sequence[NodeFacts], checks: Sequence[Check]) -> RenderableType:
+    """Return one row per node, and below it one per check."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("node", overflow="fold")
+    for title in ("CPUs", "GPUs", "Python, mloptimizer, TensorFlow, Keras, Ray", "clock", "data sets"):
+        table.add_column(title)
+    for node in nodes:
+        found = [node.versions.get(name, "?") for name in ("python", "mloptimizer", "tensorflow", "keras", "ray")]
+        gpus, clock = f"{len(node.gpus_seen)} of {node.gpus:g}", f"{node.skew_seconds:+.1f} s"
+        table.add_row(node.host, f"{node.cpus:g}", gpus, ", ".join(found), clock, ", ".join(node.data))
+    return Group(table, Text(""), doctor_table(checks))
