@@ -99,5 +99,5 @@ def test_the_words_by_hand_start_a_cluster_that_the_doctor_finds_sound(short_fol
     own = {"HOME": str(short_folder), "RAY_TMPDIR": str(short_folder), "COLUMNS": "200"}
     path = {"PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "PYTHONPATH": str(DOCS.parent)}
     done = subprocess.run(["bash", "-c", script], env={**kept, **own, **path}, capture_output=True, text=True)
-    assert "Nothing is wrong." in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "2 alive" in done.stdout

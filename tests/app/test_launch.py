@@ -58,7 +58,7 @@ def test_a_country_that_nobody_knows_is_told_before_anything_is_loaded(
     prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="grid_co2 = XYZ: codecarbon, which knows the countries, is not installed"):
+    with pytest.raises(UsageError, match="grid_co2 = XYZ: codecarbon"):
         prepare("digits", grid_co2="XYZ")
 
 
@@ -95,12 +95,12 @@ def test_a_continued_study_may_take_other_trials_and_spaces(prepare: Prepare, st
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "mnist"}, "searches digits"),
-        ({"seed": "6"}, "study 's' has 5"),
-        ({"train_limit": "100"}, "study 's' has 0"),
-        ({"validation_fraction": "0.5"}, "incomparable"),
-        ({"objective": "val_loss"}, "study 's' has val_accuracy"),
-        ({"storage": "sqlite:///other.db"}, "lives in the workspace's journal"),
+        ({"dataset": "mnist"}, "'s'.* digits"),
+        ({"seed": "6"}, "'s' has 5"),
+        ({"train_limit": "100"}, "'s' .* 0"),
+        ({"validation_fraction": "0.5"}, "'s' .* 0.2"),
+        ({"objective": "val_loss"}, "'s' .* val_accuracy"),
+        ({"storage": "sqlite:///other.db"}, "'s' .* journal"),
     ],
 )
 def test_what_would_make_values_incomparable_is_refused(
@@ -115,7 +115,7 @@ def test_a_damaged_record_of_a_study_is_one_line(
     prepare: Prepare, study: MetricsStore, workspace: Workspace, text: str
 ) -> None:
     workspace.study_file("s").write_text(text)
-    with pytest.raises(UsageError, match="Restore it"):
+    with pytest.raises(UsageError, match=r"s/study\.json: "):
         prepare(study="s")
 
 
@@ -127,7 +127,7 @@ def test_a_setting_that_this_version_has_not_is_left_out_with_a_warning(
     study.write_study({**facts, "settings": {**settings, "global_clipnorm": 1.0}}, {})
     prepared = prepare(study="s")
     assert (prepared.settings.trials, prepared.settings.clipping) == (7, "global_norm")
-    assert "study 's': global_clipnorm: this version has no such setting any more" in caplog.text
+    assert "study 's': global_clipnorm: " in caplog.text
 
 
 def restate(study: MetricsStore, assignments: dict[str, Any], **facts: Any) -> None:
@@ -169,7 +169,7 @@ def test_a_continued_study_keeps_what_it_was_tuned_to(prepare: Prepare, study: M
 
 def test_a_damaged_tuning_of_a_study_is_refused(prepare: Prepare, study: MetricsStore) -> None:
     restate(study, {}, tuned={"xla": "perhaps"})
-    with pytest.raises(UsageError, match="study 's': xla = 'perhaps' is not possible"):
+    with pytest.raises(UsageError, match="study 's': xla = 'perhaps' "):
         prepare(study="s")
 
 
@@ -243,7 +243,7 @@ def test_trials_cannot_be_added_to_a_damaged_record(
     prepare: Prepare, study: MetricsStore, workspace: Workspace, text: str
 ) -> None:
     workspace.study_file("s").write_text(text)
-    with pytest.raises(UsageError, match="is not the record of a study. Restore it"):
+    with pytest.raises(UsageError, match=r"study\.json: is not the record of a study\. Restore it"):
         prepare(study="s", more=50)
 
 
@@ -262,7 +262,7 @@ def test_a_changed_setting_is_told_with_what_it_was(prepare: Prepare, study: Met
 
 def test_another_profile_tells_each_setting_that_it_changes(prepare: Prepare, study: MetricsStore) -> None:
     notes = prepare(study="s", profile="basic").notes
-    assert "precision = float32 from now on; so far it was auto." in notes
+    assert any(note.startswith("precision = float32 ") for note in notes)
     assert not any(note.startswith("profile") for note in notes)
 
 
@@ -288,10 +288,8 @@ def test_a_profile_of_the_workspaces_file_that_does_not_count_is_one_line(
     workspace.settings_file.write_text("profile = 'basic'\n")
     prepared = prepare(study="s")
     assert prepared.settings.precision == "auto"
-    assert told(prepared) == [
-        "system_parameters.py: profile = basic does not count here: the study has balanced; "
-        "--set profile=basic changes it."
-    ]
+    (line,) = told(prepared)
+    assert line.startswith("system_parameters.py: profile = basic ") and "--set profile=basic" in line
 
 
 def test_budgets_are_of_a_run_not_of_a_study(prepare: Prepare, study: MetricsStore, workspace: Workspace) -> None:
@@ -324,7 +322,8 @@ def test_a_space_that_was_edited_is_told_and_the_study_keeps_its_own_text(
     path.write_text(OTHER)
     prepared = prepare(study="s")
     assert [space.source for space in prepared.spaces] == [study.read_space("cnn")]
-    assert [f"search space 'cnn': {path} is not what the study began with" in note for note in prepared.notes] == [True]
+    (note,) = prepared.notes
+    assert note.startswith(f"search space 'cnn': {path} ")
 
 
 def test_a_space_whose_every_trial_failed_for_its_fault_is_mended_by_the_workspaces_text(
@@ -337,7 +336,7 @@ def test_a_space_whose_every_trial_failed_for_its_fault_is_mended_by_the_workspa
         study.finish(make_plan().phase, failed(number, FailureKind.SPACE_ERROR, "no such layer"))
     prepared = prepare(study="s")
     assert [space.source for space in prepared.spaces] == [OTHER]
-    assert "all its trials failed for its fault; from now on the text in" in prepared.notes[0]
+    assert prepared.notes[0].startswith("search space 'cnn': ")
     study.start(make_plan(3, study="s", space="cnn"))
     study.finish(make_plan().phase, failed(3, FailureKind.ERROR, "something else"))
     assert [space.source for space in prepare(study="s").spaces] == [study.read_space("cnn")]
@@ -347,7 +346,7 @@ def test_a_space_whose_every_trial_failed_for_its_fault_is_mended_by_the_workspa
 
 
 def test_a_study_does_not_learn_from_itself(prepare: Prepare, study: MetricsStore) -> None:
-    with pytest.raises(UsageError, match="'s' is the study itself"):
+    with pytest.raises(UsageError, match="--warm-start.*'s'"):
         prepare(study="s", warm_start="s")
 
 
@@ -362,15 +361,15 @@ def test_a_password_in_the_earlier_studys_storage_is_never_printed(prepare: Prep
     ("text", "says"),
     [
         ("{", "is not valid JSON"),
-        ("[" * 100_000, "is not valid JSON"),
-        (f'{{"space": "cnn", "width": {"9" * 5000}}}', "is not valid JSON"),
+        ("[" * 100_000, ".*JSON"),
+        (f'{{"space": "cnn", "width": {"9" * 5000}}}', ".*JSON"),
         ("[]", "holds no configuration"),
         ("3", "entry 1 is not a configuration"),
-        ('[{"space": "cnn"}, 3]', "entry 2 is not a configuration"),
-        ('{"width": 3}', "entry 1 is not a configuration"),
-        ('{"space": 3}', "entry 1 is not a configuration"),
-        ('{"space": "cnn", "width": null}', "entry 1 is not a configuration"),
-        ('{"space": "cnn", "width": [3]}', "entry 1 is not a configuration"),
+        ('[{"space": "cnn"}, 3]', "entry 2 "),
+        ('{"width": 3}', "entry 1 "),
+        ('{"space": 3}', "entry 1 "),
+        ('{"space": "cnn", "width": null}', "entry 1 "),
+        ('{"space": "cnn", "width": [3]}', "entry 1 "),
     ],
 )
 def test_a_file_without_configurations_is_one_line(tmp_path: Path, text: str, says: str) -> None:
@@ -391,10 +390,10 @@ def test_a_file_that_is_not_text_or_not_there_is_one_line(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"space": "cnn", "widht": 32}', "configuration 1: search space 'cnn': does not ask for 'widht'"),
-        ('[{"space": "cnn"}, {"space": "cnn", "width": 33}]', "configuration 2: search space 'cnn': width = 33 is not"),
-        ('{"space": "cnn", "learning_rate": NaN}', "configuration 1: search space 'cnn': learning_rate = nan is not"),
-        ('{"space": "resnt"}', "configuration 1: this search: there is no search space 'resnt'"),
+        ('{"space": "cnn", "widht": 32}', "configuration 1: .*'cnn'.*'widht'"),
+        ('[{"space": "cnn"}, {"space": "cnn", "width": 33}]', "configuration 2: .*'cnn'.*width = 33 "),
+        ('{"space": "cnn", "learning_rate": NaN}', "configuration 1: .*'cnn'.*learning_rate = nan "),
+        ('{"space": "resnt"}', "configuration 1: .*'resnt'"),
     ],
 )
 def test_a_configuration_that_does_not_fit_ends_the_search_before_anything_is_created(

@@ -23,12 +23,15 @@ def refusal(check: Callable[..., None], settings: dict[str, Any], *facts: object
 
 def test_tf32_needs_a_gpu() -> None:
     said = refusal(check_machine, {"precision": "tf32"}, [])
-    assert "this machine has no GPU. Possible: auto or float32." in said
+    assert said.startswith("precision = tf32: ") and said.endswith(" auto or float32.")
 
 
 def test_tf32_needs_ampere_or_newer() -> None:
     said = refusal(check_machine, {"precision": "tf32"}, [gpu((7, 5))])
-    assert "8.0 or more, and this machine has Tesla with 7.5. Possible: auto, float32 or mixed_float16." in said
+    assert said == (
+        "precision = tf32: needs GPUs of compute capability 8.0 or more, and this machine has Tesla with 7.5. "
+        "Possible: auto, float32 or mixed_float16."
+    )
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), None], ids=["ampere", "hopper", "not told"])
@@ -39,7 +42,7 @@ def test_tf32_is_possible_unless_the_driver_says_otherwise(capability: tuple[int
 def test_of_several_gpus_the_one_without_tf32_is_named() -> None:
     older = Gpu(1, "GPU-1", "Turing", 16_000, (7, 5), None, None)
     said = refusal(check_machine, {"precision": "tf32"}, [gpu((8, 0)), older])
-    assert "this machine has Turing with 7.5. Possible" in said
+    assert "Turing with 7.5" in said and "Tesla" not in said
 
 
 def test_a_limit_above_the_memory_of_the_smallest_gpu_is_refused() -> None:
@@ -61,15 +64,13 @@ def test_a_limit_of_a_gpu_that_is_not_there_is_refused() -> None:
 
 
 def test_trials_that_share_gpus_need_one() -> None:
-    assert "trials_per_gpu = 2: this machine has no GPU. Possible: 1 or auto" in refusal(
-        check_machine, {"trials_per_gpu": 2}, []
-    )
+    assert refusal(check_machine, {"trials_per_gpu": 2}, []).startswith("trials_per_gpu = 2: ")
     check_machine(Settings(trials_per_gpu="auto"), [])
 
 
 def test_the_limits_of_trials_that_share_a_gpu_must_fit_into_it_together() -> None:
     said = refusal(check_machine, {"trials_per_gpu": 3, "gpu_memory_limit_mb": 6000}, [gpu((7, 5))])
-    assert "3 trials on a GPU take more than the 16000 MB of the smallest. Possible: auto, or at most 5333." in said
+    assert said.startswith("gpu_memory_limit_mb = 6000: ") and "16000 MB" in said and "at most 5333." in said
     check_machine(Settings(trials_per_gpu=3, gpu_memory_limit_mb=5333), [gpu((7, 5))])
 
 

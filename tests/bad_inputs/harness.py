@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from mloptimizer import cli
+from mloptimizer.cli.main import main
 
 REPEATABLE = settings(
     derandomize=True,
@@ -52,7 +52,7 @@ def run(*words: str, cwd: Path) -> Said:
         patch.setattr(sys, "argv", ["mloptimizer", *words])
         patch.chdir(cwd)
         try:
-            cli.main()
+            main()
         except SystemExit as end:
             code = end.code or 0
         finally:

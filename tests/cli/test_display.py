@@ -101,8 +101,8 @@ def test_a_trial_that_starts_again_is_told_at_once(make_plan: MakePlan, terminal
     out = io.StringIO()
     with make_display(Console(file=out, force_terminal=terminal, width=100), "val_accuracy") as display:
         display.trial_started(make_plan(3))
-        display.attempt_ended(make_plan(3), "out of memory with micro-batches of 64; again with 32")
-        assert "trial 3: out of memory with micro-batches of 64; again with 32" in out.getvalue()
+        display.attempt_ended(make_plan(3), "no room; again")
+        assert "trial 3: no room; again" in out.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_given_configurations_are_counted() -> None:
 
 
 def test_a_search_ends_with_what_slows_it_down(summary: Callable[..., list[str]]) -> None:
-    line = "Hardware: input-bound in 3 of 4 trainings. Why, and what to change: mloptimizer diagnose s"
+    line = "Hardware: a line for the end."
     assert summary(hardware=line)[-1] == line
     assert summary(hardware=line, winner=None)[-1] == line
     assert not any(line.startswith("Hardware") for line in summary())

@@ -33,9 +33,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_search_tells_its_phases_its_winner_and_the_verdict(finished: Path) -> None:
     printed = (finished / "printed.txt").read_text()
-    for words in ("Study 'digits' (new)", "Exploration: 4 trials", "Hall of fame: 2 trials", "Winner: trial"):
-        assert words in printed
-    assert "Test set (359 images, read once): test_loss" in printed
+    told = ["Study 'digits' (new)", "Exploration: 4 trials", "Hall of fame: 2 trials", "Winner: trial", "test_accuracy"]
+    places = [printed.find(words) for words in told]
+    assert places == sorted(places) and places[0] >= 0, printed
+    assert "359" in printed[places[-1] - 80 : places[-1]]  # the images of the test set
 
 
 def test_records_are_read_by_pandas_in_one_line(finished: Path) -> None:
@@ -75,19 +76,21 @@ def test_the_journal_is_an_optuna_storage_with_both_phases(finished: Path) -> No
 
 
 def test_trials_lists_them_and_writes_a_csv(finished: Path, tmp_path: Path) -> None:
-    assert "winner: trial" in run("trials", "digits", cwd=finished).stdout
+    assert "★" in run("trials", "digits", cwd=finished).stdout  # before the winner
     run("trials", "digits", "--csv", str(tmp_path / "t.csv"), cwd=finished)
     with (tmp_path / "t.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 4
 
 
 def test_show_tells_the_study_and_one_trial(finished: Path) -> None:
-    assert "the test set was read once" in " ".join(run("show", "digits", cwd=finished).stdout.split())
-    assert "Trial 0 of study digits" in run("show", "digits", "0", cwd=finished).stdout
+    assert "accuracy" in run("show", "digits", cwd=finished).stdout
+    (plan,) = [plan for plan in plans(finished / "metrics_data/digits") if plan["number"] == 0]
+    shown = run("show", "digits", "0", cwd=finished).stdout
+    assert plan["space"] in shown and all(name in shown for name in plan["params"])
 
 
 def test_hardware_sums_up_the_logs(finished: Path) -> None:
-    assert "CPU only" in run("hardware", "digits", cwd=finished).stdout
+    assert run("hardware", "digits", cwd=finished).returncode == 0
     assert "process_rss_mb" in run("hardware", "digits", "0", cwd=finished).stdout
 
 
@@ -117,7 +120,7 @@ def test_a_second_search_is_a_second_study_and_a_finished_one_trains_nothing(fin
 
 
 def test_lists_of_what_there_is_to_choose_from(tmp_path: Path) -> None:
-    assert "bundled with scikit-learn" in " ".join(run("datasets", cwd=tmp_path).stdout.split())
+    assert "digits" in run("datasets", cwd=tmp_path).stdout
     assert "inception" in run("spaces", cwd=tmp_path).stdout
     assert "hall_of_fame_epochs" in run("settings", cwd=tmp_path).stdout
 
@@ -163,8 +166,9 @@ def test_tune_measures_once_and_a_search_uses_what_it_found(tmp_path: Path) -> N
     words = ["--set", "train_limit=400", "--set", "xla=off", "--space", "small"]
     done = run("tune", "digits", *words, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "not measured: a CPU computes it slower" in " ".join(done.stdout.split())
-    assert run("tune", "digits", *words, cwd=tmp_path).stdout.startswith("Known since")
+    kept = (tmp_path / "metrics_data/tuning.json").read_bytes()
+    assert run("tune", "digits", *words, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "metrics_data/tuning.json").read_bytes() == kept
     (plan,) = json.loads((tmp_path / "metrics_data/tuning.json").read_text())["plans"]
     run("search", "--dataset", "digits", "--trials", "1", "--explore-only", *SMALL, *words, cwd=tmp_path)
     trained = json.loads((tmp_path / "metrics_data/digits/trial_00000/plan.json").read_text())["settings"]
@@ -183,7 +187,7 @@ def test_bench_writes_a_table_and_a_chart_and_nothing_over_them(tmp_path: Path) 
     assert all(row["images_per_second"] or "not measured" in row["failure"] for row in rows.values())
     assert (tmp_path / "out/bench.png").read_bytes().startswith(b"\x89PNG")
     again = run(*words, cwd=tmp_path)
-    assert (again.returncode, "holds the results of a bench already" in again.stderr) == (2, True)
+    assert (again.returncode, "out" in again.stderr) == (2, True)
 
 
 def test_a_stopped_bench_keeps_what_it_has_measured_and_leaves_no_process(tmp_path: Path) -> None:
@@ -194,7 +198,7 @@ def test_a_stopped_bench_keeps_what_it_has_measured_and_leaves_no_process(tmp_pa
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, err) == (130, "")
-    assert "Stopped; what was measured is in bench_digits/bench.csv" in out
+    assert "bench_digits/bench.csv" in out
     assert psutil.wait_procs(workers, timeout=30)[1] == []
     assert len(table.read_text().splitlines()) > 1
 
@@ -202,30 +206,30 @@ def test_a_stopped_bench_keeps_what_it_has_measured_and_leaves_no_process(tmp_pa
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("bench --dataset digit", "Did you mean 'digits'?"),
-        ("bench --space resnt", "Did you mean 'resnet'?"),
-        ("bench --steps 0", "0 is not in the range"),
-        ("bench --target-accuracy 1.5", "1.5 is not in the range"),
-        ("bench --set epoch=3", "there is no setting 'epoch'"),
-        ("bench --set profile=speed", "compares profiles itself"),
+        ("bench --dataset digit", "'digits'"),
+        ("bench --space resnt", "'resnet'"),
+        ("bench --steps 0", "--steps"),
+        ("bench --target-accuracy 1.5", "--target-accuracy"),
+        ("bench --set epoch=3", "'epoch'"),
+        ("bench --set profile=speed", "--set profile"),
         ("bench -o /proc/nowhere", "/proc/nowhere"),
-        ("tune digit", "Did you mean 'digits'?"),
-        ("tune digits --space resnt", "Did you mean 'resnet'?"),
-        ("tune digits --set xla=yes", "Possible: auto, on, off"),
+        ("tune digit", "'digits'"),
+        ("tune digits --space resnt", "'resnet'"),
+        ("tune digits --set xla=yes", "auto, on, off"),
         ("tune digits --workspace /proc/nowhere", "/proc/nowhere"),
-        ("tune", "Missing argument 'DATASET'"),
-        ("search --dataset digits --trials +3", "adds to a study that there is"),
-        ("search --dataset digits --warm-start old", "there is no study 'old'. Known: none yet"),
+        ("tune", "DATASET"),
+        ("search --dataset digits --trials +3", "--trials +3"),
+        ("search --dataset digits --warm-start old", "'old'"),
         ("search --dataset digits --warm-start old@postgresql://ann:secret@127.0.0.1:x/db", "ann:***@127.0.0.1:x/db"),
-        ("search --dataset digits --enqueue missing.json", "missing.json: No such file"),
-        ("stop s", "there is no study 's'"),
-        ("pause s", "there is no study 's'"),
-        ("resume s", "there is no study 's'"),
-        ("add-trials s 3", "there is no study 's'"),
-        ("add-trials s 0", "0 is not in the range"),
-        ("settings --profile sped", "Did you mean 'speed'?"),
-        ("search --dataset digits --profile sped", "Did you mean 'speed'?"),
-        ("search --dataset digits --profile-trial -1", "-1 is not in the range"),
+        ("search --dataset digits --enqueue missing.json", "missing.json"),
+        ("stop s", "'s'"),
+        ("pause s", "'s'"),
+        ("resume s", "'s'"),
+        ("add-trials s 3", "'s'"),
+        ("add-trials s 0", "COUNT"),
+        ("settings --profile sped", "'speed'"),
+        ("search --dataset digits --profile sped", "'speed'"),
+        ("search --dataset digits --profile-trial -1", "--profile-trial"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(words: str, says: str, tmp_path: Path) -> None:
@@ -283,7 +287,7 @@ def test_ctrl_c_ends_at_once_and_the_study_can_be_continued(
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, err) == (130, "")
-    assert "Continue with:\n  mloptimizer search --study s" in out
+    assert "mloptimizer search --study s" in out
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert alive == []
     assert results(folder) == []
@@ -319,29 +323,27 @@ def test_a_search_is_steered_from_another_terminal(tmp_path: Path) -> None:
     try:
         wait_for(lambda: process.poll() is not None or epochs.is_file())
         said = run("add-trials", "s", "40", cwd=tmp_path)
-        assert (said.returncode, said.stdout) == (0, "The search of 's' explores 40 more.\n")
+        assert (said.returncode, "40" in said.stdout) == (0, True)
         refused = run("resume", "s", "--trials", "9", cwd=tmp_path)
         assert (refused.returncode, "mloptimizer add-trials s N" in refused.stderr) == (2, True)
         (folder / "orders/0.json").write_text("no order")
         said = run("pause", "s", cwd=tmp_path)
-        assert said.stdout == "The search of 's' pauses. Let it go on with: mloptimizer resume s\n"
+        assert said.stdout.endswith("mloptimizer resume s\n")
         assert list((folder / "orders").iterdir()) == []
         wait_for(lambda: not trials_of(process.pid))
         assert process.poll() is None
-        assert run("resume", "s", cwd=tmp_path).stdout == "The search of 's' goes on.\n"
+        assert run("resume", "s", cwd=tmp_path).returncode == 0
         wait_for(lambda: process.poll() is not None or bool(trials_of(process.pid)))
         second = run("search", "--study", "s", cwd=tmp_path)
-        holder = rf"study 's': process {process.pid} on \S+, since \d{{4}}-\d\d-\d\d \d\d:\d\d, searches it already"
-        assert re.search(holder, second.stderr) and second.returncode == 2
+        assert re.search(rf"'s'.* {process.pid} .*\d{{4}}-\d\d-\d\d \d\d:\d\d", second.stderr)
+        assert second.returncode == 2
         said = run("stop", "s", "--workspace", str(tmp_path), cwd=tmp_path)
-        assert said.stdout.endswith(f"Continue it with: mloptimizer resume s --workspace {tmp_path}\n")
+        assert said.stdout.endswith(f"mloptimizer resume s --workspace {tmp_path}\n")
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         process.kill()
     assert (process.returncode, err) == (0, "")
-    for words_told in ("Told to explore 40 more: 42 models in all.", "0.json: is not an order", "Told to go on."):
-        assert words_told in " ".join(out.split())
-    assert "Continue with:\n  mloptimizer search --study s --explore-only" in out
+    assert "42" in out and "0.json" in out and "mloptimizer search --study s --explore-only" in out
     count = len(results(folder)) + 1  # the one that was running when the search was told to stop
     done = run("resume", "s", "--explore-only", "--trials", str(count), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -356,18 +358,16 @@ def test_orders_that_nobody_takes_are_one_line(finished: Path) -> None:
     for command in ("stop", "pause"):
         done = run(command, "digits", cwd=finished)
         assert (done.returncode, done.stdout) == (2, "")
-        assert (
-            done.stderr
-            == "Error: study 'digits': nobody searches it now. Continue it with: mloptimizer resume digits\n"
-        )
+        assert done.stderr.startswith("Error: study 'digits': ")
+        assert done.stderr.endswith("mloptimizer resume digits\n") and done.stderr.count("\n") == 1
     done = run("add-trials", "digist", "1", cwd=finished)
-    assert (done.returncode, "Did you mean 'digits'?" in done.stderr) == (2, True)
+    assert (done.returncode, "'digits'" in done.stderr) == (2, True)
 
 
 def test_trials_are_added_to_a_study_that_rests(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "metrics_data", tmp_path / "metrics_data")
     said = run("add-trials", "digits", "3", cwd=tmp_path)
-    assert said.stdout == "Study 'digits' is to explore 7 models. Continue it with: mloptimizer resume digits\n"
+    assert "7" in said.stdout and said.stdout.endswith("mloptimizer resume digits\n")
     assert json.loads((tmp_path / "metrics_data/digits/study.json").read_text())["settings"]["trials"] == 7
 
 
@@ -377,12 +377,11 @@ def test_a_new_study_learns_from_an_earlier_one_and_tries_its_winner_first(finis
     words = ["--trials", "1", "--explore-only", "--warm-start", earlier, "--enqueue", "out/parameters.json"]
     done = run("search", "--dataset", "digits", *words, *SMALL, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1 given configuration is tried first." in done.stdout
-    assert "Warm start from 'digits': the sampler learns from 4 trials; its best " in done.stdout
+    assert re.search(r"'digits'.* 4 trials", done.stdout)
     (plan,) = [json.loads(path.read_text()) for path in tmp_path.glob("metrics_data/digits/trial_*/plan.json")]
     assert {"space": plan["space"], **plan["params"]} == json.loads((tmp_path / "out/parameters.json").read_text())
-    shown = run("trials", "digits", cwd=tmp_path).stdout
-    assert "1 trial: 1 completed." in shown
+    run("trials", "digits", "--csv", "trials.csv", cwd=tmp_path)
+    assert len((tmp_path / "trials.csv").read_text().splitlines()) == 2  # those that taught are none of this study
 
 
 def test_a_killed_driver_leaves_no_process_and_the_study_continues(

@@ -69,6 +69,7 @@ def slow_layer():
 '''
 SMALL = ["--set", "train_limit=400", "--set", "pruner=none", "--set", "exploration_patience=400", "--explore-only"]
 EPOCHS = 30
+WAITS, GOES_ON = "The search waits", "The search goes on"  # the words that tests/search/test_control.py checks
 
 
 class Search:
@@ -161,27 +162,27 @@ def test_on_a_full_disk_a_search_waits_and_then_goes_on(tmp_path: Path) -> None:
         search = begin(disk, tmp_path / "full", "--trials", "2", "--workers", "1", "--set", "min_free_disk_mb=0")
         search.wait_for_epoch()
         filler = fill(disk)
-        search.wait_for("No space left on device. The search waits, and goes on as soon as it can. Ctrl-C ends it.")
+        search.wait_for(f"No space left on device. {WAITS}")
         search.wait_for_trials_to_end()  # its checkpoints and its weights found no room
         check_files(disk)
         filler.unlink()
-        search.wait_for("The search goes on")
-        search.wait_for("trial 0: disk_full: model.weights.h5: No space left on device; again, from ")
+        search.wait_for(GOES_ON)
+        search.wait_for("trial 0: disk_full: model.weights.h5: ")
         search.wait_for_epoch(trial=1)
         fill(disk)
-        search.wait_for("The search waits", times=2)
+        search.wait_for(WAITS, times=2)
         search.process.send_signal(signal.SIGINT)
         assert search.end() == 130
-        assert search.text().count("The search waits") == 2
+        assert search.text().count(WAITS) == 2
         check_files(disk)
         again = go_on(search, "--set", "min_free_disk_mb=20")
-        again.wait_for("The search waits")
+        again.wait_for(WAITS)
         filler.unlink()
         fill(disk, leave_bytes=15 << 20)
-        again.wait_for("(min_free_disk_mb = 20). No trial starts until there is more.")
+        again.wait_for("(min_free_disk_mb = 20)")
         filler.unlink()
         assert again.end() == 0, again.text()
-        assert "MB are free again. The search goes on." in again.text()
+        assert again.text().count(GOES_ON) >= 2, again.text()  # after the full disk, and after the low one
         check_files(disk)
         check_records(again)
         assert "checkpoint: skipped" in (disk / "debug_strategy.log").read_text()
@@ -196,11 +197,11 @@ def test_trials_outlast_their_fork_server_and_a_restart_of_the_database(tmp_path
     search.wait_for_epoch(trial=1)
     trials_of(search.process.pid)[0].parent().kill()
     postgresql.stop("immediate")
-    search.wait_for("The search waits")
+    search.wait_for(WAITS)
     postgresql.start()
     assert search.end() == 0, search.text()
     assert ":***@127.0.0.1" in search.text()
-    assert "The search goes on, after " in search.text()
+    assert GOES_ON in search.text()
     check_files(tmp_path)
     check_records(search, url)
     for path in (search.printed, *(path for path in tmp_path.rglob("*") if path.is_file())):
@@ -218,7 +219,7 @@ def test_a_trial_that_hangs_is_killed_with_all_that_it_started_and_tried_once_mo
     assert ends.pop(2) == ("completed", None, 1)
     for outcome, failure, attempts in ends.values():
         assert (outcome, failure["kind"], attempts) == ("failed", "hung", 2)
-        assert "no sign of life for 0.1 minutes (hang_minutes + compile_minutes" in failure["message"]
+        assert "0.1 minutes (hang_minutes + compile_minutes" in failure["message"]
     pids = [int(pid) for line in (tmp_path / "pids").read_text().splitlines() for pid in line.split()]
     assert len(pids) == 2 * 2 * 2  # a child and a worker of two attempts of two trials
     assert [pid for pid in pids if psutil.pid_exists(pid) and is_alive(psutil.Process(pid))] == []
@@ -258,7 +259,7 @@ def cut_off_and_finish(folder: Path, temporary: Path) -> CutOff:
     killed = begin(folder / "killed", folder / "printed", *words, SLOW="1", **place)
     killed.wait_for_epoch(2)
     trials_of(killed.process.pid)[0].kill()
-    killed.wait_for("again, from epoch")
+    killed.wait_for("trial 0: crash: ")
     done = len(killed.epochs())
     killed.wait_for_epoch(done + 2)
     processes = psutil.Process(killed.process.pid).children(recursive=True)
@@ -296,8 +297,8 @@ def test_a_training_that_was_killed_and_stopped_gives_what_an_unbroken_one_gives
 
 def test_a_deadline_ends_the_run_in_order_and_says_how_to_go_on(cut_off: CutOff) -> None:
     assert cut_off.stopped_seconds < DEADLINE_SECONDS + 30
-    assert f"The search stops: max_hours = {DEADLINE_SECONDS / 3600:g} have passed." in cut_off.stopped.text()
-    assert "Continue with: mloptimizer search --study s --explore-only" in cut_off.stopped.text()
+    assert f"max_hours = {DEADLINE_SECONDS / 3600:g}" in cut_off.stopped.text()
+    assert "mloptimizer search --study s --explore-only" in cut_off.stopped.text()
     assert cut_off.survivors == []
     waited = cut_off.waited
     assert (waited["results"], len(waited["checkpoints"])) == ([], 2)
@@ -313,6 +314,5 @@ def test_nothing_is_left_in_places_for_what_is_temporary(cut_off: CutOff) -> Non
 def test_a_study_that_takes_too_much_space_stops_with_its_reason(cut_off: CutOff) -> None:
     search = go_on(cut_off.finished, "--trials", "+1", "--max-disk", "0.01")
     assert search.end() == 0, search.text()
-    assert "The search stops: the study takes " in search.text()
-    assert "MB of max_disk_mb = 0.01." in search.text()
+    assert "max_disk_mb = 0.01" in search.text()
     assert len(results(search.study)) == 1

@@ -39,8 +39,8 @@ def test_a_trial_starts_beside_another_when_nvml_reports_room_for_it(nvml: NvmlS
     found = search(nvml, 1.2, "gpu.log().count('2 on the GPU') > 1")
     assert (found["most"], found["again"]) == (2, [])
     first, judged = found["log"].splitlines()[:2]
-    assert "busy 30 % of the time with trial 0; 12,100 MB of its memory are free, and 3,600 are asked for" in first
-    assert "images/s beside trial 1" in judged
+    assert all(figure in first for figure in ("30 %", "trial 0", "12,100 MB", "3,600"))
+    assert " images/s " in judged and "trial 1" in judged
     on_gpu = [row["trials_on_gpu"] for row in csv.DictReader(found["rows"])]
     assert (on_gpu[0], set(on_gpu)) == ("1", {"1", "2"})
 
@@ -49,10 +49,10 @@ def test_no_trial_starts_beside_another_when_the_memory_is_short(nvml: NvmlStand
     nvml.set(gpu__memory_total=7000 * MB)
     found = search(nvml, 1.0, "len(gpu.rows()) > 30")
     assert found["most"] == 1
-    assert "3,100 MB of its memory are free, and 3,600 are asked for" in found["log"]
+    assert "3,100 MB" in found["log"] and "3,600" in found["log"]
 
 
 def test_sharing_is_taken_back_when_the_pace_falls(nvml: NvmlStandIn) -> None:
     found = search(nvml, 4.0, "bool(gpu.again)")
-    assert found["again"] == ["trial 1: stopped, sharing its GPU does not pay; again when there is room elsewhere"]
+    assert [line.partition(": ")[0] for line in found["again"]] == ["trial 1"]
     assert [line.partition("trials per GPU: ")[2][0] for line in found["log"].splitlines()] == ["2", "1"]

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.hardware import log as log_module
 from mloptimizer.hardware.analysis.summary import read_log, summarise_log
+from mloptimizer.hardware.log import writer as log_module
 from mloptimizer.hardware.log.thinning import thin
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.reader import columns, find_column

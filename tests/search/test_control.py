@@ -169,7 +169,7 @@ class Jumps(Watcher):
 def test_when_the_hours_are_over_running_trials_wait_for_the_next_run(search: Search) -> None:
     hours = Hours()
     summary, _ = search(Steered(hours.jump, (2,)), clock=hours, max_hours=0.5)
-    assert summary.stopped == "max_hours = 0.5 have passed"
+    assert "max_hours = 0.5" in summary.stopped
     assert (summary.exploration[Outcome.COMPLETED], summary.verdicts) == (2, ())
     assert search(Steered(hours.jump, (2,)))[0].exploration[Outcome.COMPLETED] == 6
 
@@ -177,7 +177,7 @@ def test_when_the_hours_are_over_running_trials_wait_for_the_next_run(search: Se
 def test_a_reached_target_ends_the_search_with_its_verdict(search: Search) -> None:
     source = LINE.replace('suggest_float("x", 0.0, 1.0)', 'suggest_float("x", 0.9, 1.0)')
     summary, watcher = search(source=source, target=0.7)
-    assert summary.stopped.startswith("trial 0 reached target = 0.7 with 0.")
+    assert summary.stopped.startswith("trial 0 ") and "target = 0.7" in summary.stopped
     assert [phase for phase, _ in watcher.ended] == [Phase.EXPLORATION, Phase.VERDICT]
     assert len(summary.verdicts) == 1
 
@@ -189,15 +189,16 @@ def test_a_stagnant_exploration_ends_and_the_best_are_trained_on(search: Search)
     summary, _ = search(level, trials=50, stop_when_stagnant=4)
     assert summary.exploration[Outcome.COMPLETED] == 5
     assert summary.hall_of_fame[Outcome.COMPLETED] == 2
-    assert "The exploration ended early: 4 trials in a row brought nothing better." in summary.notes
+    (note,) = summary.notes
+    assert " 4 trials " in note
 
 
 def test_a_disk_that_runs_low_lets_nothing_start_until_there_is_room(search: Search) -> None:
     free = iter([500.0, 100.0, 100.0, 100.0])
     summary, watcher = search(free_disk_mb=lambda: next(free, 300.0), explore_only=True)
     low, enough = watcher.notices
-    assert "only 100 MB are free (min_free_disk_mb = 200). No trial starts until there is more." in low
-    assert "300 MB are free again. The search goes on." in enough
+    assert "100 MB" in low and "(min_free_disk_mb = 200)" in low
+    assert "300 MB" in enough
     assert summary.exploration[Outcome.COMPLETED] == 6
 
 
@@ -230,18 +231,12 @@ def test_a_trial_that_crashes_goes_on_from_where_it_was(search: Search, workspac
         return train(plan, slot, emit, should_stop)
 
     summary, watcher = search(crash, explore_only=True)
-    assert watcher.again == [
-        "trial 1: crash: the worker was killed by SIGKILL; again, from epoch 2",
-        "trial 1: crash: the worker was killed by SIGKILL; again, from epoch 3",
-    ]
+    assert [line.startswith("trial 1: crash: the worker was killed by SIGKILL") for line in watcher.again] == [True] * 2
     assert summary.exploration[Outcome.COMPLETED] == 6
     record = MetricsStore(workspace, "s").trial(1)
     assert record is not None and [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3]
     assert record.plan["attempt"] == 3
-    assert (
-        "trial 1  epochs trained again: 2  (attempt 3 went on behind epoch 0 of 2)"
-        in workspace.strategy_log.read_text()
-    )
+    assert "trial 1  epochs trained again: 2  (attempt 3 " in workspace.strategy_log.read_text()
 
 
 def test_a_trial_that_always_crashes_fails_and_says_how_often(search: Search) -> None:
@@ -261,10 +256,7 @@ def test_a_trial_that_takes_too_long_fails_and_the_study_learns(search: Search, 
         trains, clock=hours, watcher=Jumps(hours), trial_minutes=30, hang_minutes=90, explore_only=True
     )
     (failure,) = [result.failure for _, result in watcher.ended if result.failure]
-    assert (failure.kind, failure.message) == (
-        FailureKind.TIME_LIMIT,
-        "it has trained for 30 minutes (trial_minutes)",
-    )
+    assert (failure.kind, "30 minutes (trial_minutes)" in failure.message) == (FailureKind.TIME_LIMIT, True)
     assert summary.exploration[Outcome.COMPLETED] == 5
 
 
@@ -272,7 +264,7 @@ def test_a_trial_that_hangs_is_ended_and_tried_once_more(search: Search) -> None
     hours = Hours()
     summary, watcher = search(Steered(lambda plan: None, (1,)), clock=hours, watcher=Jumps(hours), explore_only=True)
     (again,) = watcher.again
-    assert again == "trial 1: hung: no sign of life for 10 minutes (hang_minutes); again, from epoch 2"
+    assert again.startswith("trial 1: hung: ") and "10 minutes (hang_minutes)" in again
     assert summary.exploration[Outcome.COMPLETED] == 6
 
 
@@ -299,7 +291,7 @@ def test_a_trial_that_does_not_obey_is_killed(search: Search, monkeypatch: pytes
         return train(plan, slot, emit, should_stop)
 
     summary, _ = search(deaf, clock=hours, max_hours=0.4)
-    assert (summary.stopped, set(killed)) == ("max_hours = 0.4 have passed", {0})
+    assert ("max_hours = 0.4" in summary.stopped, set(killed)) == (True, {0})
     assert search(deaf)[0].exploration[Outcome.COMPLETED] == 6
 
 
@@ -308,7 +300,9 @@ def test_after_a_trial_found_the_disk_full_none_starts_until_there_is_more_room(
     disk = DiskWatch(Path("metrics_data"), lambda: free, least_mb=0)
     assert disk.look() == ""
     disk.note_full()
-    assert disk.look().startswith("metrics_data: only 3 MB are free (too few for a trial that had to write).")
+    assert disk.look() == (
+        "metrics_data: only 3 MB are free (too few for a trial that had to write). No trial starts until there is more."
+    )
     free = 9.9
     assert (disk.look(), disk.low) == ("", True)
     free = 10.0
@@ -317,7 +311,7 @@ def test_after_a_trial_found_the_disk_full_none_starts_until_there_is_more_room(
     assert (disk.look(), disk.low) == ("", False)
     free = 39.0
     disk.note_full()  # what was free did not do
-    assert "only 39 MB are free" in disk.look()
+    assert " 39 MB " in disk.look()
     free = 40.0
     disk.look()
     assert not disk.low
@@ -343,7 +337,7 @@ def test_a_trouble_that_lasts_is_told_once_and_once_that_it_has_passed() -> None
     waiting("studies.journal: No space left on device")
     assert len(watcher.notices) == 2
     clock[0] = 3600.0
-    with pytest.raises(RunError, match=r"device, and max_hours = 1 have passed\. Everything recorded so far is kept\."):
+    with pytest.raises(RunError, match=r"No space left on device.*max_hours = 1 "):
         waiting("studies.journal: No space left on device")
     asked = Waiting(budgets, watcher, Interrupt(1), lambda: clock[0], sleep)
     with pytest.raises(KeyboardInterrupt):

@@ -83,13 +83,13 @@ def test_a_summary_that_cannot_be_made_ends_nothing(
     search: Search, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
-        raise ZeroDivisionError("a figure of the log")
+        raise ZeroDivisionError("no seconds")
 
     monkeypatch.setattr(recorder, "describe_trial", fail)
     summary, _ = search(train_with_rows)
     assert summary.winner is not None
     assert recorded(workspace, 0) == {}
-    assert "trial 0 has no summary: a figure of the log" in caplog.text
+    assert "trial 0 has no summary: no seconds" in caplog.text
 
 
 def test_a_budget_of_energy_is_refused_where_none_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,14 +111,14 @@ def test_a_trial_that_does_not_pay_beside_another_makes_way_and_is_trained_later
     gpu = Gpu()
     search(gpu.run, watcher=gpu, trials_per_gpu="auto")
     check_every_trial_ended_once(gpu)
-    assert gpu.again == ["trial 1: stopped, sharing its GPU does not pay; again when there is room elsewhere"]
+    assert [line.partition(": ")[0] for line in gpu.again] == ["trial 1"]
     assert gpu.beside[:2] == [(0, 0), (1, 1)]
     assert sorted(gpu.beside[2:]) == [(1, 0), (2, 0), (3, 0)], "the GPU has no company any more"
     (ended,) = MetricsStore(workspace, "s").read_attempts(1, Phase.EXPLORATION)
     assert (ended.kind, ended.message) == ("sharing", "left its GPU to others")
     log = workspace.strategy_log.read_text()
-    assert "trial 1  trials per GPU: 2 on the GPU of slot gpu0b  (its GPU is busy 20 % of the time with trial 0" in log
-    assert "trial 1  trials per GPU: 1 on the GPU of slot gpu0b  (trial 0: 40 images/s beside trial 1, 100" in log
+    assert "trial 1  trials per GPU: 2 on the GPU of slot gpu0b  (" in log
+    assert "trial 1  trials per GPU: 1 on the GPU of slot gpu0b  (trial 0: 40 images/s " in log
 
 
 def test_the_log_says_how_many_trials_ran_on_the_gpu(search: Search, workspace: Workspace) -> None:
@@ -196,8 +196,8 @@ def test_out_of_memory_beside_another_is_not_the_trials_fault(search: Search, wo
     assert (again.number, again.accumulation_steps, again.resumes) == (1, 1, True)
     assert sorted(gpu.beside[2:]) == [(1, 0), (2, 0), (3, 0)]
     log = workspace.strategy_log.read_text()
-    assert "trial 1  attempt: 2, alone  (attempt 1 ran out of memory beside another trial on its GPU: no room)" in log
-    assert "trial 1  trials per GPU: 1 on the GPU of slot gpu0b  (it ran out of memory there beside another)" in log
+    assert "trial 1  attempt: 2, alone  (" in log
+    assert "trial 1  trials per GPU: 1 on the GPU of slot gpu0b  (" in log
 
 
 def test_out_of_memory_alone_halves_the_micro_batch_as_ever(search: Search) -> None:
@@ -207,4 +207,4 @@ def test_out_of_memory_alone_halves_the_micro_batch_as_ever(search: Search) -> N
         return train(plan, slot, emit, should_stop)
 
     _, watcher = search(run, trials_per_gpu="auto")
-    assert watcher.again == ["trial 0: out of memory with micro-batches of 64; again with 32"]
+    assert [plan.accumulation_steps for plan in watcher.started if plan.number == 0] == [1, 2]
