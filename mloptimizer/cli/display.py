@@ -12,11 +12,11 @@ from rich.text import Text
 
 from mloptimizer.core.listener import Progress
 from mloptimizer.core.nouns import EpochRecord, Outcome, Phase, TrialPlan, TrialResult
+from mloptimizer.core.words import counted
+from mloptimizer.reports.formatting import duration
 from mloptimizer.search.search_run import SearchSummary
 from mloptimizer.study.storage import hide_secrets
 from mloptimizer.study.warm_start import TakenOver
-
-PHASE_TITLES = {Phase.EXPLORATION: "Exploration", Phase.HALL_OF_FAME: "Hall of fame", Phase.VERDICT: "Verdict"}
 
 
 class Display(Protocol):
@@ -64,7 +64,7 @@ class LineDisplay:
         if progress.phase is not self._phase:
             self._phase = progress.phase
             before = f", {progress.done} of them ended before" if progress.done else ""
-            self._print(f"{PHASE_TITLES[progress.phase]}: {count_trials(progress.total)}{before}")
+            self._print(f"{progress.phase.words.capitalize()}: {counted(progress.total, 'trial')}{before}")
         elif self._ended:
             self._print(f"{self._ended} | {describe_progress(progress, self._objective)}")
         self._ended = ""
@@ -142,7 +142,7 @@ class LiveDisplay:
         if progress is None:
             return Text("Preparing the data, starting TensorFlow …")
         bar = Table.grid(padding=(0, 1))
-        title = Text(PHASE_TITLES[progress.phase], style="bold")
+        title = Text(progress.phase.words.capitalize(), style="bold")
         bar.add_row(title, ProgressBar(progress.total, progress.done, width=30), f"{progress.done}/{progress.total}")
         trials = Table.grid(padding=(0, 2))
         for number, (plan, record) in sorted(self._running.items()):
@@ -154,7 +154,7 @@ class LiveDisplay:
 
 def describe_result(plan: TrialPlan, result: TrialResult, objective: str) -> str:
     """Return one line about an ended trial."""
-    phase = "" if plan.phase is Phase.EXPLORATION else f", {PHASE_TITLES[plan.phase].lower()}"
+    phase = "" if plan.phase is Phase.EXPLORATION else f", {plan.phase.words}"
     what = f"trial {plan.number} ({plan.space}){phase}"
     if result.failure:
         return f"{what}: failed, {result.failure.kind}: {result.failure.message}"
@@ -178,21 +178,8 @@ def describe_progress(progress: Progress, objective: str) -> str:
     if progress.best:
         parts.append(f"best {objective} {progress.best[1]:.4f} (trial {progress.best[0]})")
     if progress.seconds_left is not None and progress.done < progress.total:
-        parts.append(f"about {format_duration(progress.seconds_left)} left")
+        parts.append(f"about {duration(progress.seconds_left, 0)} left")
     return ", ".join(parts)
-
-
-def count_trials(count: int) -> str:
-    """Return the count with its noun."""
-    return "1 trial" if count == 1 else f"{count} trials"
-
-
-def format_duration(seconds: float) -> str:
-    """Return the duration in its two largest units, for instance ``2 h 5 min``."""
-    whole = round(seconds)
-    units = [("d", whole // 86400), ("h", whole // 3600 % 24), ("min", whole // 60 % 60), ("s", whole % 60)]
-    first = next((index for index, (_, count) in enumerate(units) if count), len(units) - 1)
-    return " ".join(f"{count} {unit}" for unit, count in units[first : first + 2])
 
 
 def describe_summary(summary: SearchSummary) -> list[str]:
@@ -201,14 +188,14 @@ def describe_summary(summary: SearchSummary) -> list[str]:
     for title, counts in (("Exploration", summary.exploration), ("Hall of fame", summary.hall_of_fame)):
         if sum(counts.values()):
             parts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-            lines.append(f"{title}: {count_trials(sum(counts.values()))}: {parts}")
-    lines.append(f"This run took {format_duration(summary.seconds)}.")
+            lines.append(f"{title}: {counted(sum(counts.values()), 'trial')}: {parts}")
+    lines.append(f"This run took {duration(summary.seconds, 0)}.")
     lines += summary.notes
     if summary.stopped:
         lines.append(f"It stopped early: {summary.stopped}. What was running goes on when the study is continued.")
     if summary.winner is None or summary.value is None:
         return lines + ([summary.hardware] if summary.hardware else [])
-    title = PHASE_TITLES[summary.winner_phase or Phase.EXPLORATION].lower()
+    title = (summary.winner_phase or Phase.EXPLORATION).words
     lines.append(
         f"Winner: trial {summary.winner} ({title}), {summary.objective} {summary.value:.4f}{_against_chance(summary)}"
     )
@@ -234,7 +221,7 @@ def describe_warm_start(name: str, brought: TakenOver) -> str:
     """Return one line about what an earlier study brought."""
     parts = []
     if brought.taught:
-        parts.append(f"the sampler learns from {count_trials(brought.taught)}")
+        parts.append(f"the sampler learns from {counted(brought.taught, 'trial')}")
     if brought.enqueued:
         parts.append(
             "its best is tried first" if brought.enqueued == 1 else f"its best {brought.enqueued} are tried first"
@@ -243,7 +230,7 @@ def describe_warm_start(name: str, brought: TakenOver) -> str:
     if brought.different:
         parts.append(f"its values cannot be compared ({', '.join(brought.different)})")
     if brought.unfit:
-        parts.append(f"{count_trials(brought.unfit)} of it could not be proposed by the search spaces")
+        parts.append(f"{counted(brought.unfit, 'trial')} of it could not be proposed by the search spaces")
     return f"Warm start from '{name}': {'; '.join(parts)}."
 
 

@@ -22,6 +22,14 @@ class Phase(StrEnum):
     HALL_OF_FAME = "hall_of_fame"
     VERDICT = "verdict"  # the winner's one reading of the test set; nothing is trained
 
+    @property
+    def words(self) -> str:
+        """Its name in prose, such as hall of fame."""
+        return self.value.replace("_", " ")
+
+
+TRAINED_PHASES = (Phase.EXPLORATION, Phase.HALL_OF_FAME)  # in their order
+
 
 class Outcome(StrEnum):
     """How a trial ended."""

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mloptimizer.core.errors import UsageError
+from mloptimizer.core.words import in_a_line
 from mloptimizer.data.catalog import Dataset, FormKind
 from mloptimizer.data.split import split_indices
 
@@ -83,7 +84,7 @@ def _reading(path: Path, dataset: Dataset) -> Iterator[None]:
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise UsageError(f"{path}: cannot be read ({error.strerror}). Make it readable.") from error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = in_a_line(error, 200) or type(error).__name__
         raise UsageError(f"{path}: is damaged or not {dataset.name} ({reason}). {_advice(path, dataset)}") from error
 
 

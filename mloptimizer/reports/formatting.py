@@ -60,20 +60,20 @@ def pairs(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {short(value)}" for name, value in values.items()) or MISSING
 
 
-def duration(seconds: object) -> str:
-    """Return the seconds as a person says them; a dash where they are missing.
+def duration(seconds: object, decimals: int = 1) -> str:
+    """Return the time in its two largest units; the decimals are of less than a minute. A dash where it is missing.
 
-    >>> duration(8.25), duration(75), duration(4000), duration(None)
-    ('8.2 s', '1 min 15 s', '1 h 7 min', '–')
+    >>> duration(8.25), duration(8.25, 0), duration(75), duration(4000), duration(180_000), duration(None)
+    ('8.2 s', '8 s', '1 min 15 s', '1 h 6 min', '2 d 2 h', '–')
     """
-    if not (isinstance(seconds, (int, float)) and is_figure(seconds)):
+    if not is_figure(seconds):
         return MISSING
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+    if round(seconds, decimals) < 60:
+        return f"{seconds:.{decimals}f} s"
+    whole = round(seconds)
+    units = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    first = next(index for index, (count, _) in enumerate(units) if count)
+    return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2])
 
 
 def sparkline(values: Sequence[object], width: int = 60) -> str:

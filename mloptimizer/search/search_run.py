@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mloptimizer.core.nouns import DatasetInfo, Outcome, Phase
+from mloptimizer.core.nouns import TRAINED_PHASES, DatasetInfo, Outcome, Phase
 from mloptimizer.search.control import SearchRun
 from mloptimizer.search.job import Job, PhaseRun
 from mloptimizer.search.loop import Loop
@@ -83,7 +83,7 @@ def _run_phases(run: SearchRun, explore_only: bool) -> tuple[Exploration, HallOf
 
 def find_winner(job: Job) -> tuple[int | None, Phase | None]:
     """Return the best of the hall of fame, or of the exploration where no long training was completed."""
-    for phase in (Phase.HALL_OF_FAME, Phase.EXPLORATION):
+    for phase in reversed(TRAINED_PHASES):
         if best := best_of(job, phase):
             return best[0], phase
     return None, None

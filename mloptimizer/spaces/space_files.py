@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from mloptimizer.core.errors import MloptimizerError, UsageError, unknown_name
 from mloptimizer.core.files import file_error
 from mloptimizer.core.nouns import DatasetInfo, Params, Scalar
+from mloptimizer.core.words import in_a_line
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ def _explain(error: BaseException, name: str, place: str) -> str:
     if not lines and isinstance(error, SyntaxError):
         return f"{place}, line {error.lineno or 1}: {error.msg}"
     where = f"{place}, line {lines[-1]}" if lines else place
-    return f"{where}: {type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{where}: {type(error).__name__}: {in_a_line(error)}"
 
 
 def suggest_optimizer(trial: Suggest) -> dict[str, Scalar]:

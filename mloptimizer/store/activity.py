@@ -9,13 +9,13 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import whole_file
 from mloptimizer.core.nouns import Slot, TrialPlan
+from mloptimizer.core.words import utc_now
 from mloptimizer.hardware.read.machine_facts import host_name, slot_facts
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Activity:
     def __init__(self, path: Path) -> None:
         """Write nothing yet: a search that has no slots is only about to begin."""
         self._path = path
-        self._since = _now()
+        self._since = utc_now()
         self._slots: Sequence[Slot] = ()
         self._trials: dict[int, dict[str, Any]] = {}
         self._is_written = True
@@ -47,7 +47,7 @@ class Activity:
             "slot": slot.name,
             "attempt": plan.attempt,
             "epochs": plan.epochs,
-            "since_utc": _now(),
+            "since_utc": utc_now(),
         }
         self._is_written = False
 
@@ -69,7 +69,7 @@ class Activity:
             "pid": os.getpid(),
             "host": host_name(),
             "since_utc": self._since,
-            "updated_utc": _now(),
+            "updated_utc": utc_now(),
             "slots": [slot_facts(slot) for slot in self._slots],
             "trials": list(self._trials.values()),
         }
@@ -87,7 +87,3 @@ class Activity:
             self._path.unlink(missing_ok=True)
         except OSError as error:
             logger.debug("%s: %s", self._path, error)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

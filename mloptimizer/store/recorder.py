@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import append_line, write_readme
@@ -18,6 +17,7 @@ from mloptimizer.core.nouns import (
     TrialPlan,
     TrialResult,
 )
+from mloptimizer.core.words import utc_now
 from mloptimizer.hardware.analysis.diagnosis import describe_trial
 from mloptimizer.hardware.analysis.grid import WORLD_G_PER_KWH
 from mloptimizer.hardware.columns import Cell
@@ -164,7 +164,6 @@ class Recorder:
         """Append the automatic choice and its reason to `debug_strategy.log`."""
         if decision.number in self._choices:
             self._choices[decision.number][decision.topic] = decision.choice
-        now = datetime.now(UTC).isoformat(timespec="seconds")
         who = "driver" if decision.number is None else f"trial {decision.number}"
-        line = f"{now}  {self._study}  {who}  {decision.topic}: {decision.choice}  ({decision.reason})"
+        line = f"{utc_now('seconds')}  {self._study}  {who}  {decision.topic}: {decision.choice}  ({decision.reason})"
         append_line(self._workspace.strategy_log, line.replace("\n", " "))

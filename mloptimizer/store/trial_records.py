@@ -23,7 +23,6 @@ import dataclasses
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from mloptimizer.core.files import (
 )
 from mloptimizer.core.nouns import EndedAttempt, EpochRecord, Outcome, Phase, Slot, TrialPlan, TrialResult, to_json
 from mloptimizer.core.trial_files import ATTEMPTS, CHECKPOINTS, EPOCHS, PLAN, RESULT, WEIGHTS
+from mloptimizer.core.words import utc_now
 from mloptimizer.hardware.read.machine_facts import slot_facts
 from mloptimizer.store.metrics_readme import render_metrics_readme
 from mloptimizer.store.workspace import Workspace
@@ -156,7 +156,7 @@ class MetricsStore:
         """
         folder = self._folder(plan.number, plan.phase)
         if not plan.resumes and plan.phase is not Phase.VERDICT and (folder / RESULT).is_file():
-            folder.rename(folder.with_name(f"{folder.name}_until_{_now().replace(':', '')}"))
+            folder.rename(folder.with_name(f"{folder.name}_until_{utc_now().replace(':', '')}"))
         kept = (EPOCHS, ATTEMPTS) if plan.resumes else ()
         for name in {EPOCHS, RESULT, WEIGHTS, ATTEMPTS}.difference(kept):
             (folder / name).unlink(missing_ok=True)
@@ -165,7 +165,7 @@ class MetricsStore:
         record = to_json(plan)
         del record["space_source"]  # it stands once, in STUDY/search_spaces
         place = {"slot": slot_facts(slot)} if slot else {}
-        write_json(folder / PLAN, {**record, **place, "started_utc": _now()})
+        write_json(folder / PLAN, {**record, **place, "started_utc": utc_now()})
         epochs, _ = self.measure(plan.number, plan.phase)
         self._epochs[plan.number, plan.phase] = epochs
         return epochs
@@ -188,7 +188,7 @@ class MetricsStore:
     def add_attempt(self, plan: TrialPlan, attempt: EndedAttempt) -> None:
         """Append how an attempt ended that is not the training's end."""
         path = self._folder(plan.number, plan.phase) / ATTEMPTS
-        append_line(path, line_of_json({**to_json(attempt), "ended_utc": _now()}))
+        append_line(path, line_of_json({**to_json(attempt), "ended_utc": utc_now()}))
 
     def read_attempts(self, number: int, phase: Phase) -> list[EndedAttempt]:
         """Return the training's attempts that another followed, or that were cut off; damaged lines are left out."""
@@ -202,7 +202,7 @@ class MetricsStore:
 
     def finish(self, phase: Phase, result: TrialResult, choices: Mapping[str, str] | None = None) -> None:
         """Write how the trial ended, and what was chosen automatically, by topic; its checkpoints have served."""
-        record = {**to_json(result), "choices": dict(choices or {}), "ended_utc": _now()}
+        record = {**to_json(result), "choices": dict(choices or {}), "ended_utc": utc_now()}
         write_json(self._folder(result.number, phase) / RESULT, record)
         _remove(self._folder(result.number, phase) / CHECKPOINTS)
 
@@ -221,7 +221,7 @@ class MetricsStore:
 
     def add_verdict(self, result: TrialResult, source: Phase) -> None:
         """Add one reading of the test set by the weights of that phase; an extended study may have several."""
-        reading = {"trial": result.number, "phase": source.value, "read_utc": _now(), **to_json(result)["metrics"]}
+        reading = {"trial": result.number, "phase": source.value, "read_utc": utc_now(), **to_json(result)["metrics"]}
         write_json(self._workspace.verdict_file(self._study), {"readings": [*self.verdicts(), reading]})
 
     def verdicts(self) -> list[dict[str, Any]]:
@@ -279,7 +279,3 @@ def _is_reading(value: object) -> bool:
 
 def _is_epoch(line: Mapping[str, Any]) -> bool:
     return isinstance(line.get("epoch"), int) and isinstance(line.get("seconds"), _NUMBER)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 
 from mloptimizer.core.errors import MloptimizerError, RunError, UsageError
 from mloptimizer.core.files import Wait, file_error
+from mloptimizer.core.words import in_a_line
 from mloptimizer.study.journal import open_journal
 from mloptimizer.study.patience import find_cause, make_patient, persist
 
@@ -124,7 +125,7 @@ def _describe_trouble(url: str, error: BaseException) -> str:
 
 
 def _one_line(error: BaseException, url: str) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = in_a_line(error) or type(error).__name__
     text = text.partition(" This probably means")[0]  # libpq explains itself at length
     secrets = [found.group(2) for pattern in (_PASSWORD, _SECRET_FIELD) for found in pattern.finditer(url)]
     for secret in sorted({part for s in secrets for part in (s, unquote(s)) if part}, key=len, reverse=True):

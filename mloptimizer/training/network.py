@@ -11,6 +11,7 @@ import keras
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.files import UNFINISHED, file_error
 from mloptimizer.core.nouns import DatasetInfo, Params
+from mloptimizer.core.words import in_a_line
 from mloptimizer.spaces.space_files import SearchSpace, load_space
 from mloptimizer.training.trial_failures import SpaceError
 
@@ -31,8 +32,7 @@ def build_network(name: str, source: str, params: Params, dataset: DatasetInfo) 
     try:
         network = space.build(params, dataset)
     except Exception as error:  # the person's own code may raise anything
-        text = " ".join(str(error).split())
-        raise SpaceError(f"{place}: build raised {type(error).__name__}: {text}") from error
+        raise SpaceError(f"{place}: build raised {type(error).__name__}: {in_a_line(error)}") from error
     wrong = _what_is_wrong(network, dataset)
     if wrong:
         raise SpaceError(f"{place}: build returned {wrong}.")
@@ -70,7 +70,7 @@ def load_weights(network: Any, path: str) -> None:
     try:
         network.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_a_line(error, 200)
         raise RunError(f"{path}: the weights cannot be loaded ({reason}). Train the model again.") from error
 
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from mloptimizer.core.nouns import (
@@ -18,6 +17,7 @@ from mloptimizer.core.nouns import (
     TrialPlan,
     TrialResult,
 )
+from mloptimizer.core.words import utc_stamp
 from mloptimizer.hardware.read.training_clock import TrainingClock
 from mloptimizer.training.checkpoints.checkpoint_files import Kept
 from mloptimizer.training.memory.batch_plan import BatchPlan
@@ -52,8 +52,7 @@ class Run:
     def record_epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
         """Tell an epoch that has just ended."""
         self.epochs_done = epoch
-        ended = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self.history.append(EpochRecord(self.plan.number, epoch, metrics, seconds, ended))
+        self.history.append(EpochRecord(self.plan.number, epoch, metrics, seconds, utc_stamp()))
         self.emit(self.history[-1])
 
     def kept(self) -> Kept:

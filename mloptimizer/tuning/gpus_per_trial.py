@@ -16,6 +16,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import read_json, write_json
 from mloptimizer.core.nouns import Phase, to_json
+from mloptimizer.core.words import counted
 from mloptimizer.engines.slots import GpusPerTrial, choose_by_count, has_instances
 from mloptimizer.search.control import SearchRun
 from mloptimizer.search.job import Job
@@ -116,7 +117,7 @@ def _choose(
             continue
         found = measure_on(size)
         if found.failure or not found.images_per_second:
-            faults.append(f"with {_words(size)} it failed: {found.failure or 'it was too short'}")
+            faults.append(f"with {counted(size, 'GPU')} it failed: {found.failure or 'it was too short'}")
             if size == 1:
                 return GpusPerTrial(by_count.count, f"{by_count.reason}; measured {faults[0]}")
             continue
@@ -126,8 +127,9 @@ def _choose(
     best = max(rates, key=lambda size: rates[size])
     count = best if rates[best] >= LEAST_GAIN * rates[1] else 1
     figures = [
-        f"{rates[pace.gpus]:.3g} trials per hour with {_words(pace.gpus)} each ({pace.images_per_second:,.0f} images/s"
-        f", {pace.seconds(images):,.0f} s per trial, {_count(load.rounds(pace.gpus), 'round')})"
+        f"{rates[pace.gpus]:.3g} trials per hour with {counted(pace.gpus, 'GPU')} each ("
+        f"{pace.images_per_second:,.0f} images/s, {pace.seconds(images):,.0f} s per trial, "
+        f"{counted(load.rounds(pace.gpus), 'round')})"
         for pace in paces
     ]
     return GpusPerTrial(count, "; ".join([f"{load.trials} trials, measured", *figures, *faults]))
@@ -173,7 +175,9 @@ def _make_measure(run: SearchRun, machine: Machine) -> Measure:
             yield
 
     def measure_on(size: int) -> Measurement:
-        return measure(find_workload(run.job), Variant(_words(size), _on(run.job.settings, size)), machine, waiting)
+        return measure(
+            find_workload(run.job), Variant(counted(size, "GPU"), _on(run.job.settings, size)), machine, waiting
+        )
 
     return measure_on
 
@@ -199,11 +203,3 @@ def _tell(run: SearchRun, load: Load) -> None:
         f"Measuring short trainings on {', '.join(map(str, fewer))} and {most} GPUs, once, to see how many each "
         "trial should get; --set gpus_per_trial=1 skips it."
     )
-
-
-def _words(size: int) -> str:
-    return _count(size, "GPU")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -9,7 +9,6 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import mloptimizer
@@ -18,6 +17,7 @@ from mloptimizer.config.values import make_settings
 from mloptimizer.core.errors import RunError
 from mloptimizer.core.files import write_json
 from mloptimizer.core.nouns import DatasetInfo
+from mloptimizer.core.words import counted, utc_now
 from mloptimizer.hardware.read.machine_facts import read_machine_facts
 from mloptimizer.store.machine_file import COMPARED_SETTINGS, BenchRun, MachineBenchmark
 from mloptimizer.tuning.measurement import (
@@ -70,7 +70,7 @@ def _cases(machine: Machine) -> Iterator[_Case]:
     halves = machine.gpus and not why_not("mixed_float16", machine.gpus)  # as training.precision chooses
     for precision in ("float32", "auto") if halves else ("float32",):
         for count in counts:
-            words = f"{count} GPU{'s' if count > 1 else ''}" if count else "CPU"
+            words = counted(count, "GPU") if count else "CPU"
             devices = {"gpus_per_trial": count} if count else {}
             settings = make_settings({**_FIXED, **devices, "precision": precision}, "bench --machine")
             yield _Case(f"{words}, {'automatic precision' if precision == 'auto' else precision}", count, settings)
@@ -102,7 +102,7 @@ def run_machine_bench(machine: Machine, tell: Tell, extent: Extent | None = None
         raise RunError(f"bench --machine: the model could not be trained ({runs[0].failure}).")
     return MachineBenchmark(
         mloptimizer.__version__,
-        datetime.now(UTC).isoformat(timespec="seconds"),
+        utc_now("seconds"),
         read_machine_facts(),
         {
             "model": space.name,

@@ -8,7 +8,6 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from mloptimizer.config.conflicts import find_conflict
@@ -16,6 +15,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import RunError
 from mloptimizer.core.files import hold_lock
 from mloptimizer.core.nouns import DatasetInfo, Decision, to_json
+from mloptimizer.core.words import utc_now
 from mloptimizer.hardware.read.nvml import Gpu
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.training.memory.batch_plan import REFERENCE_BATCH, largest_automatic_batch
@@ -91,8 +91,7 @@ def tune(
         steps = min(cap, max(1, dataset.train_size // REFERENCE_BATCH))
         epochs = min(max(FEWEST_EPOCHS, 1 + math.ceil(MEASURED_STEPS / steps)), MOST_EPOCHS)
         found = _Tuning(Workload(chosen, params, dataset, epochs, cap), settings, machine).find()
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        plan = TuningPlan(identity, model, **found, tuned_utc=now)
+        plan = TuningPlan(identity, model, **found, tuned_utc=utc_now("seconds"))
         keep_plan(workspace, plan)
     return plan, True
 

@@ -13,7 +13,6 @@ from mloptimizer.cli.display import (
     describe_result,
     describe_summary,
     describe_warm_start,
-    format_duration,
     make_display,
 )
 from mloptimizer.core.listener import Progress
@@ -131,13 +130,6 @@ def test_the_summary_says_how_often_the_test_set_was_read(summary: Callable[...,
     reading = {"trial": 7, "test_accuracy": 0.875, "test_loss": 0.5}
     assert "read once): test_accuracy 0.8750, test_loss 0.5000" in summary(verdicts=(reading,))[-1]
     assert "read 2 times" in summary(verdicts=(reading, reading))[-1]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.2, "0 s"), (59.6, "1 min 0 s"), (7300, "2 h 1 min"), (200_000, "2 d 7 h")]
-)
-def test_durations_have_two_units(seconds: float, words: str) -> None:
-    assert format_duration(seconds) == words
 
 
 def test_the_command_to_continue_hides_the_password() -> None:

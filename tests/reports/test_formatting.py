@@ -32,10 +32,18 @@ def test_numbers_of_a_column_have_the_same_decimals() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (59.94, "59.9 s"), (59.97, "1 min 0 s"), (75, "1 min 15 s"), (7260, "2 h 1 min"), (None, "–")],
+    [
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.97, "1 min 0 s"),
+        (75, "1 min 15 s"),
+        (7260, "2 h 1 min"),
+        (2e5, "2 d 7 h"),
+    ],
 )
 def test_a_duration_is_said_as_a_person_says_it(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+    assert (duration(0.2, 0), duration(59.6, 0)) == ("0 s", "1 min 0 s")
 
 
 def test_a_curve_goes_from_its_lowest_bar_to_its_highest() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.interrupts import deferred
+from mloptimizer.core.words import in_a_line
 from mloptimizer.engines.ray.shapes import Node
 from mloptimizer.hardware.read.machine import list_cpus
 from mloptimizer.hardware.read.nvml import list_gpus
@@ -71,7 +72,7 @@ def _init(ray: Any, address: str) -> None:
                 ray.init(address, **common)
     except ray.exceptions.AuthenticationError as error:
         ray.shutdown()
-        raise UsageError(f"--address {address}: its token cannot be used: {_in_a_line(error)}") from error
+        raise UsageError(f"--address {address}: its token cannot be used: {in_a_line(error, 300)}") from error
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
         ray.shutdown()
         raise _refusal(address, error) from error
@@ -189,15 +190,11 @@ def _set(words: dict[str, str]) -> Iterator[None]:
 
 def _refusal(address: str, error: BaseException) -> RunError:
     if address == "local":
-        return RunError(f"engine = ray: no cluster can be started here: {_in_a_line(error)}.")
+        return RunError(f"engine = ray: no cluster can be started here: {in_a_line(error, 300)}.")
     return RunError(
         f"--address {address}: no Ray cluster answers there, or it has another token, or this machine is not in it "
-        f"({type(error).__name__}: {_in_a_line(error)}). Possible: `ray start --num-cpus=0 --address=…` here first."
+        f"({type(error).__name__}: {in_a_line(error, 300)}). Possible: `ray start --num-cpus=0 --address=…` here first."
     )
-
-
-def _in_a_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def list_nodes() -> list[Node]:

@@ -3,6 +3,7 @@
 import ray.exceptions as errors
 
 from mloptimizer.core.nouns import FailureKind
+from mloptimizer.core.words import in_a_line
 
 # In this order: the first class that fits counts.
 _KINDS: tuple[tuple[type[BaseException], FailureKind, str], ...] = (
@@ -28,7 +29,5 @@ def explain(error: errors.RayError) -> tuple[FailureKind, str]:
 
 
 def _shorten(error: errors.RayError) -> str:
-    if isinstance(error, errors.RayTaskError):
-        return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"[:200]
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}"[:200]
+    cause = error.cause if isinstance(error, errors.RayTaskError) else error
+    return f"{type(cause).__name__}: {in_a_line(cause)}"[:200]

@@ -10,6 +10,7 @@ from typing import Any
 
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.nouns import TrialPlan
+from mloptimizer.core.words import in_a_line
 
 
 class RemoteFolder:
@@ -105,7 +106,7 @@ class RemoteFolder:
                 self._files.rm(folder, recursive=True)
 
     def _error(self, error: Any) -> RunError:
-        return RunError(f"checkpoint_url: {self._root}: {type(error).__name__}: {' '.join(str(error).split())}")
+        return RunError(f"checkpoint_url: {self._root}: {type(error).__name__}: {in_a_line(error)}")
 
 
 def _name_folder(attempt: int) -> str:

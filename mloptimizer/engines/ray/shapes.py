@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import Decision
+from mloptimizer.core.words import counted
 from mloptimizer.engines.slots import MEMORY_PER_WORKER_MB
 
 _MB = 2**20
@@ -86,7 +87,7 @@ def describe_nodes(nodes: Sequence[Node]) -> str:
     """Return in words what machines there are, alike ones together."""
     kinds = Counter((node.cpus, node.gpus, round(node.memory_mb / 1024)) for node in nodes)
     parts = [
-        f"{count} {'node' if count == 1 else 'nodes'} of {cpus:g} CPUs, {gpus:g} GPUs and {memory} GB"
+        f"{counted(count, 'node')} of {cpus:g} CPUs, {gpus:g} GPUs and {memory} GB"
         for (cpus, gpus, memory), count in kinds.items()
     ]
     return "; ".join(parts) or "no nodes"

@@ -6,8 +6,8 @@ A figure that cannot be read is None, and nothing here raises.
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 
+from mloptimizer.core.words import utc_stamp
 from mloptimizer.hardware.columns import MAX_ROWS, TIME_COLUMNS, TRAINING_COLUMNS, Cell, Column
 from mloptimizer.hardware.read.gpu_readings import GPU_COLUMNS, GpuReader
 from mloptimizer.hardware.read.machine import CORE_COLUMN, MachineReader, machine_columns
@@ -74,10 +74,9 @@ class HardwareReader:
     def read(self) -> dict[str, Cell]:
         """Return a row by column, in the order of `columns`; None for what cannot be read now."""
         now = self._clock()
-        stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         training = self._training.read(now) if self._training else [None] * len(TRAINING_COLUMNS)
         machine = self._machine.read(now)
-        cells: list[Cell] = [stamp, now - self._start, *training]
+        cells: list[Cell] = [utc_stamp(), now - self._start, *training]
         for gpu in self._gpus:
             cells += gpu.read(self._machine.pids, now)
         return dict(zip(self._columns, [*cells, *machine], strict=True))

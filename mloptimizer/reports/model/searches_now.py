@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import read_json
 from mloptimizer.core.nouns import Phase
 from mloptimizer.core.study_names import check_study_name
+from mloptimizer.core.words import read_time
 from mloptimizer.reports.formatting import is_figure
 from mloptimizer.reports.model.standings import is_search_running
 from mloptimizer.store.workspace import Workspace
@@ -115,7 +116,7 @@ def _read_search(workspace: Workspace, study: str, state: SearchState, now: date
         state,
         host=facts.get("host", ""),
         pid=facts.get("pid"),
-        since=_time(facts.get("since_utc")),
+        since=read_time(facts.get("since_utc")),
         slots=tuple(slot for slot in facts.get("slots", ()) if isinstance(slot, Mapping)),
         trials=tuple(trials),
         explored=_count_ended(workspace, study, Phase.EXPLORATION),
@@ -145,11 +146,11 @@ def _read_trial(workspace: Workspace, study: str, entry: object, interval: float
         return None
     if entry.get("phase") not in tuple(Phase):
         return None
-    phase, since = Phase(entry["phase"]), _time(entry.get("since_utc"))
+    phase, since = Phase(entry["phase"]), read_time(entry.get("since_utc"))
     rows = [
         (time, row)
         for row in read_last_rows(workspace.hardware_log(study, number, phase))
-        if (time := _time(row.get("time_utc"))) and (since is None or time >= since)  # others: an earlier attempt's
+        if (time := read_time(row.get("time_utc"))) and (since is None or time >= since)  # others: an earlier attempt's
     ]
     time, row = rows[-1] if rows else (None, {})
     running_s = (now - since).total_seconds() if since else None
@@ -211,12 +212,4 @@ def _number(cell: object) -> float | None:
     with suppress(ValueError, TypeError):
         value = float(cell)  # type: ignore[arg-type]
         return value if math.isfinite(value) else None
-    return None
-
-
-def _time(text: object) -> datetime | None:
-    """Return the time of day in UTC; None where the text is none."""
-    with suppress(ValueError, TypeError, OverflowError):
-        time = datetime.fromisoformat(text)  # type: ignore[arg-type]
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import MloptimizerError, unknown_name
-from mloptimizer.core.nouns import Objective, Outcome, Phase
+from mloptimizer.core.nouns import TRAINED_PHASES, Objective, Outcome, Phase
 from mloptimizer.core.study_names import check_study_name
 from mloptimizer.reports.formatting import is_figure
 from mloptimizer.store.trial_records import MetricsStore, TrialRecord
@@ -61,7 +61,7 @@ class StudyRecord:
     @property
     def winner(self) -> tuple[int, Phase] | None:
         """The best completed hall-of-fame training, or else the best completed exploration."""
-        for phase in (Phase.HALL_OF_FAME, Phase.EXPLORATION):
+        for phase in reversed(TRAINED_PHASES):
             best: tuple[float, int] | None = None
             for standing in self.standings:
                 value = completed_value(standing.record(phase))
@@ -132,7 +132,7 @@ def _numbers(workspace: Workspace, study: str, phase: Phase) -> Iterable[int]:
 def _read_standing(store: MetricsStore, number: int) -> Standing:
     records: dict[Phase, TrialRecord | None] = {}
     damage = []
-    for phase in (Phase.EXPLORATION, Phase.HALL_OF_FAME):
+    for phase in TRAINED_PHASES:
         try:
             records[phase] = store.trial(number, phase)
         except MloptimizerError as error:

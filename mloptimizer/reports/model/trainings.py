@@ -7,12 +7,12 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import Outcome, Phase
+from mloptimizer.core.nouns import TRAINED_PHASES, Outcome
+from mloptimizer.core.words import read_time
 from mloptimizer.reports.formatting import is_figure
 from mloptimizer.reports.model.standings import read_study_record
 from mloptimizer.store.machine_file import COMPARED_SETTINGS, BenchRun, MachineBenchmark, read_machine_file
@@ -126,7 +126,7 @@ def _of_study(word: str, workspace: Workspace) -> tuple[list[Training], list[str
     study = read_study_record(place, name)
     trainings = []
     for standing in study.standings:
-        for phase in (Phase.EXPLORATION, Phase.HALL_OF_FAME):
+        for phase in TRAINED_PHASES:
             record = standing.record(phase)
             if record and record.result.get("outcome") in (Outcome.COMPLETED, Outcome.PRUNED) and record.epochs:
                 trainings.append(_of_record(word, study.facts, record))
@@ -168,13 +168,13 @@ def _of_record(source: str, facts: Mapping[str, Any], record: TrialRecord) -> Tr
 
 def _machine(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the machine that the training's last attempt ran on: the newest then known of that name."""
-    host, started = _mapping(plan.get("slot")).get("host"), _time(plan.get("started_utc"))
+    host, started = _mapping(plan.get("slot")).get("host"), read_time(plan.get("started_utc"))
     earlier = facts.get("earlier_machines")
     machines = [*(earlier if isinstance(earlier, list) else ()), facts.get("machine")]
     found: Mapping[str, Any] = {}
     for machine in machines:
         known = _mapping(machine)
-        since = _time(known.get("since_utc"))
+        since = read_time(known.get("since_utc"))
         if host and known.get("host") == host and (not found or since is None or started is None or since <= started):
             found = known
     return found
@@ -182,8 +182,8 @@ def _machine(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> Mapping[str, 
 
 def _steady_epochs(record: TrialRecord) -> list[Mapping[str, Any]]:
     """Return the epochs of the last attempt, and of those not the first, which compiles and warms up."""
-    started = _time(record.plan.get("started_utc"))
-    times = [(_time(epoch.get("ended_utc")), epoch) for epoch in record.epochs]
+    started = read_time(record.plan.get("started_utc"))
+    times = [(read_time(epoch.get("ended_utc")), epoch) for epoch in record.epochs]
     mine = [epoch for time, epoch in times if time is None or started is None or time >= started]
     return mine[1:] or mine or list(record.epochs)
 
@@ -208,11 +208,3 @@ def _whole(value: object) -> int | None:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _time(text: object) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(text)  # type: ignore[arg-type]
-    except (ValueError, TypeError):
-        return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mloptimizer.core.words import counted
 from mloptimizer.hardware.read.machine_facts import describe_machine
 from mloptimizer.reports.formatting import MISSING, fixed, short
 from mloptimizer.reports.model.comparison import ComparedRow, Comparison, Pairs
@@ -129,10 +130,10 @@ def _places_table(comparison: Comparison) -> Table:
 def describe_devices(row: ComparedRow) -> str:
     """Return what each training of the row had, such as 2 GPUs."""
     if row.gpus:
-        return f"{row.gpus} GPU{'s' if row.gpus > 1 else ''}"
+        return counted(row.gpus, "GPU")
     if row.gpus is None:
         return MISSING
-    return f"{row.cores or '?'} core{'' if row.cores == 1 else 's'}"
+    return counted(row.cores or "?", "core")
 
 
 def _settings_table(comparison: Comparison, settings: list[str]) -> Table:

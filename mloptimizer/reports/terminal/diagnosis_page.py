@@ -5,7 +5,6 @@ Everything is read from the files of the workspace; a log that cannot be read is
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from math import nan
 
 from rich.console import Group, RenderableType
@@ -13,13 +12,13 @@ from rich.padding import Padding
 from rich.text import Text
 
 from mloptimizer.core.errors import MloptimizerError, UsageError
-from mloptimizer.core.nouns import Phase
+from mloptimizer.core.nouns import TRAINED_PHASES, Phase
+from mloptimizer.core.words import counted, read_time
 from mloptimizer.hardware.analysis.diagnosis import IDLE_BETWEEN, RULES, Finding, Rule, describe_change, find
 from mloptimizer.hardware.analysis.evidence import gather_evidence
 from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.reports.formatting import is_figure
 from mloptimizer.reports.model.standings import StudyRecord, find_study, read_study_record
-from mloptimizer.reports.terminal.study_page import PHASE_NAMES
 from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
@@ -56,7 +55,7 @@ def diagnosis_report(workspace: Workspace, study: str, number: int | None = None
 
 def _diagnose(workspace: Workspace, record: StudyRecord, number: int | None) -> Iterator[Diagnosed]:
     numbers = [standing.number for standing in record.standings]
-    for phase in PHASE_NAMES:
+    for phase in TRAINED_PHASES:
         for each in numbers if number is None else [number]:
             path = workspace.hardware_log(record.name, each, phase)
             if not path.is_file():
@@ -70,7 +69,7 @@ def _diagnose(workspace: Workspace, record: StudyRecord, number: int | None) -> 
 def _trial_parts(study: str, done: Diagnosed) -> Iterator[RenderableType]:
     if done.damage:
         return
-    yield Text(f"Trial {done.number} of study {study}, {PHASE_NAMES[done.phase]}", style="bold")
+    yield Text(f"Trial {done.number} of study {study}, {done.phase.words}", style="bold")
     for finding in done.findings:
         yield from _finding_parts(finding.rule, "", finding.evidence)
     if not done.findings:
@@ -92,19 +91,15 @@ def _study_parts(workspace: Workspace, record: StudyRecord, done: Sequence[Diagn
         if held:
             found += 1
             first, finding = held[0]
-            evidence = f"{finding.evidence} (trial {first.number}, {PHASE_NAMES[first.phase]})"
-            yield from _finding_parts(rule, f" in {len(held)} of {_count(len(done))}", evidence)
+            evidence = f"{finding.evidence} (trial {first.number}, {first.phase.words})"
+            yield from _finding_parts(rule, f" in {len(held)} of {counted(len(done), 'training')}", evidence)
     idle = measure_idle_between(record)
     for between in find(idle, (IDLE_BETWEEN,)):
         found += 1
         yield from _finding_parts(between.rule, "", between.evidence)
     if not found:
-        words = f"Nothing found in {_count(len(done))}: no rule of the table in docs/hardware.md holds."
+        words = f"Nothing found in {counted(len(done), 'training')}: no rule of the table in docs/hardware.md holds."
         yield Padding(Text(words), (0, 0, 0, 2))
-
-
-def _count(trainings: int) -> str:
-    return f"{trainings} training{'' if trainings == 1 else 's'}"
 
 
 def describe_main_finding(workspace: Workspace, study: str) -> str:
@@ -125,7 +120,7 @@ def describe_main_finding(workspace: Workspace, study: str) -> str:
     if idle and counts[name] < len(known):
         return f"Hardware: idle between trials: {idle[0].evidence}. What to change: mloptimizer diagnose {study}"
     if counts[name]:
-        often = f"{counts[name]} of {_count(len(known))}"
+        often = f"{counts[name]} of {counted(len(known), 'training')}"
         return f"Hardware: {name} in {often}. Why, and what to change: mloptimizer diagnose {study}"
     return f"Hardware: nothing found that slows the trials. Their figures: mloptimizer hardware {study}"
 
@@ -136,7 +131,7 @@ def _names(figures: Mapping[str, object]) -> list[str]:
 
 def _trainings(record: StudyRecord) -> Iterator[TrialRecord]:
     for standing in record.standings:
-        yield from (training for phase in PHASE_NAMES if (training := standing.record(phase)))
+        yield from (training for phase in TRAINED_PHASES if (training := standing.record(phase)))
 
 
 def measure_idle_between(record: StudyRecord) -> dict[str, float]:
@@ -173,12 +168,9 @@ def _begun_and_ended(training: TrialRecord) -> tuple[float, float, float | None,
     Of several attempts only the last's beginning is recorded, and the log is that of all: then its length is None.
     """
     logged, slot = (training.result.get("hardware") or {}).get("duration_s"), training.plan.get("slot")
-    try:
-        begun = datetime.fromisoformat(str(training.plan.get("started_utc"))).timestamp()
-        ended = datetime.fromisoformat(str(training.result.get("ended_utc"))).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    if not is_figure(logged) or ended < begun:
+    times = read_time(training.plan.get("started_utc")), read_time(training.result.get("ended_utc"))
+    begun, ended = (time.timestamp() if time else nan for time in times)
+    if not is_figure(logged) or not begun <= ended:
         return None
     alone = training.plan.get("attempt", 1) == 1
     return begun, ended, float(logged) if alone else None, _find_place(slot if isinstance(slot, Mapping) else {})

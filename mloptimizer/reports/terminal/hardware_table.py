@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.core.errors import MloptimizerError, UsageError
-from mloptimizer.core.nouns import Phase
+from mloptimizer.core.nouns import TRAINED_PHASES, Phase
 from mloptimizer.hardware.analysis.diagnosis import describe_trial
 from mloptimizer.hardware.analysis.grid import WORLD_G_PER_KWH, find_grid
 from mloptimizer.hardware.analysis.summary import summarise_log
@@ -23,7 +23,7 @@ from mloptimizer.hardware.columns import Cell
 from mloptimizer.hardware.read.vendors import describe_unused
 from mloptimizer.reports.formatting import duration, fixed, is_figure
 from mloptimizer.reports.model.standings import StudyRecord, find_study, read_study_record
-from mloptimizer.reports.terminal.study_page import PHASE_NAMES, facts_grid
+from mloptimizer.reports.terminal.study_page import facts_grid
 from mloptimizer.reports.terminal.summaries import amount, summary_rows, total_words
 from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
@@ -68,7 +68,7 @@ def hardware_report(workspace: Workspace, study: str, number: int | None = None)
 
 def _read(workspace: Workspace, record: StudyRecord, number: int | None) -> Iterator[TrialHardware]:
     standings = {standing.number: standing for standing in record.standings}
-    for phase in PHASE_NAMES:
+    for phase in TRAINED_PHASES:
         for each in standings if number is None else [number]:
             log = workspace.hardware_log(record.name, each, phase)
             known = _recorded(standings[each].record(phase)) if each in standings else {}
@@ -111,7 +111,7 @@ def _study_table(found: Sequence[TrialHardware]) -> Table:
             title: amount(each.summary.get(name))
             for title, name in zip(_ENERGY_TITLES, ("energy_wh", "co2_g"), strict=True)
         }
-        table.add_row(str(each.number), PHASE_NAMES[each.phase], *(Text(cells[title]) for title in titles))
+        table.add_row(str(each.number), each.phase.words, *(Text(cells[title]) for title in titles))
     return table
 
 
@@ -156,7 +156,7 @@ def _no_gpu() -> str:
 
 
 def _trial_parts(study: str, each: TrialHardware) -> Iterator[RenderableType]:
-    yield Text(f"Trial {each.number} of study {study}, {PHASE_NAMES[each.phase]}", style="bold")
+    yield Text(f"Trial {each.number} of study {study}, {each.phase.words}", style="bold")
     if each.damage:
         yield Text(each.damage)
         return

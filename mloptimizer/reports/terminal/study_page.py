@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import Phase
+from mloptimizer.core.nouns import TRAINED_PHASES, Phase
 from mloptimizer.reports.formatting import MISSING, pairs, short
 from mloptimizer.reports.model.standings import StudyRecord, read_study_record
 from mloptimizer.reports.terminal.trial_table import count_states, counts_in_words, failure_kind, winner_words
@@ -21,7 +21,6 @@ from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
 _NOT_FIGURES = ("trial", "phase", "epochs", "read_utc")
-PHASE_NAMES = {Phase.EXPLORATION: "exploration", Phase.HALL_OF_FAME: "hall of fame"}
 
 
 def study_report(workspace: Workspace, study: str) -> RenderableType:
@@ -36,7 +35,7 @@ def study_report(workspace: Workspace, study: str) -> RenderableType:
         ("objective", f"{record.objective.metric}, the {'highest' if record.objective.maximize else 'lowest'} is best"),
         ("settings", _settings_words(record.facts.get("settings"))),
         ("seed", short(record.facts.get("seed"))),
-        *((PHASE_NAMES[phase], _outcome_words(record, phase)) for phase in PHASE_NAMES),
+        *((phase.words, _outcome_words(record, phase)) for phase in TRAINED_PHASES),
         *_winner_rows(record),
         ("test set", _verdict_words(workspace, record)),
         ("next", _next_step(record)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from mloptimizer.core.words import counted
 from mloptimizer.hardware.analysis.grid import describe_grid
 from mloptimizer.hardware.columns import PARTS, Cell
 from mloptimizer.reports.formatting import MISSING, duration, fixed, is_figure
@@ -54,8 +55,8 @@ def _idle_words(summary: Summary) -> str:
         return MISSING
     if not summary["idle_s"]:
         return "never for 5 s or more"
-    count, longest = summary.get("idle_periods"), duration(summary.get("longest_idle_s"))
-    return f"{duration(summary['idle_s'])} in {count} period{'' if count == 1 else 's'}, the longest {longest}"
+    periods, longest = counted(summary.get("idle_periods"), "period"), duration(summary.get("longest_idle_s"))
+    return f"{duration(summary['idle_s'])} in {periods}, the longest {longest}"
 
 
 def _training_words(summary: Summary) -> str:

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import EndedAttempt, Phase
+from mloptimizer.core.nouns import TRAINED_PHASES, EndedAttempt, Phase
+from mloptimizer.core.words import counted
 from mloptimizer.reports.formatting import duration, fixed, is_figure, pairs, short, sparkline
 from mloptimizer.reports.model.standings import (
     Standing,
@@ -24,7 +25,7 @@ from mloptimizer.reports.model.standings import (
     micro_batch,
     read_study_record,
 )
-from mloptimizer.reports.terminal.study_page import PHASE_NAMES, facts_grid
+from mloptimizer.reports.terminal.study_page import facts_grid
 from mloptimizer.reports.terminal.summaries import energy_words, time_words
 from mloptimizer.reports.terminal.trial_table import winner_words
 from mloptimizer.store.trial_records import TrialRecord
@@ -61,7 +62,7 @@ def trial_report(workspace: Workspace, study: str, number: int) -> RenderableTyp
     if record.winner and record.winner[0] == number:
         title += f" ★ {winner_words(record.winner)}"
     parts: list[RenderableType] = [Text(title, style="bold"), facts_grid(_plan_rows(standing))]
-    for phase in PHASE_NAMES:
+    for phase in TRAINED_PHASES:
         if training := standing.record(phase):
             parts += _training_parts(record, training, phase)
             parts.append(facts_grid([("files", _files_words(workspace, study, number, phase, training))]))
@@ -98,7 +99,7 @@ def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) ->
         ("time", duration(result.get("seconds")) + (f" ({pairs(timings)})" if timings and not summary else "")),
         *summary,
     ]
-    found: list[RenderableType] = [Text(f"\n{PHASE_NAMES[phase].capitalize()}", style="bold"), facts_grid(rows)]
+    found: list[RenderableType] = [Text(f"\n{phase.words.capitalize()}", style="bold"), facts_grid(rows)]
     if training.epochs:
         found.append(facts_grid([(metric, _curve_line(training, metric))]))
         found.append(Padding(_curve_table(training, record), (0, 0, 0, 2)))
@@ -128,7 +129,7 @@ def _batch_rows(training: TrialRecord) -> list[tuple[str, str]]:
 
 
 def _end_words(attempt: EndedAttempt) -> str:
-    kind, epochs = attempt.kind.replace("_", " "), f"{attempt.epochs} epoch{'' if attempt.epochs == 1 else 's'}"
+    kind, epochs = attempt.kind.replace("_", " "), counted(attempt.epochs, "epoch")
     message = f": {attempt.message}" if attempt.message else ""
     return f"{kind} after {duration(attempt.seconds)}, with {epochs} made{message}"
 

@@ -13,7 +13,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from mloptimizer.core.nouns import Outcome, Phase
+from mloptimizer.core.nouns import TRAINED_PHASES, Outcome, Phase
+from mloptimizer.core.words import counted
 from mloptimizer.hardware.analysis.diagnosis import HARDWARE_FIGURES
 from mloptimizer.reports.formatting import MISSING, duration, fixed, is_figure, short
 from mloptimizer.reports.model.standings import (
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 _STYLES = {"completed": "green", "pruned": "yellow", "failed": "red", "running": "cyan"}
 _TELLING = ("learning_rate", "optimizer", "width", "stages", "normalization")
-_PHASES = (Phase.EXPLORATION, Phase.HALL_OF_FAME)
 _FIXED_WIDTH = 66  # of the columns that do not hold parameters
 _PARAMETER_WIDTH = 10
 _ATTEMPTS_WIDTH = 13  # of the two columns that are there when a trial was started more than once
@@ -73,7 +73,7 @@ def trials_table(workspace: Workspace, study: str, sort: str = "number") -> Tria
 
 
 def _sort_key(standing: Standing, record: StudyRecord, sign: int) -> tuple[int, float]:
-    for rank, phase in enumerate((Phase.HALL_OF_FAME, Phase.EXPLORATION)):
+    for rank, phase in enumerate(reversed(TRAINED_PHASES)):
         if (value := completed_value(standing.record(phase))) is not None:
             return rank, sign * value
     value = best_value(standing.exploration, record.objective)
@@ -98,12 +98,12 @@ def _table(record: StudyRecord, standings: Sequence[Standing], parameters: Seque
 
 
 def _has_attempts(standings: Sequence[Standing]) -> bool:
-    return any(attempts_made(standing.record(phase)) > 1 for standing in standings for phase in _PHASES)
+    return any(attempts_made(standing.record(phase)) > 1 for standing in standings for phase in TRAINED_PHASES)
 
 
 def _attempt_cells(standing: Standing) -> list[Text]:
     """Return the most starts of its trainings, and the fewest images at a time that one of them needed."""
-    trainings = [standing.record(phase) for phase in _PHASES]
+    trainings = [standing.record(phase) for phase in TRAINED_PHASES]
     sizes = [size for training in trainings if (size := micro_batch(training))]
     return [Text(str(max(map(attempts_made, trainings)))), Text(short(min(sizes, default=None)))]
 
@@ -176,7 +176,7 @@ def counts_in_words(counts: Mapping[str, int]) -> str:
 
 def _count_line(record: StudyRecord) -> str:
     count = len(record.standings)
-    parts = [f"{count} trial{'' if count == 1 else 's'}: {counts_in_words(count_states(record, Phase.EXPLORATION))}."]
+    parts = [f"{counted(count, 'trial')}: {counts_in_words(count_states(record, Phase.EXPLORATION))}."]
     if long_runs := count_states(record, Phase.HALL_OF_FAME):
         parts.append(f"Hall of fame: {counts_in_words(long_runs)}.")
     if damaged := sum(1 for standing in record.standings if standing.damage):

@@ -23,6 +23,7 @@ import zstandard
 
 import mloptimizer
 from mloptimizer.core.files import whole_file
+from mloptimizer.core.words import in_a_line
 
 FORMAT = 1
 COMPRESSION_LEVEL = 1  # weights hardly get smaller at higher ones
@@ -127,9 +128,7 @@ def read_checkpoint(path: Path, most_bytes: int = LARGEST) -> Checkpoint:
             arrays = {name: list(found) for name, found in _unpack(file, kinds)}
         return Checkpoint(header["epoch"], header["identity"], header["values"], arrays)
     except _DAMAGE as error:
-        raise DamagedCheckpoint(
-            f"it cannot be read ({type(error).__name__}: {' '.join(str(error).split())})"
-        ) from error
+        raise DamagedCheckpoint(f"it cannot be read ({type(error).__name__}: {in_a_line(error)})") from error
 
 
 class _Checked:

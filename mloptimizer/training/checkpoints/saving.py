@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from mloptimizer.core.nouns import TrialPlan
+from mloptimizer.core.words import in_a_line
 from mloptimizer.training.callbacks import EpochFigures
 from mloptimizer.training.checkpoints.checkpoint_files import (
     Checkpoint,
@@ -241,7 +242,7 @@ class CheckpointWriter:
             write_checkpoint(checkpoint_path(self._folder, checkpoint.epoch), checkpoint)
             keep_only(self._folder, list_checkpoints(self._folder)[:FILES_KEPT])
         except Exception as error:  # noqa: BLE001  (whatever it is: the training does not need the file)
-            self._error = " ".join(f"{type(error).__name__}: {error}".split())
+            self._error = f"{type(error).__name__}: {in_a_line(error)}"
 
 
 class Checkpoints(keras.callbacks.Callback):
