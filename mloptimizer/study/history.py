@@ -18,6 +18,8 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from mloptimizer.study.optuna_internals import id_of
+
 _ENDED = frozenset(state for state in TrialState if state.is_finished())
 _LEARNED_FROM = frozenset((TrialState.COMPLETE, TrialState.PRUNED))  # what samplers look at
 
@@ -78,13 +80,13 @@ class History:
     def open_trials(self) -> list[FrozenTrial]:
         """Return the trials that wait or run, by number."""
         for number in self._stale:
-            self._trials[number] = self._storage.get_trial(self._trials[number]._trial_id)
+            self._trials[number] = self._storage.get_trial(id_of(self._trials[number]))
         self._stale.clear()
         return [self._trials[number] for number in sorted(self._open)]
 
     def trial(self, number: int) -> FrozenTrial:
         """Return the trial of this number."""
-        return self.get_trial(self._trials[number]._trial_id)
+        return self.get_trial(id_of(self._trials[number]))
 
     # Reading, as Optuna does it
 
@@ -160,7 +162,7 @@ class History:
 
     def _take(self, trials: Sequence[FrozenTrial]) -> None:
         for trial in trials:
-            self._numbers[trial._trial_id] = trial.number
+            self._numbers[id_of(trial)] = trial.number
             self._trials.append(trial)
             if trial.state.is_finished():
                 self._note_end(trial)

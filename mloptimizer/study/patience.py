@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from mloptimizer.core.files import DISK_FULL, Wait
+from mloptimizer.study.optuna_internals import CACHE_OPERATIONS, CREATE_TRIAL, create_trial
 
 Describe = Callable[[BaseException], str]
 _Result = TypeVar("_Result")
@@ -28,15 +29,6 @@ _SERVER_AWAY = re.compile(  # an error of connecting has no SQLSTATE
     r"(?i)is the server running|connection refused|connection reset|can't connect to|closed the connection"
     r"|timed? ?out|timeout expired|unreachable|no route to host|temporary failure in name resolution|too many clients"
     r"|the database system is|terminating connection|not yet accepting connections|recovery mode"
-)
-# What optuna.storages._CachedStorage calls beside the public methods.
-_PRIVATE_OPERATIONS = (
-    "_create_new_trial",
-    "_set_trial_param",
-    "_get_trials",
-    "_get_best_trial_id",
-    "_get_stale_trial_ids",
-    "record_heartbeat",
 )
 
 
@@ -100,8 +92,8 @@ def make_patient(storage: RDBStorage, wait: Wait, describe: Describe) -> None:
     twice); a waiting trial that was claimed counts as another's, and stays running until it is handed on.
     """
     public = [name for name, value in vars(BaseStorage).items() if callable(value) and not name.startswith("_")]
-    for name in [*public, *_PRIVATE_OPERATIONS]:
-        operation = _SPECIAL.get(name, getattr(RDBStorage, name))
+    for name in [*public, *CACHE_OPERATIONS]:
+        operation = create_trial if name == CREATE_TRIAL else getattr(RDBStorage, name)
         setattr(storage, name, partial(_persist, storage, operation, _AGAIN.get(name, operation), wait, describe))
 
 
@@ -116,12 +108,6 @@ def _persist(
     **named: Any,
 ) -> Any:
     return persist(partial(first, storage, *values, **named), wait, describe, partial(again, storage, *values, **named))
-
-
-def _create_trial(storage: RDBStorage, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-    with storage.engine.begin():
-        pass  # Optuna itself tries five times, seconds apart, before it tells that the server is away
-    return RDBStorage._create_new_trial(storage, study_id, template_trial)
 
 
 def _create_study_again(
@@ -148,7 +134,6 @@ def _set_state_again(
         return True
 
 
-_SPECIAL: dict[str, Callable[..., Any]] = {"_create_new_trial": _create_trial}
 _AGAIN: dict[str, Callable[..., Any]] = {
     "create_new_study": _create_study_again,
     "set_trial_state_values": _set_state_again,

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mloptimizer.core.nouns import Failure, FailureKind, Outcome, Phase, TrialResult, failed
 from mloptimizer.study.history import History
+from mloptimizer.study.optuna_internals import id_of
 from mloptimizer.study.suggestions import ParameterNames, categorical_kind, configuration_key, number_kind
 from mloptimizer.study.tally import Tally
 from mloptimizer.study.trials import TrialStatus, TrialSummary, summarize
@@ -146,7 +147,7 @@ class PhaseStudy:
         """Let a running trial wait until it is taken up again; others are ignored."""
         running = self._running.pop(number, None)
         if running is not None:
-            self._set_state(running.trial._trial_id, TrialState.WAITING)
+            self._set_state(id_of(running.trial), TrialState.WAITING)
 
     def tell(self, trial: optuna.Trial, outcome: Outcome, value: float | None = None, **facts: Any) -> None:
         """Write down the facts, then end the trial; only a completed one has the value."""
@@ -180,7 +181,7 @@ class PhaseStudy:
         for frozen in self.history.open_trials():
             if frozen.state is not TrialState.RUNNING:
                 continue
-            trial, epochs = optuna.Trial(self._optuna, frozen._trial_id), len(frozen.intermediate_values)
+            trial, epochs = optuna.Trial(self._optuna, id_of(frozen)), len(frozen.intermediate_values)
             if "params" not in frozen.user_attrs:
                 failure = Failure(FailureKind.INTERRUPTED, "the search ended while this trial was proposed")
                 self.tell(trial, Outcome.FAILED, interrupted=True, **describe_failure(failure))
@@ -194,7 +195,7 @@ class PhaseStudy:
                 given_up.append(failed(number, failure.kind, failure.message))
                 continue
             trial.set_user_attr("interruptions", {"count": count, "epochs": epochs})
-            self._set_state(frozen._trial_id, TrialState.WAITING)
+            self._set_state(id_of(frozen), TrialState.WAITING)
         return given_up
 
     def unfinished(self) -> list[TrialSummary]:
@@ -210,9 +211,9 @@ class PhaseStudy:
         for trial in self.history.open_trials():
             waits = trial.state is TrialState.WAITING and "params" in trial.user_attrs
             if waits and summarize(trial, self.phase).number == number:
-                self._set_state(trial._trial_id, TrialState.RUNNING)
+                self._set_state(id_of(trial), TrialState.RUNNING)
                 epochs = set(trial.intermediate_values)
-                self._running[number] = _Running(optuna.Trial(self._optuna, trial._trial_id), epochs)
+                self._running[number] = _Running(optuna.Trial(self._optuna, id_of(trial)), epochs)
                 return True
         return False
 

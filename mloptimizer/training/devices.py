@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -17,6 +17,7 @@ import tensorflow as tf
 from mloptimizer.core.errors import RunError
 from mloptimizer.core.nouns import Slot
 from mloptimizer.hardware.read.machine import available_memory_mb
+from mloptimizer.training.tensorflow_internals import leave_device_buffers_untuned
 
 Decide = Callable[[str, str, str], None]
 """Records an automatic choice: topic, choice, reason."""
@@ -139,25 +140,7 @@ def _on_cpu(replicas: int, threads: int, decide: Decide) -> Devices:
 
 
 def _mirrored(names: tuple[str, ...], cross_device_ops: Any) -> Any:
-    _leave_device_buffers_untuned()
+    leave_device_buffers_untuned()
     if names not in _strategies:
         _strategies[names] = tf.distribute.MirroredStrategy(list(names), cross_device_ops=cross_device_ops)
     return _strategies[names]
-
-
-@cache
-def _leave_device_buffers_untuned() -> None:
-    """Turn autotune off in the buffers that TensorFlow puts on a strategy's devices, which no options of ours reach.
-
-    Each holds one batch, so that there is nothing to tune; but a tuner sleeps up to a minute at a time, and can miss
-    the call that wakes it when its iterator is taken down: it looks whether it is cancelled before that is set. The
-    end of a trial would then wait until it wakes by itself.
-    """
-    # A TensorFlow that makes these buffers in another way trains as well; only its trials may end later.
-    with contextlib.suppress(ImportError, AttributeError):
-        from tensorflow.python.data.ops import multi_device_iterator_ops as iterators
-
-        make = iterators._create_device_dataset
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        iterators._create_device_dataset = lambda *args, **kwargs: make(*args, **kwargs).with_options(options)

@@ -12,6 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from mloptimizer.training.keras_internals import graph_nodes, is_network
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -63,11 +65,6 @@ _FLOAT32 = 4  # bytes
 _VIEWS = ("Flatten", "Reshape", "ExpandDims", "Squeeze", "Identity")  # their output is their input
 
 
-def graph_nodes(network: Any) -> list[Any]:
-    """Return the nodes of a functional network in an order in which they can be computed."""
-    return [node for depth in sorted(network._nodes_by_depth, reverse=True) for node in network._nodes_by_depth[depth]]
-
-
 def kept_bytes(nodes: Sequence[Any]) -> list[int]:
     """Return, for each node in the order of computation, the bytes that it adds to what is kept of an image."""
     counted: set[int] = set()
@@ -110,7 +107,7 @@ def _own_bytes(node: Any) -> int:
     """Return the bytes of the tensors that only the node's gradient sees."""
     operation, kept, after = node.operation, _kept_by(node.operation), _kept_after(node.operation)
     name = type(operation).__name__
-    if hasattr(operation, "_nodes_by_depth"):  # a network as a layer
+    if is_network(operation):  # a network as a layer
         return sum(kept_bytes(graph_nodes(operation)))
     if name == "MultiHeadAttention":
         return _attention_bytes(node)
@@ -128,9 +125,9 @@ def _makes_copy(kept: Kept, node: Any) -> bool:
 
 def _kept_by(operation: Any) -> Kept:
     name = type(operation).__name__
-    if name in (*_VIEWS, *_DROPOUTS) or hasattr(operation, "_nodes_by_depth"):
+    if name in (*_VIEWS, *_DROPOUTS) or is_network(operation):
         return _NOTHING
-    if name == "Multiply" and len(operation._inbound_nodes[0].input_tensors) < 2:
+    if name == "Multiply" and not isinstance(operation.input, list):
         return _NOTHING  # by a constant
     if name == "Activation":
         return _of_function(operation)

@@ -20,6 +20,7 @@ import tensorflow as tf
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import hold_lock, read_json, write_json
 from mloptimizer.training.devices import Decide
+from mloptimizer.training.keras_internals import all_outputs
 
 SMALLEST_BATCH = 16
 CLOSE_TO_FASTEST = 0.95  # the smallest size within 5 % of the fastest is taken: small batches teach more per image
@@ -122,14 +123,10 @@ def _describe(speeds: Mapping[Any, float]) -> str:
 def identify_model(network: Any, *conditions: object) -> str:
     """Return a name for all models of the network's shape under the conditions: layers, their sizes, their weights."""
     kinds = [type(operation).__name__ for operation in network.operations]
-    outputs = [list(tensor.shape) for operation in network.operations for tensor in _outputs(operation)]
+    outputs = [list(tensor.shape) for operation in network.operations for tensor in all_outputs(operation)]
     weights = [list(weight.shape) for weight in network.weights]
     text = json.dumps([kinds, outputs, weights, [str(condition) for condition in conditions]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _outputs(operation: Any) -> list[Any]:
-    return [tensor for node in operation._inbound_nodes for tensor in node.outputs]
 
 
 def _read(record: Path | None) -> dict[str, Any]:

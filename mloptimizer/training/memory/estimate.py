@@ -19,6 +19,7 @@ import tensorflow as tf
 from mloptimizer.config.settings import Settings
 from mloptimizer.hardware.read.main_memory import memory_percent
 from mloptimizer.training.devices import Decide
+from mloptimizer.training.keras_internals import all_layers
 from mloptimizer.training.memory.activations import count_elements, kept_bytes, tensor_bytes
 from mloptimizer.training.memory.batch_plan import BatchPlan, fewer_at_once
 from mloptimizer.training.memory.recompute import can_rematerialise, cut_graph
@@ -121,7 +122,7 @@ def plan_memory(
             break
         batches.append(replace(batch, accumulation_steps=parts))
     ways = [(divided, remat) for remat in remats for divided in batches]
-    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in network._flatten_layers()):
+    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in all_layers(network)):
         ways = [(divided, remat) for divided in batches for remat in remats]
     tried: list[MemoryPlan] = []
     for way, remat in ways:

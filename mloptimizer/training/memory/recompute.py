@@ -16,7 +16,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mloptimizer.training.memory.activations import graph_nodes, kept_bytes, tensor_bytes
+from mloptimizer.training.keras_internals import all_layers, graph_nodes, has_mask
+from mloptimizer.training.memory.activations import kept_bytes, tensor_bytes
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _possible_cuts(nodes: Sequence[Any]) -> list[int]:
     cuts, needed_until = [], 0  # the last use of any tensor made before the node
     for position, node in enumerate(nodes[:-1]):
         alone = needed_until <= position and len(node.outputs) == 1 and not node.is_input
-        if alone and getattr(node.outputs[0], "_keras_mask", None) is None:
+        if alone and not has_mask(node.outputs[0]):
             cuts.append(position)
         needed_until = max([needed_until, *(last_use.get(id(tensor), 0) for tensor in node.outputs)])
     return cuts
@@ -117,7 +118,7 @@ def _is_pure(segment: Any) -> bool:
     A random draw without a seed generator, a loss that a layer adds, a sum over the replicas or another kind of
     variable is not.
     """
-    if any(getattr(layer, "synchronized", False) for layer in segment._flatten_layers()):
+    if any(getattr(layer, "synchronized", False) for layer in all_layers(segment)):
         return False
     losses: list[Any] = []
 

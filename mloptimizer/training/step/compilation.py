@@ -6,6 +6,7 @@ import keras
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.training.devices import Decide, Devices
+from mloptimizer.training.keras_internals import all_layers
 from mloptimizer.training.trial_failures import SpaceError
 
 STEPS_THAT_PAY = 2_000  # an estimate: compiling takes tens of seconds, a compiled step saves some milliseconds
@@ -35,7 +36,7 @@ def can_compile(network: Any, devices: Devices, insists: bool, decide: Decide) -
     Raises:
         SpaceError: it cannot, and the person insists.
     """
-    synchronized = [layer.name for layer in network._flatten_layers() if _talks_between_replicas(layer)]
+    synchronized = [layer.name for layer in all_layers(network) if _talks_between_replicas(layer)]
     if devices.replicas == 1 or not synchronized:
         return True
     reason = f"layer '{synchronized[0]}' normalises over all replicas, which cannot be compiled on each"

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import Params
+from mloptimizer.training.keras_internals import count_on_every_replica, trained_weights
 from mloptimizer.training.step.clipping import Clip, make_clip, sizes_of
 from mloptimizer.training.trial_failures import SpaceError
 
@@ -73,9 +74,7 @@ class FlatOptimizer(keras.optimizers.Optimizer):
         self._momentum = ema_momentum
         self._state: list[Any] = []
         self._average: Any = None
-        # Keras counts in a variable that only the first replica may write, which the others would have to wait for.
-        self._untrack_variable(self.iterations)
-        self._iterations = self.add_variable((), dtype="int64", name="iteration")
+        count_on_every_replica(self)
 
     @property
     def averages(self) -> bool:
@@ -106,7 +105,7 @@ class FlatOptimizer(keras.optimizers.Optimizer):
         for vector, value in zip(self._state, new, strict=True):
             vector.value.assign(value)
         decay = rate * self._decay.value
-        weights = self._trainable_variables
+        weights = trained_weights(self)
         for weight, part in zip(weights, tf.split(change, sizes_of(weights)), strict=True):
             _subtract(weight, tf.reshape(part, weight.shape), decay)
         if self.averages:
@@ -128,7 +127,7 @@ class FlatOptimizer(keras.optimizers.Optimizer):
         """
         if not self.averages:
             return
-        weights = self._trainable_variables
+        weights = trained_weights(self)
         average = tf.split(tf.convert_to_tensor(self._average.value), sizes_of(weights))
         self._average.value.assign(_flatten([weight.value for weight in weights]))
         for weight, part in zip(weights, average, strict=True):
@@ -140,7 +139,7 @@ class FlatOptimizer(keras.optimizers.Optimizer):
     def _update_average(self, step: Any) -> None:
         """Move the average towards the new weights, faster in the first steps, as TensorFlow's own average does."""
         momentum = tf.minimum(self._momentum, (1 + step) / (10 + step))
-        gap = _flatten([weight.value for weight in self._trainable_variables]) - self._average.value
+        gap = _flatten([weight.value for weight in trained_weights(self)]) - self._average.value
         self._average.value.assign_add((1 - momentum) * gap)
 
 
