@@ -4,7 +4,6 @@ Nothing is extracted, executed or written: pickles may name numpy's array constr
 whatever is wrong with a file becomes one `UsageError` that names it.
 """
 
-import codecs
 import contextlib
 import gzip
 import io
@@ -24,6 +23,7 @@ import numpy.typing as npt
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.words import in_a_line
 from mloptimizer.data.catalog import Dataset, FormKind
+from mloptimizer.data.pickled_batches import load_arrays
 from mloptimizer.data.split import split_indices
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]  # images (n, height, width, channels), labels (n,)
@@ -128,47 +128,8 @@ def _read_digits(files: tuple[Path, ...], dataset: Dataset) -> Parts:
 # --- CIFAR's pickled batches
 
 
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    """Stand in for `codecs.encode`, with which Python 3 pickles bytes for Python 2."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"a text is encoded as {encoding}, not latin1")
-    return codecs.latin_1_encode(text)[0]
-
-
-def _empty_array(_: object, shape: tuple[int, ...], code: object) -> npt.NDArray[Any]:
-    """Stand in for numpy's `_reconstruct`; the array gets its shape and bytes afterwards, and these must agree."""
-    if shape != (0,):
-        raise pickle.UnpicklingError("it makes an array without its bytes")
-    return _RECONSTRUCT(np.ndarray, shape, code)
-
-
-_RECONSTRUCT: Any = np.empty(0).__reduce__()[0]  # the constructors by which numpy's own pickles make an array
-_FROM_BUFFER = np.empty(0).__reduce_ex__(5)[0]
-_ADMITTED: dict[tuple[str, str], object] = {
-    ("numpy", "ndarray"): "ndarray",  # is named, and never called: it would make an array of any size
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-    ("numpy.core.numeric", "_frombuffer"): _FROM_BUFFER,
-    ("numpy._core.numeric", "_frombuffer"): _FROM_BUFFER,
-    ("_codecs", "encode"): _encode_latin1,
-}
-
-
-class _ArrayUnpickler(pickle._Unpickler):
-    """Unpickles plain values and numpy arrays; any other name in the pickle is refused before it is looked up.
-
-    It is Python's own in Python: the one in C takes up to 34 GB where one bit of a number in the file has changed.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no batch of images needs")
-        return _ADMITTED[module, name]
-
-
 def _read_batch(file: IO[bytes], dataset: Dataset) -> Batch:
-    values = _ArrayUnpickler(file, encoding="bytes").load()
+    values = load_arrays(file)
     if not isinstance(values, dict):
         raise ValueError(f"it holds a {type(values).__name__}, not a dictionary")
     found = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in values.items()}

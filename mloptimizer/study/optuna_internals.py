@@ -31,6 +31,4 @@ def create_trial(storage: RDBStorage, study_id: int, template_trial: FrozenTrial
     """
     with storage.engine.begin():
         pass  # Optuna itself tries five times, seconds apart, before it tells that
-    return RDBStorage._create_new_trial(
-        storage, study_id, template_trial
-    )  # of the class: the storage's own may be this
+    return RDBStorage._create_new_trial(storage, study_id, template_trial)  # the storage's own may be this

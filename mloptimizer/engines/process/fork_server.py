@@ -35,8 +35,8 @@ def start_fork_server(preload: Sequence[str]) -> None:
 
 def _use_own_temporary_folder() -> None:
     """Let the server's socket lie where the next driver finds it: a driver that is killed does not remove it itself."""
-    if multiprocessing.current_process()._config.get("tempdir"):  # type: ignore[attr-defined]
-        return  # made before; what is memorised there stays
+    if _held:
+        return
     base = Path(tempfile.gettempdir()) / f"mloptimizer-{os.getuid()}"
     if len(str(base)) > _LONGEST_FOLDER:
         return  # the name of a socket cannot be longer
@@ -50,7 +50,8 @@ def _use_own_temporary_folder() -> None:
         folder = Path(multiprocessing.util.get_temp_dir())
     finally:
         tempfile.tempdir = before
-    _held.append(hold(folder))
+    if folder.parent == base:  # otherwise it was made before
+        _held.append(hold(folder))
 
 
 @contextlib.contextmanager

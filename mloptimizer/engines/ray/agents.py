@@ -17,9 +17,10 @@ from mloptimizer.core.errors import RunError
 from mloptimizer.core.nouns import Decision, FailureKind, RunTrial, Slot
 from mloptimizer.engines.process.process_engine import StartMethod
 from mloptimizer.engines.ray.agent import AgentFacts, SlotAgent
-from mloptimizer.engines.ray.cluster import list_leaving, list_nodes
+from mloptimizer.engines.ray.cluster import list_nodes
 from mloptimizer.engines.ray.nodes import NodeRecords
 from mloptimizer.engines.ray.ray_failures import explain
+from mloptimizer.engines.ray.ray_internals import list_leaving
 from mloptimizer.engines.ray.shapes import Need, describe_nodes
 
 _TEND_SECONDS = 1.0  # between two looks at the cluster

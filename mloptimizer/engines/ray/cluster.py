@@ -25,7 +25,6 @@ from mloptimizer.hardware.read.machine import list_cpus
 from mloptimizer.hardware.read.nvml import list_gpus
 
 _MB = 2**20
-_TRIES = 5  # to be let in by a head that takes connections
 _REACH_SECONDS = 5.0  # for a head to take a connection: Ray itself tries for minutes
 _STORE_MB = 512  # of a cluster on this machine: checkpoints pass through it one by one
 _TOKEN_HOMES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -52,7 +51,11 @@ def connected(address: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         words = _environment(address, stack)
         stack.enter_context(_set(words))
-        ray = _import_ray(address)
+        import ray
+
+        from mloptimizer.engines.ray.ray_internals import prepare_ray
+
+        prepare_ray(address)
         if head:
             _reach(address, *head)
         with deferred():
@@ -104,27 +107,6 @@ def _reach(address: str, host: str, port: int) -> None:
         ) from error
 
 
-def _import_ray(address: str) -> Any:
-    import ray
-
-    # Who imported it before us let it read another environment.
-    from ray._private import ray_constants
-
-    ray._raylet.Config.initialize("")
-    ray_constants.ENABLE_RAY_CLUSTER = address != "local"
-    if address != "local":
-        ray_constants.NUM_REDIS_GET_RETRIES = _TRIES  # a second each; a cluster that is started here takes its time
-    ray._private.worker.print_to_stdstream = _do_nothing
-    ray._private.utils.get_entrypoint_name = _name_entrypoint
-    ray._private.utils.set_sigterm_handler = _do_nothing  # Ray's own leaves the search wherever it is
-    return ray
-
-
-def _name_entrypoint() -> str:
-    """Return what the cluster is told of this program: Ray would tell the command line, with the storage's password."""
-    return "mloptimizer"
-
-
 @contextlib.contextmanager
 def _stderr_muted() -> Iterator[None]:
     """Mute this process: of a wrong token, Ray's own library warns at every try, before it can be told not to."""
@@ -136,10 +118,6 @@ def _stderr_muted() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-
-
-def _do_nothing(*_: object, **__: object) -> None:
-    """Do nothing: Ray would print pages about a node that is lost, into the view of the search, for instance."""
 
 
 def _environment(address: str, stack: contextlib.ExitStack) -> dict[str, str]:
@@ -201,6 +179,8 @@ def list_nodes() -> list[Node]:
     """Return the machines that are there and are to stay; those that are about to leave are left out."""
     import ray
 
+    from mloptimizer.engines.ray.ray_internals import list_leaving
+
     leaving = list_leaving()
     nodes = []
     for node in ray.nodes():
@@ -209,11 +189,3 @@ def list_nodes() -> list[Node]:
             figures = (has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0) / _MB)
             nodes.append(Node(node["NodeID"], node["NodeManagerHostname"], *figures))
     return nodes
-
-
-def list_leaving() -> set[str]:
-    """Return the ids of the machines that will be taken away, as spot instances are; Ray calls them draining."""
-    import ray._private.state
-
-    ask = getattr(ray._private.state.state, "get_draining_nodes", None)  # no public call tells it
-    return set(ask()) if ask else set()

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mloptimizer.core.check import NodeFacts
 from mloptimizer.core.versions import installed_versions
 from mloptimizer.data.library import list_datasets
-from mloptimizer.engines.ray.cluster import list_leaving
+from mloptimizer.engines.ray.ray_internals import list_leaving
 from mloptimizer.hardware.read.nvml import list_gpus
 
 PACKAGES = ("mloptimizer", "tensorflow", "keras", "ray")
