@@ -1,6 +1,6 @@
 """What a column of the hardware log is, and those that say what the training did at the time of a row."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +9,8 @@ SHORTEST_RATE_SECONDS = 0.05  # counters move in steps of up to 0.01 s: rates ov
 
 Cell = float | str | None
 """A figure or a word; None where it could not be read."""
+Row = Mapping[str, Cell]
+"""A row of the hardware log by the names of its columns."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ TRAINING_COLUMNS = (
 )  # fmt: skip
 
 
-def text_columns(columns: Iterable[Column]) -> frozenset[str]:
-    """Return the names of the columns that hold words."""
-    return frozenset(column.name for column in columns if column.is_text)
+def row_figure(row: Row, name: str) -> float | None:
+    """Return the row's figure in the column; None where there is none."""
+    value = row.get(name)
+    return float(value) if isinstance(value, (int, float)) else None

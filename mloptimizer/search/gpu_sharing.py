@@ -7,12 +7,13 @@ shared it ran out of memory, is shared by fewer for the rest of the phase.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import Decision, Division, Event, HardwareSample, Slot
 from mloptimizer.engines.gpu_memory import ReadUse
+from mloptimizer.hardware.columns import Row, row_figure
 from mloptimizer.hardware.read.nvml import GpuUseReader
 
 STEADY_ROWS = 8  # of the log, with new images in each, after a trial's first epoch: then its pace and memory are known
@@ -21,7 +22,6 @@ MEMORY_MARGIN = 1.2  # times what the hungriest trial needs must be free
 LEAST_GAIN = 1.1  # times the images per second of all that were there before must be reached with another trial
 
 TOPIC = "trials per GPU"
-_Row = Mapping[str, float | str | None]
 
 
 @dataclass
@@ -45,7 +45,7 @@ class _Resident:
     first_epoch: float | None = None  # of this attempt
     images: float = 0.0  # as of the last row
     trains: bool = False  # whether its first step is done
-    rows: deque[_Row] = field(default_factory=lambda: deque(maxlen=STEADY_ROWS))  # steady, since the company changed
+    rows: deque[Row] = field(default_factory=lambda: deque(maxlen=STEADY_ROWS))  # steady, since the company changed
     fresh: int = 0  # rows since sharing was judged last
     pace_before: float | None = None  # images per second before the newest trial came
 
@@ -108,7 +108,7 @@ class Packing:
         residents = list(gpu.residents.values())
         if not gpu.has_paid or any(len(resident.rows) < STEADY_ROWS for resident in residents):
             return None
-        busy = [_figure(row, "gpu0_utilization_percent") for resident in residents for row in resident.rows]
+        busy = [row_figure(row, "gpu0_utilization_percent") for resident in residents for row in resident.rows]
         percents = [percent for percent in busy if percent is not None]
         percent, needed_mb = sum(percents) / len(busy), MEMORY_MARGIN * self._needs.hungriest_mb
         if len(percents) < len(busy) or percent >= BUSY_PERCENT or not needed_mb:
@@ -181,19 +181,19 @@ class Packing:
         self._follow(gpu, resident, event.row)
         return self._judge(gpu)
 
-    def _learn_memory(self, resident: _Resident, row: _Row) -> None:
+    def _learn_memory(self, resident: _Resident, row: Row) -> None:
         """Take the process's memory, and while it is alone what the GPU's has grown by: in some containers NVML lists
         no process."""
-        self._needs.learn(_figure(row, "gpu0_process_memory_mb") or 0.0)
-        used_mb = _figure(row, "gpu0_memory_used_mb")
+        self._needs.learn(row_figure(row, "gpu0_process_memory_mb") or 0.0)
+        used_mb = row_figure(row, "gpu0_memory_used_mb")
         if used_mb is not None and resident.base_mb is not None and not resident.had_company:
             self._needs.learn(used_mb - resident.base_mb)
 
     @staticmethod
-    def _follow(gpu: _Gpu, resident: _Resident, row: _Row) -> None:
+    def _follow(gpu: _Gpu, resident: _Resident, row: Row) -> None:
         """Keep the row if it tells the trial's steady pace beside those that are there now."""
-        epoch, images = _figure(row, "epoch"), _figure(row, "images")
-        if row.get("part") != "training" or epoch is None or images is None or _figure(row, "training_s") is None:
+        epoch, images = row_figure(row, "epoch"), row_figure(row, "images")
+        if row.get("part") != "training" or epoch is None or images is None or row_figure(row, "training_s") is None:
             return
         if resident.first_epoch is None:
             resident.first_epoch = epoch
@@ -242,11 +242,11 @@ class Packing:
         self._nvml.close()
 
 
-def _pace(rows: Sequence[_Row]) -> float | None:
+def _pace(rows: Sequence[Row]) -> float | None:
     """Return the images per second of training between the first and the last row; validation does not count."""
     if len(rows) < 2:
         return None
-    images, seconds = ((_figure(rows[-1], name) or 0.0) - (_figure(rows[0], name) or 0.0) for name in _PACE)
+    images, seconds = ((row_figure(rows[-1], name) or 0.0) - (row_figure(rows[0], name) or 0.0) for name in _PACE)
     return images / seconds if seconds > 0 else None
 
 
@@ -256,8 +256,3 @@ _PACE = ("images", "training_s")
 def _names(residents: Sequence[_Resident]) -> str:
     numbers = [str(resident.number) for resident in residents]
     return f"trial {numbers[0]}" if len(numbers) == 1 else f"trials {', '.join(numbers)}"
-
-
-def _figure(row: _Row, name: str) -> float | None:
-    value = row.get(name)
-    return float(value) if isinstance(value, (int, float)) else None

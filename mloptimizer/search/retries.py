@@ -47,15 +47,6 @@ RETRIES: Mapping[FailureKind, Retry] = {
 }
 
 
-def render_retry_table() -> str:
-    """Return the table for the docs: what each kind of failure changes, and how often."""
-    rows = ["| kind of failure | further attempts in a row | what changes |", "|---|---|---|"]
-    for kind, retry in RETRIES.items():
-        times = "as long as that is possible" if retry.times is None else str(retry.times)
-        rows.append(f"| `{kind}` | {times} | {retry.change} |")
-    return "\n".join(rows) + "\n"
-
-
 @dataclass(frozen=True)
 class NextAttempt:
     """The plan to start when a slot is free, and why."""

@@ -32,7 +32,8 @@ from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.deadlines import Deadlines
 from mloptimizer.engines.process.process_engine import ProcessEngine
 from mloptimizer.engines.slots import plan_slots
-from mloptimizer.hardware.analysis.watts import Row, cpu_watts, gpu_watts
+from mloptimizer.hardware.analysis.energy import cpu_watts, gpu_watts
+from mloptimizer.hardware.columns import Row
 from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.read.machine_facts import cpu_model, describe_machine, group_gpus
 from mloptimizer.hardware.read.nvml import Gpu, list_gpus

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mloptimizer.hardware.analysis.summary import summarise_trial
+from mloptimizer.hardware.analysis.summary import summarise
+from mloptimizer.hardware.analysis.trace import read_trace
 from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in
 from tests.shell import results, run, write_small_space
 
@@ -48,7 +49,7 @@ def test_a_search_stops_when_its_trials_have_used_their_energy_and_records_it_ov
     assert "max_kwh = 0.001" in said
     assert results(workspace / "metrics_data" / "digits") == []  # it was suspended, and waits
     log = workspace / "hardware_performance_logs" / "digits" / "trial_00000.csv"
-    used = summarise_trial(log)["energy_wh"]
+    used = summarise(read_trace(log))["energy_wh"]
     assert isinstance(used, float) and used >= 1
 
     search(nvml, workspace, "--study", "digits", "--explore-only")

@@ -5,6 +5,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
+
+from mloptimizer.hardware.analysis.summary import meter_energy
+from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.reader import columns
 
@@ -39,3 +43,17 @@ def gpu_log(path: Path, rows: list[dict[str, float]], gpus: int = 1) -> Path:
         log.append({"time_utc": "2026-01-01T00:00:00.000Z", **row})
     log.close()
     return path
+
+
+def read_log(path: Path) -> pd.DataFrame:
+    """Return the whole rows of a log."""
+    trace = read_trace(path)
+    columns = {name: trace.figures[name] if name in trace.figures else trace.words[name] for name in trace.header}
+    table = pd.DataFrame(columns).replace("", None)
+    return table.assign(time_utc=pd.to_datetime(table["time_utc"], errors="coerce", format="ISO8601"))
+
+
+def gpu_watt_hours(path: Path) -> float | None:
+    """Return the energy of all GPUs that a log tells."""
+    joules = meter_energy(read_trace(path), 1).gpu_joules
+    return None if joules is None else joules / 3600

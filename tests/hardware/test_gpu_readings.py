@@ -8,9 +8,9 @@ from typing import Any
 import pynvml
 import pytest
 
-from mloptimizer.hardware.analysis.summary import read_log, summarise_log
+from mloptimizer.hardware.analysis.throttling import THROTTLED, throttle_words
 from mloptimizer.hardware.read.gpu_readings import EnergyCounter
-from mloptimizer.hardware.read.throttling import THROTTLED, throttle_words
+from tests.hardware.logs import gpu_watt_hours, read_log
 from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in, partitioned
 
 READ_GPU_0 = """
@@ -225,7 +225,7 @@ def test_the_energy_is_within_one_percent_of_the_integral_of_a_varying_power(
 ) -> None:
     nvml.set(gpu__power_mw=BASE_W * 1000, gpu__swing_mw=SWING_W * 1000, gpu__period_s=PERIOD_S, **figures)
     nvml.run(LOG_90_SECONDS, LOG=str(tmp_path / "log.csv"), CHANGES=json.dumps(changes))
-    assert summarise_log(tmp_path / "log.csv").gpu_energy_wh == pytest.approx(JOULES / 3600, rel=0.01)
+    assert gpu_watt_hours(tmp_path / "log.csv") == pytest.approx(JOULES / 3600, rel=0.01)
     assert abs(JOULES - BASE_W * 90) > 0.02 * JOULES  # a constant power would be seen
     energy = read_log(tmp_path / "log.csv")["gpu0_energy_j"].dropna()
     assert len(energy) in ((0,) if figures.get(COUNTER) else (91, 91 - 9))

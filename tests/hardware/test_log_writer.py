@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.hardware.analysis.summary import read_log, summarise_log
+from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.hardware.log import writer as log_module
 from mloptimizer.hardware.log.thinning import thin
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.reader import columns, find_column
-from tests.hardware.logs import gpu_log
+from tests.hardware.logs import gpu_log, gpu_watt_hours, read_log
 
 
 def write_rows(path: Path, header: list[str], rows: list[dict[str, Any]], max_rows: int = 10_000) -> HardwareLog:
@@ -56,7 +56,7 @@ def test_a_continued_log_loses_its_torn_line_and_repeats_no_header(tmp_path: Pat
         file.write("2026-01-01T00:00:00.000Z,8")
     gpu_log(path, [{"seconds": 0.0}, {"seconds": 3.0}])
     assert list(pd.read_csv(path)["seconds"]) == [0.0, 7.0, 0.0, 3.0]
-    assert summarise_log(path).duration_s == 10.0
+    assert read_trace(path).duration_s == 10.0
 
 
 def test_a_log_of_another_slot_goes_on_with_the_columns_of_both(tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ def test_a_log_never_grows_beyond_its_rows_and_its_resolution_falls_with_age(tmp
     assert table["process_rss_mb"].max() == 777.0  # the peak survives
     joules = float((table["gpu0_power_w"] * table["seconds"].diff()).sum())
     assert joules == pytest.approx(sum(row["gpu0_power_w"] for row in rows[1:]), rel=1e-4)  # and so do sums over time
-    assert summarise_log(path).gpu_energy_wh == pytest.approx(100 * 999 / 3600)
-    assert summarise_log(path).duration_s == 999.0
+    assert gpu_watt_hours(path) == pytest.approx(100 * 999 / 3600)
+    assert read_trace(path).duration_s == 999.0
 
 
 @pytest.mark.parametrize(("moment", "rows"), [("before", 16), ("after", 12)])

@@ -7,7 +7,8 @@ from mloptimizer.core.errors import UsageError
 from mloptimizer.hardware.analysis import grid
 from mloptimizer.hardware.analysis.diagnosis import HARDWARE_FIGURES, describe_trial
 from mloptimizer.hardware.analysis.grid import describe_grid, find_grid
-from mloptimizer.hardware.analysis.summary import SUMMARY_FIGURES, summarise_trial
+from mloptimizer.hardware.analysis.summary import SUMMARY_FIGURES, summarise
+from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.hardware.columns import Cell
 from mloptimizer.store.metrics_readme import render_metrics_readme
 
@@ -22,7 +23,7 @@ def log(path: Path, rows: list[dict[str, object]]) -> Path:
 
 
 def summary(tmp_path: Path, rows: list[dict[str, object]], **arguments: float) -> dict[str, Cell]:
-    return summarise_trial(log(tmp_path / "log.csv", rows), machine_cores=4, **arguments)
+    return summarise(read_trace(log(tmp_path / "log.csv", rows)), machine_cores=4, **arguments)
 
 
 def test_a_summary_has_every_figure_and_nothing_else(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from mloptimizer.core.nouns import EpochRecord, Outcome, Slot, TrialPlan
-from mloptimizer.hardware.analysis.summary import read_log
 from mloptimizer.hardware.columns import PARTS
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.monitor import Monitor
 from mloptimizer.hardware.read.reader import HardwareReader, columns
 from mloptimizer.hardware.read.training_clock import TrainingClock
 from mloptimizer.training.trial import run_trial
+from tests.hardware.logs import read_log
 from tests.training.conftest import Run
 
 INTERVAL_SECONDS = 0.02

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mloptimizer.core.errors import RunError
-from mloptimizer.hardware.analysis.watts import cpu_watts, gpu_watts
+from mloptimizer.hardware.analysis.energy import cpu_watts, gpu_watts
 from mloptimizer.store.machine_file import read_machine_file, write_machine_file
 from mloptimizer.tuning.machine_bench import Extent, list_cases, run_machine_bench
 from mloptimizer.tuning.measurement import this_machine

@@ -48,6 +48,9 @@ class Rule:
     changes: tuple[Change, ...]
     also: tuple[str, ...] = ()  # figures that are told beside those of the conditions
 
+    def holds(self, evidence: Evidence) -> bool:
+        return all(condition.holds(evidence) for condition in self.when)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -59,116 +62,70 @@ class Finding:
 
 RULES: tuple[Rule, ...] = (
     # A third: then one trial in three could be had for nothing; less is the price of a graph, and hard to avoid
-    Rule(
-        "compile-bound",
-        "tracing and compiling take long against the training",
-        (Condition("compile_percent", "≥", 33),),
-        (
-            Change("xla", "off", "if it is on: so short a training does not earn what compiling costs"),
-            Change("exploration_epochs", None, "more: what is paid once a trial counts less"),
-        ),
-    ),
+    Rule("compile-bound", "tracing and compiling take long against the training",
+         (Condition("compile_percent", "≥", 33),),
+         (Change("xla", "off", "if it is on: so short a training does not earn what compiling costs"),
+          Change("exploration_epochs", None, "more: what is paid once a trial counts less"))),
     # 20 %: from there TensorFlow's profiler calls a program highly input-bound (kHighlyInfeedBoundThresholdInPercent)
-    Rule(
-        "input-bound",
-        "the training waits for its images",
-        (Condition("data_wait_percent", "≥", 20),),
-        (
-            Change("data_on_device", "on", "the images are augmented where the model is"),
-            Change("data_cache", "memory", "they are not read from the disk again"),
-            Change("prefetch_batches", "8", "more batches are ready"),
-            Change("randaugment_magnitude", "0", "the dearest of the augmentations is left out"),
-        ),
-    ),
+    Rule("input-bound", "the training waits for its images",
+         (Condition("data_wait_percent", "≥", 20),),
+         (Change("data_on_device", "on", "the images are augmented where the model is"),
+          Change("data_cache", "memory", "they are not read from the disk again"),
+          Change("prefetch_batches", "8", "more batches are ready"),
+          Change("randaugment_magnitude", "0", "the dearest of the augmentations is left out"))),
     # 50 %: busy by NVML's count, in which one tiny kernel is as good as a large one. 40 % of the power limit: an idle
     # data-centre GPU draws 10 to 15 %, one that multiplies large matrices 70 to 100 %. 20 % memory: neither does it
     # move much. 20 ms: launching takes 5 to 10 us an operation, so some 2,000 operations, a small network's step, are
     # launched in that time whatever they compute
-    Rule(
-        "launch-bound",
-        "the GPU runs kernels that are too small to fill it",
-        (
-            Condition("gpu_utilization_percent", "≥", 50),
-            Condition("gpu_power_percent", "≤", 40),
-            Condition("gpu_memory_utilization_percent", "≤", 20),
-            Condition("step_ms", "≤", 20),
-        ),
-        (
-            Change("batch_size", "auto", "more images in each kernel"),
-            Change("steps_per_execution", "32", "more steps in one call"),
-            Change("xla", "on", "fewer, larger kernels"),
-            Change("trials_per_gpu", "auto", "several trials fill the GPU together"),
-        ),
-    ),
+    Rule("launch-bound", "the GPU runs kernels that are too small to fill it",
+         (Condition("gpu_utilization_percent", "≥", 50), Condition("gpu_power_percent", "≤", 40),
+          Condition("gpu_memory_utilization_percent", "≤", 20), Condition("step_ms", "≤", 20)),
+         (Change("batch_size", "auto", "more images in each kernel"),
+          Change("steps_per_execution", "32", "more steps in one call"),
+          Change("xla", "on", "fewer, larger kernels"),
+          Change("trials_per_gpu", "auto", "several trials fill the GPU together"))),
     # NVML counts the time in which memory was read or written like the time in which a kernel ran. 70 % of the one
     # within 70 % of the other: no published limit; below, the kernels compute more than they move
-    Rule(
-        "memory-bound",
-        "the kernels wait for the GPU's memory",
-        (Condition("gpu_utilization_percent", "≥", 70), Condition("memory_to_kernels_percent", "≥", 70)),
-        (
-            Change("precision", "mixed_bfloat16", "half the bytes; mixed_float16 before Ampere"),
-            Change("xla", "on", "operations that are compiled into one kernel need no memory between them"),
-        ),
-        also=("gpu_memory_utilization_percent",),
-    ),
+    Rule("memory-bound", "the kernels wait for the GPU's memory",
+         (Condition("gpu_utilization_percent", "≥", 70), Condition("memory_to_kernels_percent", "≥", 70)),
+         (Change("precision", "mixed_bfloat16", "half the bytes; mixed_float16 before Ampere"),
+          Change("xla", "on", "operations that are compiled into one kernel need no memory between them")),
+         also=("gpu_memory_utilization_percent",)),
     # A GPU at its power limit lowers its clocks a little, as it should: only 10 % of the clock, in a fifth of the time,
     # cost more than the noise between two runs
-    Rule(
-        "throttled",
-        "the GPU runs slower than it could, for heat or power",
-        (Condition("throttled_percent", "≥", 20), Condition("sm_clock_percent", "≤", 90)),
-        (
-            Change("precision", "mixed_bfloat16", "less power for the same work; mixed_float16 before Ampere. "
-                   "And, outside of mloptimizer: cooling, or the power limit (nvidia-smi -pl)"),
-        ),
-        also=("temperature_c", "gpu_power_percent"),
-    ),
+    Rule("throttled", "the GPU runs slower than it could, for heat or power",
+         (Condition("throttled_percent", "≥", 20), Condition("sm_clock_percent", "≤", 90)),
+         (Change("precision", "mixed_bfloat16", "less power for the same work; mixed_float16 before Ampere. "
+                 "And, outside of mloptimizer: cooling, or the power limit (nvidia-smi -pl)"),),
+         also=("temperature_c", "gpu_power_percent")),
     # Half idle though the images are there (5 %: from there TensorFlow's profiler calls a program moderately
     # input-bound) and half the memory free: twice the batch fits
-    Rule(
-        "batch too small",
-        "the GPU idles between steps, and its memory is half empty",
-        (
-            Condition("gpu_utilization_percent", "≤", 50),
-            Condition("gpu_memory_percent", "≤", 50),
-            Condition("data_wait_percent", "≤", 5),
-        ),
-        (
-            Change("batch_size", "auto", "the fastest that fits"),
-            Change("trials_per_gpu", "auto", "several trials fill the GPU together"),
-        ),
-        also=("step_ms",),
-    ),
+    Rule("batch too small", "the GPU idles between steps, and its memory is half empty",
+         (Condition("gpu_utilization_percent", "≤", 50), Condition("gpu_memory_percent", "≤", 50),
+          Condition("data_wait_percent", "≤", 5)),
+         (Change("batch_size", "auto", "the fastest that fits"),
+          Change("trials_per_gpu", "auto", "several trials fill the GPU together")),
+         also=("step_ms",)),
     # Replicas wait for the slowest at every step: a fifth of the time is a GPU lost out of five
-    Rule(
-        "imbalance between GPUs",
-        "some of its GPUs wait for the others",
-        (Condition("gpus", "≥", 2), Condition("gpu_spread_percent", "≥", 20)),
-        (Change("gpus_per_trial", "1", "each GPU has a trial of its own"),),
-    ),
+    Rule("imbalance between GPUs", "some of its GPUs wait for the others",
+         (Condition("gpus", "≥", 2), Condition("gpu_spread_percent", "≥", 20)),
+         (Change("gpus_per_trial", "1", "each GPU has a trial of its own"),)),
     # Full cores (90 %: the rest is the scheduler's), of which a quarter goes to others: the trial would be a third
     # faster with all of them
-    Rule(
-        "CPU oversubscribed",
-        "other programs take the trial's cores",
-        (Condition("slot_busy_percent", "≥", 90), Condition("others_percent", "≥", 25)),
-        (Change("workers", None, "fewer, or end what else runs on this machine"),),
-    ),
+    Rule("CPU oversubscribed", "other programs take the trial's cores",
+         (Condition("slot_busy_percent", "≥", 90), Condition("others_percent", "≥", 25)),
+         (Change("workers", None, "fewer, or end what else runs on this machine"),)),
 )  # fmt: skip
 """What is looked for in every trial, in the order in which it is told: what costs the whole trial before what costs its
 training."""
 
+# 15 %: more than the start of a process (2 to 4 s) costs a trial of half a minute
 IDLE_BETWEEN = Rule(
-    # 15 %: more than the start of a process (2 to 4 s) costs a trial of half a minute
-    "idle between trials",
-    "slots wait for the next trial, or for its process",
+    "idle between trials", "slots wait for the next trial, or for its process",
     (Condition("idle_between_percent", "≥", 15),),
-    (
-        Change("exploration_epochs", None, "more: trials that are longer start less often"),
-        Change("start_method", "forkserver", "if it is spawn: processes start in a fraction of the time"),
-    ),
-)
+    (Change("exploration_epochs", None, "more: trials that are longer start less often"),
+     Change("start_method", "forkserver", "if it is spawn: processes start in a fraction of the time")),
+)  # fmt: skip
 """What is looked for in a study as a whole."""
 
 HARDWARE_FIGURES: Mapping[str, str] = {
@@ -180,11 +137,7 @@ HARDWARE_FIGURES: Mapping[str, str] = {
 
 def find(evidence: Evidence, rules: Sequence[Rule] = RULES) -> list[Finding]:
     """Return the rules that hold, in the order of the table, with their evidence."""
-    return [Finding(rule, describe_evidence(rule, evidence)) for rule in rules if _holds(rule, evidence)]
-
-
-def _holds(rule: Rule, evidence: Evidence) -> bool:
-    return all(condition.holds(evidence) for condition in rule.when)
+    return [Finding(rule, describe_evidence(rule, evidence)) for rule in rules if rule.holds(evidence)]
 
 
 def describe_evidence(rule: Rule, evidence: Evidence) -> str:
@@ -197,20 +150,11 @@ def describe_evidence(rule: Rule, evidence: Evidence) -> str:
 def describe_trial(
     path: Path, grid_g_per_kwh: float = WORLD_G_PER_KWH, machine_cores: int | None = None
 ) -> dict[str, Cell]:
-    """Return the figures of `HARDWARE_FIGURES` for a trial's log; arguments and errors as `summarise_trial`."""
+    """Return the figures of `HARDWARE_FIGURES` for a trial's log; arguments as `summarise`, errors as `read_trace`."""
     trace = read_trace(path)
     summary = summarise(trace, grid_g_per_kwh, machine_cores)
     names = ", ".join(finding.rule.name for finding in find(gather_evidence(trace)))
     return {**summary, "findings": names or None}
-
-
-def render_rules_table() -> str:
-    """Return the table for the docs: what is looked for, when it holds, and what to change."""
-    rows = ["| finding | what it means | when | what to change |", "|---|---|---|---|"]
-    for rule in (*RULES, IDLE_BETWEEN):
-        when = " and ".join(f"`{each.figure}` {each.sign} {each.limit:g}" for each in rule.when)
-        rows.append(f"| {rule.name} | {rule.meaning} | {when} | {'; '.join(map(describe_change, rule.changes))} |")
-    return "\n".join(rows) + "\n"
 
 
 def describe_change(change: Change) -> str:

@@ -10,14 +10,15 @@ never add up to more than it took. Memory, disks, fans and the losses of the pow
 import functools
 import os
 import re
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mloptimizer.hardware.columns import Cell
+from mloptimizer.hardware.columns import Row, row_figure
 from mloptimizer.hardware.read.reader import HardwareReader
 
-Row = Mapping[str, Cell]
+_LEAST_SECONDS = 1.0  # that a counter of energy needs to tell power: it moves about ten times a second
 Source = Literal["counter", "power", "counter and power"]
 
 
@@ -72,7 +73,7 @@ class EnergyMeter:
 
     def add(self, row: Row) -> None:
         """Take a row; one whose time is before that of the last begins another attempt."""
-        now = _figure(row, "seconds")
+        now = row_figure(row, "seconds")
         if now is None:
             return
         first = self._seconds is None or now < self._seconds
@@ -81,21 +82,21 @@ class EnergyMeter:
             for gpu in self._gpus.values():
                 gpu.begin()
         self._seconds = now
-        sharers = max(_figure(row, "trials_on_gpu") or 1.0, 1.0)
+        sharers = max(row_figure(row, "trials_on_gpu") or 1.0, 1.0)
         for name in _metered_gpus(tuple(row)):
             gpu = self._gpus.setdefault(name, _Gpu())
-            gpu.add(now, _figure(row, f"{name}_energy_j"), _figure(row, f"{name}_power_w"), first, sharers)
+            gpu.add(now, row_figure(row, f"{name}_energy_j"), row_figure(row, f"{name}_power_w"), first, sharers)
         self._add_cpu(row)
 
     def _add_cpu(self, row: Row) -> None:
-        packages = _figure(row, "cpu_energy_j")
-        mine, busy = _figure(row, "process_cpu_percent"), _figure(row, "cpu_percent")
+        packages = row_figure(row, "cpu_energy_j")
+        mine, busy = row_figure(row, "process_cpu_percent"), row_figure(row, "cpu_percent")
         if packages is None:
             return
         if self._packages is None or packages < self._packages:
             self._packages = packages
         elif mine is not None and busy:  # otherwise what it gained waits for a row that tells the share
-            cores = _figure(row, "machine_cores") or self.cores
+            cores = row_figure(row, "machine_cores") or self.cores
             share = min(mine / (busy * cores), 1.0)
             self._cpu_joules = (self._cpu_joules or 0.0) + share * (packages - self._packages)
             self._packages = packages
@@ -133,11 +134,6 @@ def _metered_gpus(columns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(match[1] for match in found if match))
 
 
-def _figure(row: Row, name: str) -> float | None:
-    value = row.get(name)
-    return float(value) if isinstance(value, (int, float)) else None
-
-
 def can_measure_energy(gpu_ids: Sequence[str]) -> bool:
     """Whether this machine tells the energy or the power of one of the GPUs (NVML UUIDs), or that of its processors."""
     reader = HardwareReader(gpu_ids, os.getpid())
@@ -146,3 +142,30 @@ def can_measure_energy(gpu_ids: Sequence[str]) -> bool:
     finally:
         reader.close()
     return any(row[name] is not None for name in row if name.endswith(("_power_w", "_energy_j")))
+
+
+def gpu_watts(rows: Sequence[Row]) -> float | None:
+    """Return the mean power of all GPUs of the rows together: of their energy counters, or else as they tell power."""
+    gpus = [name for name in (rows[-1] if rows else ()) if re.fullmatch(r"gpu\d+_power_w", name)]
+    watts = [_gain_per_second(rows, f"{name.removesuffix('power_w')}energy_j") or _mean(rows, name) for name in gpus]
+    known = [figure for figure in watts if figure is not None]
+    return sum(known) if known and len(known) == len(gpus) else None
+
+
+def cpu_watts(rows: Sequence[Row]) -> float | None:
+    """Return the mean power of the machine's CPU packages."""
+    return _gain_per_second(rows, "cpu_energy_j")
+
+
+def _gain_per_second(rows: Sequence[Row], column: str) -> float | None:
+    pairs = [(row_figure(row, "seconds"), row_figure(row, column)) for row in rows]
+    told = [(second, joules) for second, joules in pairs if second is not None and joules is not None]
+    if not told:
+        return None
+    seconds, joules = (last - first for first, last in zip(told[0], told[-1], strict=True))
+    return joules / seconds if seconds >= _LEAST_SECONDS and joules > 0 else None
+
+
+def _mean(rows: Sequence[Row], column: str) -> float | None:
+    figures = [figure for row in rows if (figure := row_figure(row, column)) is not None]
+    return statistics.fmean(figures) if figures else None

@@ -6,8 +6,8 @@ from math import nan
 
 import numpy as np
 
-from mloptimizer.hardware.analysis.clocks import throttled_percent
 from mloptimizer.hardware.analysis.summary import TrainingGains, gains_of_training, split_time
+from mloptimizer.hardware.analysis.throttling import throttled_percent
 from mloptimizer.hardware.analysis.trace import Figures, Trace, highest, over_columns, weighted_mean
 
 Evidence = Mapping[str, float]
@@ -75,28 +75,22 @@ def _of_gpus(trace: Trace, chosen: Figures) -> dict[str, float | None]:
     if not trace.gpus():
         return {}
 
-    def mean(name: str, share_of: str | None = None) -> float | None:
-        columns = trace.of_gpus(name)
-        if share_of:
-            wholes = trace.of_gpus(share_of)
-            columns = [
-                100 * part / np.where(whole > 0, whole, nan) for part, whole in zip(columns, wholes, strict=True)
-            ]
-        return _mean(over_columns(columns), chosen)
+    def percents(name: str, whole: str) -> list[Figures]:
+        columns = zip(trace.of_gpus(name), trace.of_gpus(whole), strict=True)
+        return [100 * part / np.where(total > 0, total, nan) for part, total in columns]
+
+    def mean(name: str, whole: str = "") -> float | None:
+        return _mean(over_columns(percents(name, whole) if whole else trace.of_gpus(name)), chosen)
 
     busy, memory = mean("utilization_percent"), mean("memory_utilization_percent")
     by_gpu = [_mean(column, chosen) for column in trace.of_gpus("utilization_percent")]
     known = [value for value in by_gpu if value is not None]
-    used = [
-        100 * part / np.where(whole > 0, whole, nan)
-        for part, whole in zip(trace.of_gpus("memory_used_mb"), trace.of_gpus("memory_total_mb"), strict=True)
-    ]
     return {
         "gpu_utilization_percent": busy,
         "gpu_memory_utilization_percent": memory,
         "memory_to_kernels_percent": 100 * memory / busy if memory is not None and busy else None,
         "gpu_power_percent": mean("power_w", "power_limit_w"),
-        "gpu_memory_percent": highest(np.concatenate(used)),
+        "gpu_memory_percent": highest(np.concatenate(percents("memory_used_mb", "memory_total_mb"))),
         "gpu_spread_percent": max(known) - min(known) if len(known) > 1 else None,
         "throttled_percent": throttled_percent(trace, chosen) if chosen.any() else None,
         "sm_clock_percent": mean("sm_clock_mhz", "sm_clock_max_mhz"),

@@ -7,29 +7,21 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mloptimizer.hardware.analysis.clocks import throttle_reasons, throttled_percent
 from mloptimizer.hardware.analysis.energy import EnergyMeter
 from mloptimizer.hardware.analysis.grid import WORLD_G_PER_KWH
+from mloptimizer.hardware.analysis.throttling import throttle_reasons, throttled_percent
 from mloptimizer.hardware.analysis.trace import (
     Figures,
     Trace,
     highest,
     over_columns,
-    read_trace,
     weighted_mean,
     weighted_percentile,
 )
 from mloptimizer.hardware.columns import PARTS, Cell
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-Summary = Mapping[str, Cell]
 
 IDLE_PERCENT = 5.0  # below it nothing is computed: a GPU's own housekeeping, a process that waits
 IDLE_SECONDS = 5.0  # the shortest period that is told: the pauses between epochs are shorter and cost little
@@ -72,28 +64,18 @@ SUMMARY_FIGURES: Mapping[str, str] = {
     **{f"{part}_s": f"time spent in the part {part.replace('_', ' ')}, s" for part in PARTS},
     "other_s": "the rest of duration_s, s",
 }
-"""What each figure of `summarise_trial` is, with its unit."""
+"""What each figure of `summarise` is, with its unit."""
 
 
-def summarise_trial(
-    path: Path, grid_g_per_kwh: float = WORLD_G_PER_KWH, machine_cores: int | None = None
+def summarise(
+    trace: Trace, grid_g_per_kwh: float = WORLD_G_PER_KWH, machine_cores: int | None = None
 ) -> dict[str, Cell]:
     """Return the figures of `SUMMARY_FIGURES` for a trial's log.
 
     Args:
         grid_g_per_kwh: what a kWh stands for, g of CO2.
         machine_cores: logical cores of the machine where the log does not tell them; None: as many as this one has.
-
-    Raises:
-        UsageError: the file is missing, unreadable or no hardware log.
     """
-    return summarise(read_trace(path), grid_g_per_kwh, machine_cores)
-
-
-def summarise(
-    trace: Trace, grid_g_per_kwh: float = WORLD_G_PER_KWH, machine_cores: int | None = None
-) -> dict[str, Cell]:
-    """Return the figures of a trace; see `summarise_trial`."""
     cores = int(highest(trace.column("machine_cores")) or machine_cores or os.cpu_count() or 1)
     training = gains_of_training(trace)
     energy = _energy(trace, grid_g_per_kwh, cores)
@@ -251,47 +233,10 @@ def split_time(trace: Trace) -> dict[str, float | None]:
     return {**spent, "other_s": max(trace.duration_s - sum(spent.values()), 0.0)}
 
 
-def read_log(path: Path) -> "pd.DataFrame":
-    """Return the whole rows of a log, in the columns and units of the README beside it.
-
-    Raises:
-        UsageError: the file is missing, unreadable or no hardware log.
-    """
-    import pandas as pd
-
-    trace = read_trace(path)
-    words = {name: [word or None for word in found] for name, found in trace.words.items()}
-    columns = {name: trace.figures[name] if name in trace.figures else words[name] for name in trace.header}
-    return pd.DataFrame(
-        {**columns, "time_utc": pd.to_datetime(pd.Series(columns["time_utc"]), errors="coerce", format="ISO8601")}
-    )
-
-
-@dataclass(frozen=True)
-class LogSummary:
-    """What a log says about a trial, column by column."""
-
-    rows: int
-    duration_s: float
-    gpu_energy_wh: float | None  # of all its GPUs; None without a GPU that tells its energy or power
-    figures: "pd.DataFrame"  # by column of the log: mean over time, and peak
-
-
-def summarise_log(path: Path) -> LogSummary:
-    """Return mean and peak of every column that is no time and no sum, with duration and energy.
-
-    Raises:
-        UsageError: the file is missing, unreadable or no hardware log.
-    """
-    import pandas as pd
-
-    trace = read_trace(path)
+def summarise_columns(trace: Trace) -> dict[str, tuple[float | None, float | None]]:
+    """Return mean over time and peak of every column that is no time and no sum."""
     names = [name for name in trace.figures if not name.endswith(_SUMS)]
-    means = [weighted_mean(trace.column(name), trace.weights) for name in names]
-    peaks = [highest(trace.column(name)) for name in names]
-    figures = pd.DataFrame({"mean": means, "peak": peaks}, index=names, dtype="float64")
-    joules = meter_energy(trace, os.cpu_count() or 1).gpu_joules
-    return LogSummary(len(trace), trace.duration_s, _divided(joules, 3600), figures)
+    return {name: (weighted_mean(trace.column(name), trace.weights), highest(trace.column(name))) for name in names}
 
 
 _SUMS = ("seconds", "energy_j", "epoch", "step", "images", "data_wait_s", *(f"{part}_s" for part in PARTS))

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.files import file_error
-from mloptimizer.hardware.columns import TIME_COLUMNS, TRAINING_COLUMNS, text_columns
+from mloptimizer.hardware.columns import TIME_COLUMNS, TRAINING_COLUMNS
 
 Figures = NDArray[np.float64]
-_WORDS = text_columns((*TIME_COLUMNS, *TRAINING_COLUMNS))
+_WORDS = {column.name for column in (*TIME_COLUMNS, *TRAINING_COLUMNS) if column.is_text}
 _BEGINS_WITH = ["time_utc", "seconds"]
 _ABSURD = 1e30  # of a damaged log: sums of squares and of many rows stay finite below it
 

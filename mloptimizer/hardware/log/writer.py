@@ -10,16 +10,14 @@ import errno
 import io
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mloptimizer.core.errors import MloptimizerError, UsageError
 from mloptimizer.core.files import UNFINISHED, file_error, when_there_is_room, whole_file, write_bytes
-from mloptimizer.hardware.columns import MAX_ROWS, Cell
+from mloptimizer.hardware.columns import MAX_ROWS, Row
 from mloptimizer.hardware.log.thinning import thin
 from mloptimizer.hardware.read.reader import find_column
-
-Row = Mapping[str, Cell]
 
 BEGINNING = b"time_utc,seconds,"  # of every hardware log
 

@@ -4,23 +4,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol, Self
+from collections.abc import Callable
+from typing import Self
 
-from mloptimizer.hardware.columns import Cell
+from mloptimizer.hardware.columns import Row
+from mloptimizer.hardware.read.reader import HardwareReader
 
-Row = Mapping[str, Cell]
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0  # how long the end of a trial waits for a driver that hangs
-
-
-class Reader(Protocol):
-    """What a monitor reads from."""
-
-    def read(self) -> Row: ...
-
-    def close(self) -> None: ...
 
 
 def next_tick(tick: int, elapsed: float, interval: float) -> int:
@@ -38,7 +30,7 @@ class Monitor:
     `lost_rows`. The trial never notices.
     """
 
-    def __init__(self, reader: Reader, interval_seconds: float, emit_row: Callable[[Row], None]) -> None:
+    def __init__(self, reader: HardwareReader, interval_seconds: float, emit_row: Callable[[Row], None]) -> None:
         self._reader = reader
         self._interval = interval_seconds
         self._emit_row = emit_row

@@ -7,7 +7,6 @@ says. A figure that was not read is a dash, and a machine without GPUs says so.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -18,7 +17,8 @@ from mloptimizer.core.errors import MloptimizerError, UsageError
 from mloptimizer.core.nouns import TRAINED_PHASES, Phase
 from mloptimizer.hardware.analysis.diagnosis import describe_trial
 from mloptimizer.hardware.analysis.grid import WORLD_G_PER_KWH, find_grid
-from mloptimizer.hardware.analysis.summary import summarise_log
+from mloptimizer.hardware.analysis.summary import summarise_columns
+from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.hardware.columns import Cell
 from mloptimizer.hardware.read.vendors import describe_unused
 from mloptimizer.reports.formatting import duration, fixed, is_figure
@@ -27,9 +27,6 @@ from mloptimizer.reports.terminal.study_page import facts_grid
 from mloptimizer.reports.terminal.summaries import amount, summary_rows, total_words
 from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _TITLES = ("time", "idle", "cores", "RAM GB", "CPU %", "images/s", "wait %")
 _GPU_TITLES = ("GPUs", "GPU %", "p95 %", "GPU GB", "GPU W")
@@ -166,19 +163,19 @@ def _trial_parts(study: str, each: TrialHardware) -> Iterator[RenderableType]:
     if not each.log.is_file():
         return
     try:
-        columns = summarise_log(each.log)
+        trace = read_trace(each.log)
     except MloptimizerError as error:
         yield Text(str(error))
         return
-    yield _figures_table(columns.figures)
-    yield Text(f"{columns.rows} rows over {duration(columns.duration_s)}: {each.log}")
+    yield _figures_table(summarise_columns(trace))
+    yield Text(f"{len(trace)} rows over {duration(trace.duration_s)}: {each.log}")
 
 
-def _figures_table(figures: "pd.DataFrame") -> Table:
+def _figures_table(figures: Mapping[str, tuple[float | None, float | None]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("column of the log")
     for title in ("mean", "peak"):
         table.add_column(title, justify="right")
-    for name, row in figures.iterrows():
-        table.add_row(Text(str(name)), Text(fixed(row["mean"], 1)), Text(fixed(row["peak"], 1)))
+    for name, (mean, peak) in figures.items():
+        table.add_row(Text(name), Text(fixed(mean, 1)), Text(fixed(peak, 1)))
     return table
