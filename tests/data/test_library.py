@@ -89,7 +89,7 @@ def test_half_a_data_set_is_not_listed_as_found(datasets: Path) -> None:
 
 
 def test_an_unknown_name_gets_the_nearest_one() -> None:
-    with pytest.raises(UsageError, match=r"no data set 'cifar-10'. Did you mean 'cifar10'\? Known: cifar10, cifar100,"):
+    with pytest.raises(UsageError, match=r"'cifar-10'.* 'cifar10'.* cifar10, cifar100,"):
         prepare("cifar-10")
 
 
@@ -101,7 +101,7 @@ def test_an_impossible_limit_is_refused(mnist: Data) -> None:
 def test_a_damaged_file_is_reported_through_the_child(datasets: Path) -> None:
     (datasets / "cifar10.npz").write_bytes(b"no npz")
     before = snapshot(datasets)
-    with pytest.raises(UsageError, match=r"cifar10\.npz: is damaged or not cifar10"):
+    with pytest.raises(UsageError, match=r"cifar10\.npz: "):
         prepare("cifar10")
     assert snapshot(datasets) == before
 
@@ -112,7 +112,7 @@ def test_a_damaged_file_is_reported_through_the_child(datasets: Path) -> None:
 def test_images_that_vanished_are_reported(mnist: Data) -> None:
     info = prepare()
     shutil.rmtree(info.directory)
-    with pytest.raises(RunError, match="are gone or damaged"):
+    with pytest.raises(RunError, match=info.directory):
         load_split(info, "train")
 
 

@@ -37,12 +37,12 @@ def test_gpus_per_trial_is_followed_and_the_rest_stays_free() -> None:
 
 
 def test_more_gpus_per_trial_than_there_are_is_refused() -> None:
-    with pytest.raises(UsageError, match="gpus_per_trial = 4: this machine has 2 GPUs"):
+    with pytest.raises(UsageError, match="gpus_per_trial = 4: .* 2 GPUs"):
         plan(count=2, gpus_per_trial=4)
 
 
 def test_gpus_per_trial_without_a_gpu_is_refused() -> None:
-    with pytest.raises(UsageError, match="this machine has 0 GPUs. Possible: auto"):
+    with pytest.raises(UsageError, match="gpus_per_trial = 1: this machine has 0 GPUs. Possible: auto"):
         plan(gpus_per_trial=1)
 
 
@@ -99,7 +99,7 @@ def instances() -> list[Gpu]:
 def test_a_trial_gets_one_mig_instance() -> None:
     slots, decision = plan_slots(instances(), range(8), 64_000, 1, Settings())
     assert [slot.gpu_ids for slot in slots] == [("MIG-0",), ("MIG-1",), ("MIG-2",)]
-    assert decision.reason == "a process can use one MIG instance at a time only"
+    assert "MIG" in decision.reason
 
 
 def test_more_than_one_mig_instance_per_trial_is_refused() -> None:

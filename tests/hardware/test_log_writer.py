@@ -120,7 +120,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
 log.append(row)
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "log.csv: " in told and "Free some space" in told
+    assert "log.csv: " in told and len(told.splitlines()) == 1
     assert list(pd.read_csv(tmp_path / "log.csv")["seconds"]) == [1.5, 1.5]
 
 

@@ -112,7 +112,7 @@ def test_ctrl_c_ends_it_quietly(server: Server) -> None:
 def test_a_taken_port_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=rf"cannot listen on 127\.0\.0\.1, port {port}: Address already in use\."):
+        with pytest.raises(UsageError, match=rf"127\.0\.0\.1, port {port}: "):
             serve_dashboard(None, "127.0.0.1", port)
 
 

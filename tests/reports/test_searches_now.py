@@ -267,9 +267,9 @@ def test_a_taken_port_and_a_foreign_address_are_one_line(searched: Workspace) ->
     taken = snapshot(searched)
     with serve_metrics(lambda machine: taken, "127.0.0.1", 0) as address:
         port = int(address.split(":")[2].split("/")[0])
-        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1, port {port}: Address already in use"):
+        with pytest.raises(UsageError, match=rf"127\.0\.0\.1, port {port}: "):
             serve_metrics(lambda machine: taken, "127.0.0.1", port).__enter__()
-    with pytest.raises(UsageError, match=r"cannot listen on 203\.0\.113\.7, port 0"):
+    with pytest.raises(UsageError, match=r"203\.0\.113\.7, port 0: "):
         serve_metrics(lambda machine: taken, "203.0.113.7", 0).__enter__()
     with pytest.raises(urllib.error.URLError):
         scrape(address)

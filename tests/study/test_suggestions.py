@@ -129,7 +129,7 @@ def test_duplicates_are_marked_and_do_not_count(study: Study) -> None:
     [
         (lambda t, d: {"x": 1 / 0}, "ZeroDivisionError: division by zero"),
         (lambda t, d: t.suggest_int("x", 5, 1), "ValueError"),
-        (lambda t, d: [1], "sample returned a list"),
+        (lambda t, d: [1], "a list"),
         (lambda t, d: {"x": math.nan}, "sample returned 'x': nan"),
         (lambda t, d: {"x": (1, 2)}, "sample returned 'x': (1, 2)"),
         (lambda t, d: t.set_user_attr("a", 1), "AttributeError"),

@@ -235,18 +235,18 @@ def test_configurations_of_the_built_in_spaces_are_taken_over(journal: Path) -> 
 def test_an_unknown_earlier_study_is_one_line_that_names_the_known_ones(journal: Path, old: Study) -> None:
     old.start_hall_of_fame(0)
     for name in ("odl", "old-hall-of-fame"):
-        with pytest.raises(UsageError, match=rf"there is no study '{name}'. .*Known: old\.$"):
+        with pytest.raises(UsageError, match=rf"'{name}'.* old\.$"):
             earlier_study(journal, name)
 
 
 def test_a_study_of_someone_else_teaches_nothing(journal: Path) -> None:
     optuna.create_study(storage=open_storage("", journal), study_name="old")
-    with pytest.raises(UsageError, match="was not made by mloptimizer"):
+    with pytest.raises(UsageError, match="--warm-start: .*'old'"):
         earlier_study(journal)
 
 
 def test_a_storage_without_studies_stays_uncreated(journal: Path) -> None:
-    with pytest.raises(UsageError, match="Known: none yet"):
+    with pytest.raises(UsageError, match="--warm-start: .*'old'"):
         earlier_study(journal)
     assert not journal.parent.exists()
 
@@ -325,19 +325,19 @@ def sample_swallowed(trial: Suggest, dataset: DatasetInfo) -> dict[str, Scalar]:
     [
         (sample_width, {"widht": 3}, r"does not ask for 'widht' here\. It asks for: act, rate, width\.$"),
         (sample_width, {"width": 65}, r"width = 65 is not possible\. Possible: a whole number from 1 to 64\.$"),
-        (sample_width, {"width": 10**400}, r"width = 10{40,60}… is not possible"),
-        (sample_width, {"width": 3.0}, r"width = 3\.0 is not possible"),
-        (sample_width, {"width": True}, r"width = True is not possible"),
-        (sample_width, {"width": "3"}, r"width = '3' is not possible"),
-        (sample_width, {"rate": math.nan}, r"rate = nan is not possible\. Possible: a number from 0\.0001 to 0\.1\.$"),
-        (sample_width, {"rate": math.inf}, r"rate = inf is not possible"),
-        (sample_width, {"rate": 10**400}, r"rate = 10{40,60}… is not possible"),
-        (sample_width, {"rate": False}, r"rate = False is not possible"),
-        (sample_width, {"act": "c"}, r"act = 'c' is not possible\. Possible: one of a, b\.$"),
-        (sample_width, {"act": 1}, r"act = 1 is not possible"),
-        (sample_computed, {"width": 17}, r"width = 17 does not go with the rest.*It asks for: eights, flag\.$"),
-        (sample_computed, {"flag": 1}, r"flag = 1 is not possible"),
-        (sample_swallowed, {"width": 3}, r"width = 3 is not possible"),
+        (sample_width, {"width": 10**400}, r"width = 10{40,60}… "),
+        (sample_width, {"width": 3.0}, r"width = 3\.0 "),
+        (sample_width, {"width": True}, r"width = True "),
+        (sample_width, {"width": "3"}, r"width = '3' "),
+        (sample_width, {"rate": math.nan}, r"rate = nan .* 0\.0001 to 0\.1\.$"),
+        (sample_width, {"rate": math.inf}, r"rate = inf "),
+        (sample_width, {"rate": 10**400}, r"rate = 10{40,60}… "),
+        (sample_width, {"rate": False}, r"rate = False "),
+        (sample_width, {"act": "c"}, r"act = 'c' .* a, b\.$"),
+        (sample_width, {"act": 1}, r"act = 1 "),
+        (sample_computed, {"width": 17}, r"width = 17 .* eights, flag\.$"),
+        (sample_computed, {"flag": 1}, r"flag = 1 "),
+        (sample_swallowed, {"width": 3}, r"width = 3 "),
     ],
 )
 def test_a_configuration_that_no_space_could_propose_is_one_line(sample: Any, known: Params, says: str) -> None:
@@ -347,7 +347,7 @@ def test_a_configuration_that_no_space_could_propose_is_one_line(sample: Any, kn
 
 
 def test_a_configuration_of_an_unknown_space_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="there is no search space 'resnt'. Did you mean 'resnet'"):
+    with pytest.raises(UsageError, match="'resnt'.*'resnet'"):
         complete({"space": "resnt"}, BUILTIN, DATASET)
 
 

@@ -135,7 +135,7 @@ def test_the_checkpoint_of_another_trial_is_passed_over(written: Path, state: Tr
     write_checkpoint(path, state.take(2, {**IDENTITY, "number": 4}))
     epoch, told = go_on(written, state, path.read_bytes())
     assert_fallen_back(epoch, told)
-    assert told[0][2] == "it is of another training: number 4, not 3"
+    assert "number 4, not 3" in told[0][2]
 
 
 def test_arrays_of_a_type_that_no_variable_has_are_passed_over(

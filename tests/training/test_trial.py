@@ -204,4 +204,4 @@ def test_only_the_person_s_own_wish_to_compile_what_cannot_be_compiled_is_refuse
         assert done.result.outcome is Outcome.COMPLETED
         assert done.decision("XLA").choice == "off"
     else:
-        assert "xla = on: layer 'norm' normalises over all replicas" in done.result.failure.message
+        assert done.result.failure.message.startswith("xla = on: layer 'norm' ")

@@ -112,7 +112,7 @@ def test_a_variant_that_fails_is_a_row_and_the_rest_goes_on(compare: Compare) ->
 
 
 def test_a_baseline_that_fails_ends_the_bench(compare: Compare) -> None:
-    with pytest.raises(RunError, match="the baseline could not be trained"):
+    with pytest.raises(RunError, match="bench: .*out_of_memory: too large"):
         compare(Pretence(broken=frozenset({("xla", "off")})))
 
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_combined_is_a_row_that_says_so(compare: Compare) -> None
 
 
 def test_a_profile_cannot_be_stated() -> None:
-    with pytest.raises(UsageError, match="compares profiles itself"):
+    with pytest.raises(UsageError, match="--set profile: "):
         bench_settings({"profile": "speed"}, Settings(), [])
 
 
@@ -192,4 +192,4 @@ def test_the_tuning_table_says_what_was_taken(workspace: Workspace, make_dataset
     text = shown(tuning_table(plan))
     assert any("xla = on" in line and "taken" in line for line in text.splitlines())
     assert "precision = float32, xla = on" in text
-    assert "1.99 × the images per second" in text, "a start-up of 2 s over 400 s"
+    assert "1.99 ×" in text, "a start-up of 2 s over 400 s"

@@ -84,7 +84,7 @@ def test_a_variant_that_fails_says_why_and_the_rest_goes_on(find: Tune) -> None:
 
 
 def test_a_start_that_fails_ends_the_tuning(find: Tune) -> None:
-    with pytest.raises(RunError, match="starting point could not be trained"):
+    with pytest.raises(RunError, match="out_of_memory: too large"):
         find(Pretence(broken=frozenset({("xla", "off")})))
 
 
@@ -176,7 +176,7 @@ def test_a_plan_fills_in_what_is_auto_and_says_why(find: Tune) -> None:
     settings, decisions = tuned_settings(Settings(data_on_device="off"), plan)
     assert (settings.prefetch_batches, settings.data_on_device) == (8, "off")
     assert ("prefetch_batches", "8") in [(decision.topic, decision.choice) for decision in decisions]
-    assert "2.24 times the images per second" in decisions[0].reason
+    assert "2.24 times" in decisions[0].reason
     _, decisions = tuned_settings(Settings(), find(Pretence()))
     assert "nothing was faster" in decisions[0].reason
 
@@ -208,7 +208,7 @@ def test_a_tuning_that_fails_leaves_the_search_as_it_is(workspace: Workspace, da
     pretence = Pretence(broken=frozenset({("xla", "off")}))
     settings, (decision,) = apply_tuning(workspace, dataset, Settings(autotune="on"), pretence.machine)
     assert settings.xla == "auto"
-    assert "could not be trained" in decision.reason
+    assert "out_of_memory: too large" in decision.reason
 
 
 def test_a_study_that_was_tuned_keeps_its_values_whatever_was_tuned_since(
