@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mloptimizer.core.errors import RunError, UsageError
-from mloptimizer.core.files import file_error, write_json
+from mloptimizer.core.files import write_json
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.reports.model.standings import find_study, find_winner
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace

@@ -16,7 +16,7 @@ from mloptimizer.cli.display import describe_enqueued, describe_warm_start
 from mloptimizer.config.settings_file import read_settings_file, render_settings_file
 from mloptimizer.config.values import make_settings
 from mloptimizer.core.errors import RunError, UsageError
-from mloptimizer.core.files import Wait, hold_lock, waiting_for_room, write_text
+from mloptimizer.core.files import Wait, waiting_for_room, write_text
 from mloptimizer.core.interrupts import Interruptible
 from mloptimizer.core.listener import Observer
 from mloptimizer.core.nouns import DatasetInfo, Decision, Objective, Phase, to_json
@@ -33,7 +33,6 @@ from mloptimizer.search.search_run import SearchSummary, run_search
 from mloptimizer.search.waiting import Waiting
 from mloptimizer.spaces.augmented import with_augmentation
 from mloptimizer.spaces.space_files import SearchSpace, builtin_folder
-from mloptimizer.store.orders import take_orders
 from mloptimizer.store.recorder import Recorder
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
@@ -47,14 +46,13 @@ from mloptimizer.tuning.tune import apply_tuning
 def launch_search(
     request: SearchRequest, prepared: PreparedSearch, observer: Observer, interruptible: Interruptible
 ) -> SearchSummary:
-    """Run the search to its end.
+    """Run the search, which `claim_study` has given to this process, to its end.
 
     Raises:
         UsageError, RunError: it could not run, or no trial was completed.
         KeyboardInterrupt: the person stopped it; everything is recorded.
     """
     workspace, name, settings = request.workspace, prepared.name, prepared.settings
-    busy = f"study '{name}': {{holder}}, searches it already. Wait for it, or: mloptimizer stop {name}"
     dataset = prepare_dataset(prepared.dataset, settings.validation_fraction, prepared.seed, settings.train_limit)
     if prepared.fingerprint not in ("", dataset.fingerprint):
         raise UsageError(
@@ -64,21 +62,19 @@ def launch_search(
     grid = find_grid(settings.grid_co2)
     check_images(settings, largest_slot(settings), dataset.train_size)
     prepared = replace(prepared, answers=_complete(prepared, dataset))
-    with hold_lock(workspace.driver_lock(name), busy):
-        take_orders(workspace.orders(name))  # what was told to an earlier search is not for this one
-        store = MetricsStore(workspace, name)
-        store.remove_leftovers()
-        budgets = Budgets(settings, time.monotonic, lambda: folder_mb(*workspace.folders(name)))
-        wait = Waiting(budgets, observer, interruptible)
-        with waiting_for_room(wait), open_machines(settings, observer.notice) as machines:
-            job = _open_job(request, prepared, dataset, store, observer, wait)
-            recorder = Recorder(workspace, name, store, grid.g_per_kwh)
-            recorder.note(Decision(None, "CO2 of a kWh", f"{grid.g_per_kwh:g} g", grid.source))
-            with contextlib.closing(recorder):
-                control = _make_control(job, budgets, wait)
-                run = _make_run(job, recorder, control, observer, interruptible, machines)
-                run.held_seconds = wait.held_seconds
-                summary = run_search(run, request.explore_only)
+    store = MetricsStore(workspace, name)
+    store.remove_leftovers()
+    budgets = Budgets(settings, time.monotonic, lambda: folder_mb(*workspace.folders(name)))
+    wait = Waiting(budgets, observer, interruptible)
+    with waiting_for_room(wait), open_machines(settings, observer.notice) as machines:
+        job = _open_job(request, prepared, dataset, store, observer, wait)
+        recorder = Recorder(workspace, name, store, grid.g_per_kwh)
+        recorder.note(Decision(None, "CO2 of a kWh", f"{grid.g_per_kwh:g} g", grid.source))
+        with contextlib.closing(recorder):
+            control = _make_control(job, budgets, wait)
+            run = _make_run(job, recorder, control, observer, interruptible, machines)
+            run.held_seconds = wait.held_seconds
+            summary = run_search(run, request.explore_only)
     if summary.winner is None and not summary.stopped:
         raise RunError(_why_no_winner(store, name))
     return replace(summary, hardware=describe_main_finding(workspace, name))

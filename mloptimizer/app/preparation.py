@@ -12,9 +12,9 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.config.settings_file import read_settings_file
 from mloptimizer.config.values import make_settings
 from mloptimizer.core.errors import UsageError, unknown_name
-from mloptimizer.core.files import file_error
 from mloptimizer.core.nouns import Params, Slot
 from mloptimizer.core.study_names import check_study_name
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.data.library import list_datasets
 from mloptimizer.engines.slots import plan_slots
 from mloptimizer.hardware.analysis.grid import find_grid
@@ -116,14 +116,14 @@ def _begin(request: SearchRequest, stated: Settings) -> PreparedSearch:
             f"--study {request.study}: the storage has such a study, but this workspace has no records of it. "
             "Continue it in its own workspace, or choose another name."
         )
-    name = check_study_name(request.study or _free_name(request, taken))
+    name = check_study_name(request.study or free_name(request, taken))
     seed = random.SystemRandom().randrange(2**31) if settings.seed == "auto" else settings.seed
     spaces = read_spaces(settings.spaces, request.workspace.search_spaces)
     return PreparedSearch(name, request.dataset, settings, seed, spaces, continued=False)
 
 
-def _free_name(request: SearchRequest, taken: Collection[str]) -> str:
-    """Return the data set's name, with a number if a study of this workspace or storage has it already."""
+def free_name(request: SearchRequest, taken: Collection[str]) -> str:
+    """Return the data set's name, with a number if it is taken, or a study of this workspace has it."""
     name, number = str(request.dataset), 1
     while name in taken or request.workspace.study_file(name).exists():
         number += 1

@@ -19,7 +19,7 @@ from mloptimizer.cli.steering import add_trials, pause, resume, stop
 from mloptimizer.cli.watching import top
 from mloptimizer.cli.workspace_commands import datasets, doctor, init, settings, spaces
 from mloptimizer.core.errors import MloptimizerError, unknown_name
-from mloptimizer.core.files import file_error
+from mloptimizer.core.system_errors import file_error
 
 
 class _Commands(click.Group):

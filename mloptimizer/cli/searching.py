@@ -66,6 +66,7 @@ def search(dataset: str | None, study: str | None, **options: Any) -> None:
 
 def run_search(dataset: str | None, study: str | None, options: dict[str, Any]) -> None:
     """Search, or continue, as the words of the command line say, and show how it goes."""
+    from mloptimizer.app.claims import claim_study
     from mloptimizer.app.launch import launch_search
     from mloptimizer.app.preparation import prepare_search
     from mloptimizer.cli.display import command_to_continue, describe_summary, make_display, next_steps
@@ -75,18 +76,19 @@ def run_search(dataset: str | None, study: str | None, options: dict[str, Any]) 
     console = open_console()
     log_to(console)
     prepared = prepare_search(request)
-    state = "continued" if prepared.continued else "new"
-    say(console, f"Study '{prepared.name}' ({state}): data set {prepared.dataset}, seed {prepared.seed}")
-    for note in prepared.notes:
-        say(console, note)
-    again = command_to_continue(prepared.name, workspace, storage, explore_only)
-    with stop_signals() as stop:
-        try:
-            with make_display(console, prepared.settings.objective) as display:
-                summary = launch_search(request, prepared, display, stop.interruptible)
-        except KeyboardInterrupt:
-            say(console, f"\nStopped; everything so far is recorded. Continue with:\n  {again}")
-            sys.exit(130)
+    with claim_study(request, prepared) as prepared:
+        state = "continued" if prepared.continued else "new"
+        say(console, f"Study '{prepared.name}' ({state}): data set {prepared.dataset}, seed {prepared.seed}")
+        for note in prepared.notes:
+            say(console, note)
+        again = command_to_continue(prepared.name, workspace, storage, explore_only)
+        with stop_signals() as stop:
+            try:
+                with make_display(console, prepared.settings.objective) as display:
+                    summary = launch_search(request, prepared, display, stop.interruptible)
+            except KeyboardInterrupt:
+                say(console, f"\nStopped; everything so far is recorded. Continue with:\n  {again}")
+                sys.exit(130)
     for line in describe_summary(summary):
         say(console, line)
     profile = request.workspace.profile(prepared.name, request.profile_trial or 0)

@@ -54,7 +54,7 @@ def pause(workspace: Path, study: str) -> None:
 @workspace_option
 def add_trials(workspace: Path, study: str, count: int) -> None:
     """Let a study explore COUNT more models, also while it is searched."""
-    from mloptimizer.core.files import hold_lock
+    from mloptimizer.core.locks import hold_lock
     from mloptimizer.reports.model.standings import find_study, is_search_running
     from mloptimizer.store.orders import Order, OrderName
     from mloptimizer.store.trial_records import MetricsStore

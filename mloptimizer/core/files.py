@@ -6,31 +6,20 @@ fail.
 """
 
 import contextlib
-import errno
 import json
 import math
 import os
-import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.system_errors import DISK_FULL, file_error
 
 DEEPEST_JSON = 50  # lists and objects in one another: who reads them goes down into each
-_READERS_SECONDS = 0.5  # whoever only asks whether a lock is held holds it for a moment
 UNFINISHED = ".part"  # ending of the names, which begin with a dot, of what is not whole yet
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
 
 Wait = Callable[[str], None]
 """Takes a line that says what is wrong, and returns when it may be better; raises to give up."""
@@ -243,58 +232,3 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(value, dict):
                 yield value
-
-
-def file_error(path: Path, error: OSError) -> UsageError | RunError:
-    """Translate an operating-system error on a file into one line for the person."""
-    reason = error.strerror or str(error)
-    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return UsageError(f"{path}: {reason}. Choose a folder that you may write, with --workspace DIR.")
-    wrong_name = error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
-    if wrong_name or isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)):
-        return UsageError(f"{path}: {reason}.")
-    return RunError(f"{path}: {reason}. Free some space or repair the disk, then run the command again.")
-
-
-@contextlib.contextmanager
-def hold_lock(path: Path, busy: str = "") -> Iterator[None]:
-    """Hold the file as a lock of this process; the system frees it when the process ends, however it ends.
-
-    Args:
-        path: the lock's file; it stays, and names the last holder.
-        busy: the error's text when another process holds it; ``{holder}`` in it becomes that process, its machine and
-            since when it holds it. Empty: wait for it.
-
-    Raises:
-        UsageError: another process holds it, or the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    except OSError as error:
-        raise file_error(path, error) from error
-    with file:
-        if fcntl is not None and not _lock(file, wait=not busy):
-            file.seek(0)
-            raise UsageError(busy.format(holder=file.read().strip() or "?"))
-        file.truncate(0)
-        since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without a name
-            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode())
-        yield
-
-
-def _lock(file: IO[str], wait: bool) -> bool:
-    """Lock the file; False: another process has held it all the time, for longer than readers look at it."""
-    if wait:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return True
-    deadline = time.monotonic() + _READERS_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)

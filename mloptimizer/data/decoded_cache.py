@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from mloptimizer.core import files
 from mloptimizer.core.errors import MloptimizerError, RunError, UsageError
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.data import formats, sources
 from mloptimizer.data.catalog import Dataset
 from mloptimizer.data.formats import Parts
@@ -240,12 +241,5 @@ def _fingerprint(folder: Path) -> str:
 
 
 def _cache_error(folder: Path, error: OSError) -> MloptimizerError:
-    if isinstance(files.file_error(folder, error), RunError):
-        return RunError(
-            f"{folder}: {error.strerror or error}. "
-            "Free some space, or set MLOPTIMIZER_CACHE to a folder on another disk, then run the command again."
-        )
-    return UsageError(
-        f"{folder}: decoded images cannot be written there ({error.strerror or error}). "
-        "Set MLOPTIMIZER_CACHE to a folder that you may write."
-    )
+    known = file_error(folder, error)
+    return type(known)(f"{known} Decoded images lie there, unless MLOPTIMIZER_CACHE names another folder.")

@@ -18,8 +18,8 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from mloptimizer.core.errors import MloptimizerError, UsageError, unknown_name
-from mloptimizer.core.files import file_error
 from mloptimizer.core.nouns import DatasetInfo, Params, Scalar
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.core.words import in_a_line
 
 logger = logging.getLogger(__name__)

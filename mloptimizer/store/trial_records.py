@@ -32,7 +32,6 @@ from mloptimizer.core.errors import UsageError
 from mloptimizer.core.files import (
     UNFINISHED,
     append_line,
-    file_error,
     line_of_json,
     read_json,
     read_json_lines,
@@ -41,6 +40,7 @@ from mloptimizer.core.files import (
     write_text,
 )
 from mloptimizer.core.nouns import EndedAttempt, EpochRecord, Outcome, Phase, Slot, TrialPlan, TrialResult, to_json
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.core.trial_files import ATTEMPTS, CHECKPOINTS, EPOCHS, PLAN, RESULT, WEIGHTS
 from mloptimizer.core.words import utc_now
 from mloptimizer.hardware.read.machine_facts import slot_facts

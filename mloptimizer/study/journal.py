@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileBackend
 
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.files import Wait
-from mloptimizer.study.journal_lock import HAS_FLOCK, START, FlockLock, has_joined_line, is_json, release_stale_lock
+from mloptimizer.study.journal_lock import START, JournalLock, has_joined_line, is_json, release_stale_lock
 from mloptimizer.study.patience import Describe, persist
 
 _logger = logging.getLogger(__name__)
@@ -50,8 +50,7 @@ def _open(path: Path, read_only: bool, wait: Wait | None) -> BaseStorage:
         _check_is_journal(path)
     backend = HealingBackend(path, wait)
     if not read_only:
-        if HAS_FLOCK:
-            release_stale_lock(path)
+        release_stale_lock(path)
         backend.heal()  # finds out early, too, whether the folder can be written
         os.close(os.open(path, os.O_WRONLY))
     try:
@@ -85,9 +84,8 @@ class HealingBackend:
     def __init__(self, journal: Path, wait: Wait | None) -> None:
         self._path = journal
         self._wait = wait
-        # Elsewhere than on POSIX: the lock that the dashboard takes there.
-        self._lock = cast(Any, FlockLock(journal) if HAS_FLOCK else JournalFileOpenLock(str(journal)))
-        self._file = JournalFileBackend(str(journal), lock_obj=self._lock)
+        self._lock = JournalLock(journal)
+        self._file = JournalFileBackend(str(journal), lock_obj=cast(Any, self._lock))
         self._waits = False  # whether records may reach the disk later
 
     def heal(self) -> None:
@@ -116,7 +114,7 @@ class HealingBackend:
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write the records behind the others; outside of a `together` block they are on the disk on return."""
-        start = getattr(self._lock, "whole_bytes", 0)
+        start = self._lock.whole_bytes
 
         def write_once() -> None:
             if not self._has_written(logs, start):

@@ -10,20 +10,18 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from optuna.storages.journal import JournalFileSymlinkLock
+from filelock import lock_descriptor
+from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from mloptimizer.core.locks import lock_error
 
-HAS_FLOCK = fcntl is not None
 _logger = logging.getLogger(__name__)
 START = b'{"op_code":'  # of every record; never inside a text of one, where quotes are escaped
+_POLL_SECONDS = 0.001  # one writing takes milliseconds
 _STALE_SECONDS = 30  # Optuna's own limit for a lock that is not released
 
 
-class FlockLock:
+class JournalLock:
     """Keeps the writers of a journal apart, and heals the journal's unfinished records before each writing.
 
     The operating system releases the lock of a process that dies, so a kill never makes the next writer wait. The side
@@ -40,10 +38,13 @@ class FlockLock:
     def acquire(self) -> bool:
         descriptor = os.open(self._side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock_descriptor(descriptor, poll_interval=_POLL_SECONDS)
             self.whole_bytes, is_whole = _mend_joined_lines(self._journal, self.whole_bytes)
             if not is_whole:
                 _cut_torn_line(self._journal)
+        except OSError as error:
+            os.close(descriptor)
+            raise lock_error(error) from error
         except BaseException:
             os.close(descriptor)
             raise
@@ -64,7 +65,8 @@ def _is_torn(journal: Path) -> bool:
 
 def _cut_torn_line(journal: Path) -> None:
     release_stale_lock(journal)
-    lock = JournalFileSymlinkLock(str(journal), grace_period=_STALE_SECONDS)
+    optunas = JournalFileOpenLock if os.name == "nt" else JournalFileSymlinkLock
+    lock = optunas(str(journal), grace_period=_STALE_SECONDS)
     lock.acquire()
     try:
         if _is_torn(journal):  # no longer, where the dashboard was in the middle of writing

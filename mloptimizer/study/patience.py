@@ -15,7 +15,8 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from mloptimizer.core.files import DISK_FULL, Wait
+from mloptimizer.core.files import Wait
+from mloptimizer.core.system_errors import DISK_FULL
 from mloptimizer.study.optuna_internals import CACHE_OPERATIONS, CREATE_TRIAL, create_trial
 
 Describe = Callable[[BaseException], str]

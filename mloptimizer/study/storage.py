@@ -20,7 +20,8 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 
 from mloptimizer.core.errors import MloptimizerError, RunError, UsageError
-from mloptimizer.core.files import Wait, file_error
+from mloptimizer.core.files import Wait
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.core.words import in_a_line
 from mloptimizer.study.journal import open_journal
 from mloptimizer.study.patience import find_cause, make_patient, persist

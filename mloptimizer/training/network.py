@@ -9,8 +9,9 @@ from typing import Any
 import keras
 
 from mloptimizer.core.errors import RunError, UsageError
-from mloptimizer.core.files import UNFINISHED, file_error
+from mloptimizer.core.files import UNFINISHED
 from mloptimizer.core.nouns import DatasetInfo, Params
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.core.words import in_a_line
 from mloptimizer.spaces.space_files import SearchSpace, load_space
 from mloptimizer.training.trial_failures import SpaceError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from mloptimizer.core.files import DISK_FULL
 from mloptimizer.core.nouns import Failure, FailureKind
+from mloptimizer.core.system_errors import DISK_FULL
 
 LONGEST_MESSAGE = 400
 

@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "optuna_dashboard": "reports.dashboard",
     "pynvml": "hardware.read.",
     "click": "cli.",
+    "filelock": "core.locks study.journal_lock",
     "sqlalchemy": "study.storage",
     "prometheus_client": "reports.prometheus",
     "rich": "cli. reports.terminal.",

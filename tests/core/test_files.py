@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +6,6 @@ import pytest
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.files import (
     append_line,
-    hold_lock,
     line_of_json,
     read_json,
     read_json_lines,
@@ -17,16 +13,6 @@ from mloptimizer.core.files import (
     write_readme,
     write_text,
 )
-
-HOLDER = """
-import sys
-from pathlib import Path
-from mloptimizer.core.files import hold_lock
-
-with hold_lock(Path(sys.argv[1]), "busy"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -83,32 +69,6 @@ def test_a_missing_file_has_no_lines(tmp_path: Path) -> None:
 
 def test_figures_that_are_not_finite_become_null() -> None:
     assert json.loads(line_of_json({"a": float("inf"), "b": 0.5})) == {"a": None, "b": 0.5}
-
-
-def test_a_lock_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) -> None:
-    lock = tmp_path / "driver.lock"
-    script = tmp_path / "holder.py"
-    script.write_text(HOLDER)
-    holder = subprocess.Popen(
-        [sys.executable, str(script), str(lock)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == b"held\n"
-    with (
-        pytest.raises(UsageError, match=f"process {holder.pid} on .*, since .* has it"),
-        hold_lock(lock, "{holder} has it"),
-    ):
-        pass
-    holder.kill()
-    holder.wait()
-    holder.stdin.close()
-    holder.stdout.close()
-    with hold_lock(lock, "busy"):
-        assert lock.read_text().startswith(f"process {os.getpid()} on ")
 
 
 @pytest.mark.parametrize(("there", "stays"), [(None, False), ("# Logs\nold columns\n", False), ("# My notes\n", True)])

@@ -148,7 +148,7 @@ def test_a_folder_that_a_killed_process_left_is_removed_after_a_day(mnist: Data,
 def test_a_cache_that_cannot_be_written_is_named(mnist: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MLOPTIMIZER_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UsageError, match=r"file/datasets: decoded images cannot be written there .*MLOPTIMIZER_CACHE"):
+    with pytest.raises(UsageError, match=r"file/datasets: .*MLOPTIMIZER_CACHE"):
         prepare()
 
 

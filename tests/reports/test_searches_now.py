@@ -16,7 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.files import hold_lock, waiting_for_room
+from mloptimizer.core.files import waiting_for_room
+from mloptimizer.core.locks import hold_lock
 from mloptimizer.core.nouns import DatasetInfo, Slot, TrialPlan
 from mloptimizer.hardware.read.live import GpuNow, MachineNow
 from mloptimizer.hardware.read.machine_facts import host_name, remember_machines

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.files import hold_lock
+from mloptimizer.core.locks import hold_lock
 from mloptimizer.core.nouns import FailureKind, Phase, failed
 from mloptimizer.reports.model.standings import find_study, find_winner, list_study_names, read_study_record
 from mloptimizer.store.workspace import Workspace

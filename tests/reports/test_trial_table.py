@@ -1,7 +1,7 @@
 import pytest
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.files import hold_lock
+from mloptimizer.core.locks import hold_lock
 from mloptimizer.core.nouns import FailureKind, Outcome, Phase, TrialResult, failed
 from mloptimizer.reports.terminal.trial_table import trials_frame, trials_table
 from mloptimizer.store.workspace import Workspace

@@ -15,7 +15,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from mloptimizer.study.journal_lock import FlockLock
+from mloptimizer.study.journal_lock import JournalLock
 from mloptimizer.study.storage import open_storage
 from tests.study.storages import create
 
@@ -141,7 +141,7 @@ def test_cutting_waits_for_a_writer_with_the_default_lock(journal: Path) -> None
     with journal.open("ab") as file:
         file.write(b'{"op_code":2,')  # the other writer is in the middle of its line
         file.flush()
-        ours = FlockLock(journal)
+        ours = JournalLock(journal)
         thread = threading.Thread(target=ours.acquire)
         thread.start()
         thread.join(0.3)

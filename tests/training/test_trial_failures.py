@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from mloptimizer.core.errors import RunError
-from mloptimizer.core.files import file_error
 from mloptimizer.core.nouns import FailureKind, Outcome, Phase
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.training.trial_failures import describe_failure
 
 BUILD = "def sample(trial, dataset):\n    return {{}}\n\n\ndef build(params, dataset):\n    import keras\n    {body}\n"

@@ -8,7 +8,7 @@ import pytest
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import RunError, UsageError
-from mloptimizer.core.files import hold_lock
+from mloptimizer.core.locks import hold_lock
 from mloptimizer.core.nouns import DatasetInfo
 from mloptimizer.hardware.read.nvml import Gpu
 from mloptimizer.store.workspace import Workspace

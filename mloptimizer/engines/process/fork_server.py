@@ -14,12 +14,13 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
-from mloptimizer.engines.process.left_over import hold, remove_left_over
+from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.locks import take_lock
+from mloptimizer.engines.process.left_over import LOCK, remove_left_over
 from mloptimizer.engines.process.lifeline import DRIVER
 
-_held: list[IO[str]] = []  # open until this process ends
+_held: list[object] = []  # open until this process ends
 _LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 
 
@@ -50,8 +51,9 @@ def _use_own_temporary_folder() -> None:
         folder = Path(multiprocessing.util.get_temp_dir())
     finally:
         tempfile.tempdir = before
-    if folder.parent == base:  # otherwise it was made before
-        _held.append(hold(folder))
+    with contextlib.suppress(MloptimizerError):  # without a lock, nobody takes it for left over
+        if folder.parent == base:  # otherwise it was made before
+            _held.append(take_lock(folder / LOCK))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,6 @@ import ray
 
 import mloptimizer
 from mloptimizer.core.errors import MloptimizerError
-from mloptimizer.core.files import DISK_FULL
 from mloptimizer.core.nouns import (
     Decision,
     Event,
@@ -33,6 +32,7 @@ from mloptimizer.core.nouns import (
     TrialResult,
     failed,
 )
+from mloptimizer.core.system_errors import DISK_FULL
 from mloptimizer.core.trial_files import CHECKPOINTS, WORKER_LOG
 from mloptimizer.engines.process.process_engine import ProcessEngine, StartMethod
 from mloptimizer.engines.ray.node_data import find_dataset, keep_dataset, own_folder, shared_folder

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from mloptimizer.core import files
 from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.locks import hold_lock, take_lock
 from mloptimizer.core.nouns import DatasetInfo
 from mloptimizer.data import decoded_cache
 from mloptimizer.data.catalog import CATALOG
-from mloptimizer.engines.process.left_over import hold, remove_left_over
+from mloptimizer.engines.process.left_over import LOCK, remove_left_over
 from mloptimizer.engines.ray.parcels import Parcel, list_files, pack
 
 
@@ -52,7 +53,7 @@ def keep_dataset(dataset: DatasetInfo, parcel: Parcel) -> DatasetInfo:
         UsageError, RunError: it cannot be written.
     """
     folder = decoded_cache.cache_folder()
-    with files.hold_lock(folder / f".{dataset.fingerprint[:16]}.lock"):
+    with hold_lock(folder / f".{dataset.fingerprint[:16]}.lock"):
         found = find_dataset(dataset)
         if found is not None or not parcel:
             return found or dataset
@@ -78,15 +79,15 @@ def own_folder() -> Iterator[Path]:
     base = _base() / "agents"
     base.mkdir(parents=True, exist_ok=True)
     mine = f"{socket.gethostname()}-"
-    with files.hold_lock(base / ".lock"):  # a neighbour would take a new one for left over
+    with hold_lock(base / ".lock"):  # a neighbour would take a new one for left over
         remove_left_over(base.glob(f"{mine}*"))
         folder = Path(tempfile.mkdtemp(dir=base, prefix=mine))
-        lock = hold(folder)
-    with lock:
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        lock = take_lock(folder / LOCK)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
 
 
 def shared_folder(study: str) -> Path:

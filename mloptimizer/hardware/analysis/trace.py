@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.files import file_error
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.hardware.columns import TIME_COLUMNS, TRAINING_COLUMNS
 
 Figures = NDArray[np.float64]

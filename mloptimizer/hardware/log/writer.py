@@ -14,7 +14,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mloptimizer.core.errors import MloptimizerError, UsageError
-from mloptimizer.core.files import UNFINISHED, file_error, when_there_is_room, whole_file, write_bytes
+from mloptimizer.core.files import UNFINISHED, when_there_is_room, whole_file, write_bytes
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.hardware.columns import MAX_ROWS, Row
 from mloptimizer.hardware.log.thinning import thin
 from mloptimizer.hardware.read.reader import find_column

@@ -10,16 +10,12 @@ from typing import Any
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import MloptimizerError, unknown_name
+from mloptimizer.core.locks import is_held
 from mloptimizer.core.nouns import TRAINED_PHASES, Objective, Outcome, Phase
 from mloptimizer.core.study_names import check_study_name
 from mloptimizer.reports.formatting import is_figure
 from mloptimizer.store.trial_records import MetricsStore, TrialRecord
 from mloptimizer.store.workspace import Workspace
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -183,14 +179,5 @@ def micro_batch(record: TrialRecord | None) -> int | None:
 
 
 def is_search_running(workspace: Workspace, study: str) -> bool:
-    """Whether a driver holds the study's lock: asked with a shared lock, given back at once; no file is created."""
-    if fcntl is None:
-        return False
-    try:
-        with workspace.driver_lock(study).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    """Return whether a driver holds the study's lock."""
+    return is_held(workspace.driver_lock(study))

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from mloptimizer.core.errors import RunError
-from mloptimizer.core.files import file_error
 from mloptimizer.core.nouns import DatasetInfo, Params
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.data.library import load_split
 from mloptimizer.training.input.pipeline import channel_scale, standardise
 from mloptimizer.training.network import build_network, load_weights

@@ -18,7 +18,8 @@ from typing import Any
 import tensorflow as tf
 
 from mloptimizer.core.errors import MloptimizerError
-from mloptimizer.core.files import hold_lock, read_json, write_json
+from mloptimizer.core.files import read_json, write_json
+from mloptimizer.core.locks import hold_lock
 from mloptimizer.training.devices import Decide
 from mloptimizer.training.keras_internals import all_outputs
 
