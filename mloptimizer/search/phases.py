@@ -109,8 +109,8 @@ class HallOfFame:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        size = min(job.settings.hall_of_fame_size, job.study.counts().completed // 2)
-        self._members = job.study.best(size, Phase.EXPLORATION)
+        best = job.study.best(2 * job.settings.hall_of_fame_size)
+        self._members = best[: len(best) // 2]  # never more than half of those that were completed
         trained = {trial.number for trial in job.study.trials(self.phase) if trial.outcome is not None}
         self._waiting = [member for member in self._members if member.number not in trained]
         for trial in job.study.unfinished(self.phase):

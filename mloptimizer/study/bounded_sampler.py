@@ -4,15 +4,16 @@ A sampler of Optuna's looks through all trials for every parameter. Here it sees
 and proposes exactly what it would propose in a study that has no others, which is tested.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from mloptimizer.study.history import Bounds, History
+
+_PROPOSING = ("infer_relative_search_space", "sample_relative", "sample_independent")
 
 
 class BoundedSampler:
@@ -28,31 +29,14 @@ class BoundedSampler:
         with self._history.showing(self._seen):
             self._sampler.before_trial(study, trial)
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the parameters that are drawn together."""
-        with self._history.showing(self._seen):
-            return self._sampler.infer_relative_search_space(study, trial)
+    def __getattr__(self, name: str) -> Any:
+        """Return the other sampler's method; while it proposes, it sees the chosen trials alone."""
+        method = getattr(self._sampler, name)
+        if name not in _PROPOSING:
+            return method
 
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> Mapping[str, Any]:
-        """Return the values of these parameters."""
-        with self._history.showing(self._seen):
-            return self._sampler.sample_relative(study, trial, search_space)
+        def propose(*arguments: Any, **named: Any) -> Any:
+            with self._history.showing(self._seen):
+                return method(*arguments, **named)
 
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Return the value of a parameter that is drawn by itself."""
-        with self._history.showing(self._seen):
-            return self._sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        """Pass it on."""
-        self._sampler.after_trial(study, trial, state, values)
-
-    def reseed_rng(self) -> None:
-        """Pass it on."""
-        self._sampler.reseed_rng()
+        return propose

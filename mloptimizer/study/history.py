@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -21,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mloptimizer.study.optuna_internals import id_of
 
 _ENDED = frozenset(state for state in TrialState if state.is_finished())
+_WRITING = ("set_trial_param", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr")
 _LEARNED_FROM = frozenset((TrialState.COMPLETE, TrialState.PRUNED))  # what samplers look at
 
 
@@ -52,7 +52,16 @@ class History:
         self._take(storage.get_all_trials(study_id, deepcopy=False))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)  # all that is about studies
+        """Return the storage's method; one that writes to a trial is noted."""
+        method = getattr(self._storage, name)
+        if name not in _WRITING:
+            return method
+
+        def write(trial_id: int, *values: Any, **named: Any) -> None:
+            method(trial_id, *values, **named)
+            self._stale.add(self._numbers[trial_id])
+
+        return write
 
     @contextmanager
     def showing(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
@@ -120,28 +129,6 @@ class History:
             self._take([trial])
         return trial_id
 
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> None:
-        """Write the parameter."""
-        self._storage.set_trial_param(trial_id, param_name, param_value_internal, distribution)
-        self._note_writing(trial_id)
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """Write what the trial reported."""
-        self._storage.set_trial_intermediate_value(trial_id, step, intermediate_value)
-        self._note_writing(trial_id)
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Write the attribute."""
-        self._storage.set_trial_user_attr(trial_id, key, value)
-        self._note_writing(trial_id)
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Write the attribute."""
-        self._storage.set_trial_system_attr(trial_id, key, value)
-        self._note_writing(trial_id)
-
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Write the state; return False where the trial was to run, and does so already."""
         done = self._storage.set_trial_state_values(trial_id, state, values)
@@ -152,13 +139,10 @@ class History:
             self._open.discard(number)
             self._note_end(self._trials[number])
         else:
-            self._note_writing(trial_id)
+            self._stale.add(self._numbers[trial_id])
         return done
 
     # In memory
-
-    def _note_writing(self, trial_id: int) -> None:
-        self._stale.add(self._numbers[trial_id])
 
     def _take(self, trials: Sequence[FrozenTrial]) -> None:
         for trial in trials:

@@ -33,7 +33,7 @@ from mloptimizer.study.phase_study import PhaseStudy, create_study, describe_fai
 from mloptimizer.study.samplers import make_pruner, make_sampler
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
 from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw, draw_unseen
-from mloptimizer.study.trials import Counts, Ended, TrialSummary, count, summarize
+from mloptimizer.study.trials import Ended, TrialSummary, summarize
 from mloptimizer.study.warm_start import Receiver, TakenOver, record_dataset, take_over
 
 _TRIES = 4  # proposals of the sampler before a configuration is drawn at random
@@ -261,10 +261,6 @@ class Study:
         """Return a trial of the exploration."""
         with self._guard():
             return summarize(self._exploration.history.trial(number), Phase.EXPLORATION)
-
-    def counts(self, phase: Phase = Phase.EXPLORATION) -> Counts:
-        """Return how many trials there are of each kind."""
-        return count(self.trials(phase))
 
     def _study(self, phase: Phase) -> PhaseStudy | None:
         return self._exploration if phase is Phase.EXPLORATION else self._hall

@@ -1,7 +1,6 @@
 """Reads what an Optuna trial means for mloptimizer: its status, configuration, value and failure."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -57,18 +56,6 @@ class Ended(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How many trials there are of each kind; every trial that is done is in one of the other four."""
-
-    done: int
-    completed: int
-    pruned: int
-    failed: int
-    reused: int
-    running: int
-
-
 def summarize(trial: FrozenTrial, phase: Phase) -> TrialSummary:
     """Return what the Optuna trial means."""
     attributes = trial.user_attrs
@@ -109,11 +96,3 @@ def _read_status(state: TrialState, attributes: Mapping[str, Any]) -> TrialStatu
         TrialState.RUNNING: TrialStatus.RUNNING,
         TrialState.WAITING: TrialStatus.WAITING,
     }[state]
-
-
-def count(trials: Iterable[TrialSummary]) -> Counts:
-    """Count the trials; one that took over another's result is counted as reused only."""
-    kinds = Counter("reused" if trial.reused_from is not None else str(trial.status) for trial in trials)
-    completed, pruned, failed, reused = (kinds[kind] for kind in ("completed", "pruned", "failed", "reused"))
-    done = completed + pruned + failed + reused
-    return Counts(done, completed, pruned, failed, reused, kinds["running"])

@@ -1,5 +1,6 @@
 """Small search spaces, and short words for what a study is asked and told."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +69,10 @@ def explore_and_enter(study: Study) -> Suggestion:
         complete(study, suggestion, 0.5)
     study.start_hall_of_fame(suggestion.number)
     return suggestion
+
+
+def counts(study: Study, phase: Phase = Phase.EXPLORATION) -> Counter[str]:
+    """Return how many trials there are of each status, those that are reused by themselves, and of all done."""
+    kinds = Counter("reused" if trial.reused_from is not None else str(trial.status) for trial in study.trials(phase))
+    kinds["done"] = sum(kinds[kind] for kind in ("completed", "pruned", "failed", "reused"))
+    return kinds

@@ -13,7 +13,7 @@ from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.suggestions import Suggestion
 from mloptimizer.study.trials import TrialStatus
-from tests.study.small_studies import WIDE, ask, complete, open_, space
+from tests.study.small_studies import WIDE, ask, complete, counts, open_, space
 
 LARGEST = 40  # width that fits
 
@@ -40,7 +40,7 @@ def test_a_memory_failure_stays_a_failure_for_everybody_but_the_sampler(study: S
     trial = open_(journal).trials()[0]
     assert (trial.status, trial.outcome, trial.value) == (TrialStatus.FAILED, Outcome.FAILED, None)
     assert trial.failure and trial.failure.kind is FailureKind.OUT_OF_MEMORY
-    assert (study.counts().failed, study.counts().pruned, study.best(1)) == (1, 0, [])
+    assert (counts(study)["failed"], counts(study)["pruned"], study.best(1)) == (1, 0, [])
     (stored,) = stored_trials(journal)
     assert (stored.state, stored.constraints) == (optuna.trial.TrialState.PRUNED, {"memory_mb": 2048.0})
 
@@ -110,7 +110,7 @@ def test_samplers_that_make_no_use_of_it_say_nothing(journal: Path, sampler: str
     for number in range(6):
         suggestion = ask(study, WIDE)
         run_out(study, suggestion, 9.0) if number % 2 else complete(study, suggestion, 0.5)
-    assert (study.counts().failed, study.counts().completed) == (3, 3)
+    assert (counts(study)["failed"], counts(study)["completed"]) == (3, 3)
 
 
 def sample_wide(trial: Suggest, dataset: DatasetInfo) -> dict[str, Scalar]:

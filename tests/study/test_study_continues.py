@@ -19,6 +19,7 @@ from tests.study.small_studies import (
     WIDE,
     ask,
     complete,
+    counts,
     open_,
 )
 
@@ -42,7 +43,7 @@ def test_a_killed_driver_leaves_a_study_that_continues_with_its_running_trials(j
         driver.send_signal(signal.SIGKILL)
     study = open_(journal)
     assert [trial.status for trial in study.trials()[-2:]] == [TrialStatus.WAITING] * 2
-    assert study.counts().done == 1
+    assert counts(study)["done"] == 1
     assert [trial.params for trial in study.unfinished()] == running
     for trial in study.unfinished():
         assert study.resume(trial.number)
@@ -56,7 +57,7 @@ def test_a_trial_that_was_suspended_keeps_number_parameters_and_epochs(journal: 
     suggestion = ask(study, WIDE)
     study.report(suggestion.number, 1, 0.25)
     study.suspend(suggestion.number)
-    assert study.outcomes() == [] and study.counts().running == 0
+    assert study.outcomes() == [] and counts(study)["running"] == 0
     study = open_(journal)
     (trial,) = study.unfinished()
     assert (trial.number, trial.params, trial.epochs) == (0, suggestion.params, 1)
