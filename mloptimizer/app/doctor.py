@@ -5,18 +5,17 @@ A machine without a GPU is sound.
 """
 
 import multiprocessing
+import platform
 import shutil
-import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
+from mloptimizer.app.package_checks import check_packages, check_python, read_metadata
 from mloptimizer.app.probe_checks import check_tensorflow, probe_tensorflow
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.check import Check
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
-from mloptimizer.core.versions import installed_versions
 from mloptimizer.data.decoded_cache import cache_folder
 from mloptimizer.data.library import list_datasets
 from mloptimizer.engines.slots import MEMORY_PER_WORKER_MB
@@ -27,26 +26,16 @@ from mloptimizer.spaces.space_files import find_spaces, read_space
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.storage import hide_secrets, open_storage
 
-PACKAGES = {  # oldest version that works, as in setup.cfg
-    "tensorflow": (2, 21),
-    "keras": (3, 15),
-    "optuna": (5, 0),
-    "optuna-dashboard": (0, 21),
-    "pandas": (2, 2),
-    "numpy": (2, 0),
-    "scikit-learn": (1, 5),
-    "nvidia-ml-py": (13, 580),
-}
 _SCARCE_GB, _TIGHT_GB = 0.5, 5.0
 
 
 def diagnose(workspace: Workspace, settings: Settings) -> list[Check]:
     """Return every check, in the order in which a person would mend what is wrong; takes seconds, for TensorFlow."""
     facts = probe_tensorflow()
-    gpus = list_gpus()
+    gpus, about = list_gpus(), read_metadata()
     return [
-        check_python(sys.version_info[:3]),
-        check_packages(installed_versions(PACKAGES)),
+        check_python(platform.python_version(), about),
+        check_packages(about),
         *check_tensorflow(facts, gpus, settings, describe_unused()),
         _check_start_method(settings),
         check_storage(workspace, settings),
@@ -56,31 +45,6 @@ def diagnose(workspace: Workspace, settings: Settings) -> list[Check]:
         _check_memory(),
         _check_datasets(),
     ]
-
-
-def check_python(version: tuple[int, ...]) -> Check:
-    """Return whether the packages exist for this Python."""
-    possible = (3, 11) <= version[:2] <= (3, 13)
-    found = ".".join(map(str, version))
-    return Check("Python", possible, found, "" if possible else "install Python 3.11, 3.12 or 3.13")
-
-
-def check_packages(versions: Mapping[str, str]) -> Check:
-    """Return whether all packages are there and new enough; `versions` by name."""
-    missing = [name for name in PACKAGES if name not in versions]
-    old = [name for name, version in versions.items() if _release(version) < PACKAGES[name]]
-    found = ", ".join(f"{name} {version}" for name, version in versions.items())
-    if missing:
-        found += f"; missing: {', '.join(missing)}"
-    if old:
-        found += f"; too old: {', '.join(old)}"
-    advice = "pip install --upgrade mloptimizer" if missing or old else ""
-    return Check("packages", not advice, found, advice)
-
-
-def _release(version: str) -> tuple[int, ...]:
-    parts = version.split(".")[:2]
-    return tuple(int("".join(sign for sign in part if sign.isdigit()) or 0) for part in parts)
 
 
 def _check_start_method(settings: Settings) -> Check:

@@ -1,7 +1,6 @@
 """Puts the parts together for each command; the only module that knows them all."""
 
 import contextlib
-import importlib.metadata
 import shutil
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from mloptimizer.core.files import Wait, waiting_for_room, write_text
 from mloptimizer.core.interrupts import Interruptible
 from mloptimizer.core.listener import Observer
 from mloptimizer.core.nouns import DatasetInfo, Decision, Objective, Phase, to_json
+from mloptimizer.core.versions import installed_version
 from mloptimizer.data.library import prepare_dataset
 from mloptimizer.engines.contract import Engine
 from mloptimizer.hardware.analysis.grid import find_grid
@@ -205,7 +205,7 @@ def _facts(prepared: PreparedSearch, dataset: DatasetInfo, machines: Mapping[str
     tuned = {} if prepared.tuned is None else {"tuned": prepared.tuned}
     return {
         "study": prepared.name,
-        "mloptimizer": importlib.metadata.version("mloptimizer"),
+        "mloptimizer": installed_version("mloptimizer"),
         "updated_utc": _now(),
         "seed": prepared.seed,
         "spaces": [space.name for space in prepared.spaces],

@@ -4,12 +4,14 @@ import importlib.metadata
 from collections.abc import Iterable
 
 
+def installed_version(package: str) -> str | None:
+    """Return the version here; None: it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
     """Return the versions here, by package; what is not installed is left out."""
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {name: version for name in packages if (version := installed_version(name))}

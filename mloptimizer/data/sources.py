@@ -48,9 +48,9 @@ def source_folder(dataset: Dataset) -> Path:
     if dataset.downloads:
         return keras_folder()
     package = importlib.util.find_spec("sklearn")  # finds the folder, imports nothing
-    if package is None or package.origin is None:
+    if package is None or not package.submodule_search_locations:
         raise UsageError(f"--dataset {dataset.name}: scikit-learn, which brings it, is missing. Install scikit-learn.")
-    return Path(package.origin).parent
+    return Path(package.submodule_search_locations[0])
 
 
 def locate(dataset: Dataset) -> Source | None:

@@ -3,7 +3,6 @@
 A plan counts for the same machine, library versions, shape of the data and stated settings, and for nothing else.
 """
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.files import read_json, write_json
 from mloptimizer.core.nouns import DatasetInfo, Decision, to_json
+from mloptimizer.core.versions import installed_version
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.tuning.measurement import Machine
 
@@ -45,8 +45,8 @@ def identify(machine: Machine, dataset: DatasetInfo, settings: Settings) -> dict
         "gpus": [gpu.name for gpu in machine.gpus],
         "cpu": machine.cpu,
         "cores": machine.cores,
-        "tensorflow": _version("tensorflow"),
-        "keras": _version("keras"),
+        "tensorflow": installed_version("tensorflow"),
+        "keras": installed_version("keras"),
         "input_shape": list(dataset.input_shape),
         "classes": dataset.classes,
         "settings": {
@@ -55,13 +55,6 @@ def identify(machine: Machine, dataset: DatasetInfo, settings: Settings) -> dict
             if getattr(settings, name) != Settings.model_fields[name].default
         },
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def find_plan(workspace: Workspace, identity: Mapping[str, Any], model: str | None = None) -> TuningPlan | None:

@@ -3,15 +3,13 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mloptimizer.app.doctor import PACKAGES, check_packages, check_python, check_storage, diagnose
+from mloptimizer.app.doctor import check_storage, diagnose
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.check import Check
 from mloptimizer.reports.terminal.doctor_table import doctor_table
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.storage import open_storage
 from tests.reports.study_files import text_of
-
-VERSIONS = {name: ".".join(map(str, oldest)) for name, oldest in PACKAGES.items()}
 
 
 def test_this_machine_is_sound_and_stays_as_it_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,24 +21,6 @@ def test_this_machine_is_sound_and_stays_as_it_is(workspace: Workspace, monkeypa
     names = [check.name for check in checks]
     assert names[:7] == ["Python", "packages", "TensorFlow", "GPUs", "NCCL", "precision", "XLA"]
     assert names[7:] == ["start method", "storage", "search spaces", "workspace", "data cache", "memory", "data sets"]
-
-
-@pytest.mark.parametrize(
-    ("version", "ok"), [((3, 10, 9), False), ((3, 11, 0), True), ((3, 13, 9), True), ((3, 14, 0), False)]
-)
-def test_only_pythons_that_the_packages_exist_for_are_right(version: tuple[int, ...], ok: bool) -> None:
-    assert check_python(version).ok is ok
-
-
-def test_the_oldest_possible_packages_are_right() -> None:
-    assert check_packages(VERSIONS).ok is True
-
-
-def test_missing_and_old_packages_are_named() -> None:
-    versions = {name: version for name, version in VERSIONS.items() if name != "keras"} | {"optuna": "4.9.1"}
-    check = check_packages(versions)
-    assert check.ok is False
-    assert check.found.partition("; ")[2] == "missing: keras; too old: optuna"
 
 
 def test_a_storage_that_does_not_exist_yet_is_right_and_not_made(workspace: Workspace, tmp_path: Path) -> None:

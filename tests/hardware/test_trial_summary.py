@@ -160,6 +160,13 @@ def test_a_country_is_looked_up_in_codecarbons_table(codecarbon: None) -> None:
     assert (found.g_per_kwh, found.source) == (380.95, "Germany in 2023, codecarbon's table")
 
 
+def test_the_table_of_the_real_codecarbon_tells_the_grams_of_a_countrys_kilowatt_hour() -> None:
+    grid._read_table.cache_clear()
+    france, germany = find_grid("FRA"), find_grid("DEU")
+    assert 20 < france.g_per_kwh < 120 and 250 < germany.g_per_kwh < 500
+    assert germany.source.startswith("Germany in 20")
+
+
 @pytest.mark.parametrize("code", ["XYZ", "CAF"])
 def test_a_country_that_the_table_does_not_tell_is_one_line(codecarbon: None, code: str) -> None:
     with pytest.raises(UsageError, match=f"grid_co2 = {code}: codecarbon's table tells nothing of such a country"):

@@ -4,7 +4,6 @@ What the system does not tell is None, and nothing here raises. One MB is 2**20 
 """
 
 import contextlib
-import importlib.metadata
 import itertools
 import platform
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mloptimizer.core.nouns import Slot, to_json
+from mloptimizer.core.versions import installed_version
 from mloptimizer.hardware.read.machine import list_cpus, total_memory_mb
 from mloptimizer.hardware.read.nvml import Gpu, cuda_version, list_gpus
 
@@ -44,8 +44,8 @@ def read_machine_facts() -> dict[str, Any]:
         "ram_mb": total_memory_mb(),
         "gpus": group_gpus(list_gpus()),
         "python": platform.python_version(),
-        "tensorflow": _version("tensorflow"),
-        "keras": _version("keras"),
+        "tensorflow": installed_version("tensorflow"),
+        "keras": installed_version("keras"),
         "cuda": cuda_version(),
     }
 
@@ -70,13 +70,6 @@ def group_gpus(gpus: Sequence[Gpu]) -> list[dict[str, Any]]:
     """Return an entry for each run of equal GPUs, in the order of their numbers."""
     described = ({"name": gpu.name, "memory_mb": gpu.memory_mb, "driver": gpu.driver} for gpu in gpus)
     return [{**facts, "count": len(list(equal))} for facts, equal in itertools.groupby(described)]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def slot_facts(slot: Slot) -> dict[str, Any]:
