@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from mloptimizer.cli.options import Command
 from mloptimizer.cli.terminal import open_console, say, show_table
-
-if TYPE_CHECKING:
-    from mloptimizer.store.workspace import Workspace
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.files import write_bytes, write_text
+from mloptimizer.reports.model.comparison import compare, read_prices
+from mloptimizer.reports.model.trainings import read_trainings
+from mloptimizer.reports.terminal.comparison_table import comparison_chart, comparison_csv, comparison_table
+from mloptimizer.store.workspace import Workspace
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -28,14 +30,11 @@ def compare_options(command: Command) -> Command:
 
 
 def show_comparison(
-    workspace: "Workspace", words: Sequence[str], prices: Sequence[str], csv: Path | None, png: Path | None
+    workspace: Workspace, words: Sequence[str], prices: Sequence[str], csv: Path | None, png: Path | None
 ) -> None:
     """Show the comparison, and write the files that are asked for."""
-    from mloptimizer.core.files import write_bytes, write_text
-    from mloptimizer.reports.model.comparison import compare, read_prices
-    from mloptimizer.reports.model.trainings import read_trainings
-    from mloptimizer.reports.terminal.comparison_table import comparison_chart, comparison_csv, comparison_table
-
+    if not words:
+        raise UsageError("--compare: names nothing. Possible: studies, STUDY@DIR of another workspace, FILE.json.")
     known = read_prices(prices, words)
     comparison = compare(*read_trainings(words, workspace), known)
     if csv:
@@ -48,12 +47,12 @@ def show_comparison(
             say(open_console(), f"wrote {path}")
 
 
-def split_study_and_trial(context: click.Context, words: Sequence[str]) -> tuple[str, int | None]:
-    """Return the study and the trial, where one is named. Raises click's error for other words."""
+def split_study_and_trial(context: click.Context, words: Sequence[str]) -> tuple[str | None, int | None]:
+    """Return the study and the trial, where they are named. Raises click's error for other words."""
     if len(words) > 2:
         raise click.UsageError(f"Got unexpected extra argument ({words[2]}); --compare takes several studies.", context)
-    if len(words) == 1:
-        return words[0], None
+    if len(words) < 2:
+        return (words[0] if words else None), None
     try:
         return words[0], click.IntRange(min=0)(words[1], ctx=context)
     except click.BadParameter as error:

@@ -1,7 +1,5 @@
 """Shows a running search: a live view in a terminal, plain lines everywhere else."""
 
-import shlex
-from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -15,7 +13,6 @@ from mloptimizer.core.nouns import EpochRecord, Outcome, Phase, TrialPlan, Trial
 from mloptimizer.core.words import counted
 from mloptimizer.reports.formatting import duration
 from mloptimizer.search.search_run import SearchSummary
-from mloptimizer.study.storage import hide_secrets
 from mloptimizer.study.warm_start import TakenOver
 
 
@@ -240,22 +237,3 @@ def describe_enqueued(fresh: int, given: int) -> str:
         return "No given configuration is new: each has been tried, or waits already."
     known = f"; {given - fresh} had been tried, or waited already" if fresh < given else ""
     return f"{fresh} given configuration{' is' if fresh == 1 else 's are'} tried first{known}."
-
-
-def command_to_continue(study: str, workspace: Path, storage: str | None, explore_only: bool) -> str:
-    """Return the command that continues the study; a password in the storage's URL is left out."""
-    words = ["mloptimizer", "search", "--study", study]
-    words += ["--workspace", str(workspace)] if workspace != Path() else []
-    words += ["--storage", hide_secrets(storage)] if storage else []
-    words += ["--explore-only"] if explore_only else []
-    return shlex.join(words)
-
-
-def next_steps(study: str, workspace: Path, storage: str | None) -> str:
-    """Return the commands that a person may want after a search."""
-    place = f" --workspace {shlex.quote(str(workspace))}" if workspace != Path() else ""
-    home = f" --storage {shlex.quote(hide_secrets(storage))}" if storage else ""
-    return (
-        f"Next: mloptimizer show {study}{place}   ·   mloptimizer export {study} -o DIR{place}"
-        f"   ·   mloptimizer dashboard{place}{home}"
-    )

@@ -3,51 +3,103 @@
 Exit codes: 0 done; 1 the run failed; 2 the person's mistake; 130 stopped by Ctrl-C.
 """
 
+import importlib
 import io
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 import mloptimizer
-from mloptimizer.cli.cluster_commands import cluster
-from mloptimizer.cli.measuring import bench, tune
-from mloptimizer.cli.results import dashboard, diagnose, export, hardware, show, trials
-from mloptimizer.cli.searching import search
-from mloptimizer.cli.steering import add_trials, pause, resume, stop
-from mloptimizer.cli.watching import top
-from mloptimizer.cli.workspace_commands import datasets, doctor, init, settings, spaces
 from mloptimizer.core.errors import MloptimizerError, unknown_name
 from mloptimizer.core.system_errors import file_error
 
+COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Search": {
+        "search": ("searching", "Search for the best model for a data set."),
+        "pause": ("steering", "Let a running search give up its GPUs and cores, until `resume`."),
+        "resume": ("steering", "Continue a study that was cut off, stopped or paused."),
+        "stop": ("steering", "End a running search in an orderly way; `resume` continues it."),
+        "add-trials": ("steering", "Explore COUNT more models, also while a search runs."),
+    },
+    "Watch": {
+        "studies": ("results", "List the studies with their state and best value."),
+        "top": ("watching", "Show GPUs, slots and running trials, live."),
+        "dashboard": ("outputs", "Show this workspace's studies in optuna-dashboard."),
+    },
+    "Results": {
+        "show": ("results", "Show what a study, or one of its trials, has learned."),
+        "trials": ("results", "Show a study's trials as a table."),
+        "export": ("outputs", "Export the winner as a .keras file, with its facts as JSON."),
+    },
+    "Machine": {
+        "hardware": ("results", "Show what the machine did: time, use, energy, CO2."),
+        "diagnose": ("results", "Say what slows trials down, and what to change."),
+        "tune": ("measuring", "Find the fastest way to train on this machine."),
+        "bench": ("measuring", "Measure what every optimisation brings here."),
+        "doctor": ("setting_up", "Check Python, TensorFlow, GPUs, storage and disk."),
+        "cluster": ("setting_up", "Look at a Ray cluster."),
+    },
+    "Choices": {
+        "datasets": ("workspace_commands", "List the data sets, and which are on this machine."),
+        "spaces": ("workspace_commands", "List the search spaces."),
+        "settings": ("workspace_commands", "List the settings with their values and what is possible."),
+        "init": ("setting_up", "Make a workspace to edit: settings and search spaces."),
+    },
+}
+"""By heading, in the order of use: name, module of this room, and the first line of its help.
+
+A module is imported when one of its commands is used, so that `--help` waits for none."""
+
+_FIRST_STEPS = """\
+mloptimizer finds the best Keras model for a data set. To begin:
+
+  mloptimizer search digits --trials 12   a first search: small images, no download
+  mloptimizer show                        what it found
+  mloptimizer datasets                    other data sets
+  mloptimizer --help                      all commands"""
+
 
 class _Commands(click.Group):
-    """A group that names the nearest command for one that does not exist."""
+    """Imports a command when it is used, and names the nearest for one that does not exist."""
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        command = super().get_command(ctx, cmd_name)
-        if command is None:
-            raise unknown_name("mloptimizer", "command", cmd_name, self.list_commands(ctx))
-        return command
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for commands in COMMANDS.values() for name in commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        for commands in COMMANDS.values():
+            if cmd_name in commands:
+                module = importlib.import_module(f"mloptimizer.cli.{commands[cmd_name][0]}")
+                command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+                return command
+        raise unknown_name("mloptimizer", "command", cmd_name, self.list_commands(ctx))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, commands in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:10}", line) for name, (_, line) in commands.items()])
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(mloptimizer.__version__, prog_name="mloptimizer")
-def commands() -> None:
-    """Find the best Keras model for a data set, on all the GPUs of this machine.
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  mloptimizer search digits --trials 12
+  mloptimizer show
+  mloptimizer export -o model
 
-    Start with: mloptimizer search --dataset digits --trials 12
-    """
-
-
-_COMMANDS = (
-    *(search, resume, stop, pause, add_trials),
-    *(trials, show, hardware, diagnose, top, dashboard, export),
-    *(datasets, spaces, settings, init, doctor, cluster, tune, bench),
+Exit codes: 0 done; 1 it could not be done; 2 a mistake in the command or its files; 130 stopped by Ctrl-C.""",
 )
-for _command in _COMMANDS:
-    commands.add_command(_command)
+@click.version_option(mloptimizer.__version__, prog_name="mloptimizer")
+@click.pass_context
+def commands(context: click.Context) -> None:
+    """Find the best Keras model for a data set, on all the GPUs of this machine."""
+    if context.invoked_subcommand is None:
+        click.echo(_FIRST_STEPS)
 
 
 def main() -> None:
@@ -57,7 +109,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        commands.main(standalone_mode=False)
+        commands.main(prog_name="mloptimizer", standalone_mode=False)
     except MloptimizerError as error:
         _fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:

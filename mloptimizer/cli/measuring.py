@@ -4,11 +4,15 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rich.console import Console
 
+from mloptimizer.app.requirements import check_images, check_machine
 from mloptimizer.cli.options import (
+    dataset_option,
+    examples,
     refuse_options,
     set_option,
     stated_settings,
@@ -16,52 +20,62 @@ from mloptimizer.cli.options import (
     workspace_settings,
 )
 from mloptimizer.cli.terminal import log_to, open_console, say, show_table
+from mloptimizer.config.settings import Settings
+from mloptimizer.config.settings_file import read_settings_file
+from mloptimizer.core.errors import UsageError, unknown_name
+from mloptimizer.core.files import write_bytes, write_text
 from mloptimizer.core.interrupts import stop_signals
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from mloptimizer.config.settings import Settings
-    from mloptimizer.core.nouns import DatasetInfo
-    from mloptimizer.store.workspace import Workspace
-    from mloptimizer.tuning.measurement import Machine, Workload
+from mloptimizer.core.nouns import DatasetInfo
+from mloptimizer.data.library import list_datasets, prepare_dataset
+from mloptimizer.hardware.read.machine_facts import host_name
+from mloptimizer.reports.model.comparison import compare
+from mloptimizer.reports.model.trainings import read_trainings
+from mloptimizer.reports.terminal.bench_table import (
+    bench_chart,
+    bench_csv,
+    bench_table,
+    describe_measurement,
+    tuning_table,
+)
+from mloptimizer.reports.terminal.comparison_table import comparison_table
+from mloptimizer.spaces.space_files import read_spaces
+from mloptimizer.store.machine_file import check_free, write_machine_file
+from mloptimizer.store.workspace import Workspace
+from mloptimizer.tuning.bench import Comparison, bench_settings, run_bench
+from mloptimizer.tuning.machine_bench import list_cases, run_machine_bench
+from mloptimizer.tuning.measurement import Machine, Workload, choose_model, this_machine
+from mloptimizer.tuning.tune import tune as find_plan
 
 _SPLIT_SEED = 0
 _OF_THE_OTHER_BENCH = ("dataset", "space", "target_accuracy", "epochs", "steps", "assignments")
 
 
-@click.command()
+@click.command(epilog=examples("mloptimizer tune digits", "mloptimizer tune cifar10 --space resnet"))
 @click.argument("dataset")
 @click.option("--space", metavar="NAME", help="Measure a model of this search space.  [default: a fixed resnet]")
 @click.option("--again", is_flag=True, help="Measure even if this machine and shape were tuned before.")
 @set_option
 @workspace_option
-def tune(workspace: Path, dataset: str, space: str | None, again: bool, **options: Any) -> None:
+def tune(workspace: Workspace, dataset: str, space: str | None, again: bool, **options: Any) -> None:
     """Find the fastest way to train on this machine.
 
     Precision, compilation, batch and input pipeline are measured in turn; searches use what was found.
     """
-    from mloptimizer.reports.terminal.bench_table import tuning_table
-    from mloptimizer.store.workspace import Workspace
-    from mloptimizer.tuning.measurement import this_machine
-    from mloptimizer.tuning.tune import tune as find
-
-    place = Workspace(workspace)
-    settings = workspace_settings(place, options)
+    settings = workspace_settings(workspace, options)
     machine = this_machine()
-    info = _prepare(dataset, settings, machine, space, place)
+    info = _prepare(dataset, settings, machine, space, workspace)
     console = open_console()
     log_to(console)
     with _stoppable(console, "Stopped; nothing is kept."), stop_signals():
-        plan, measured = find(place, info, settings, machine, space=space, again=again)
+        plan, measured = find_plan(workspace, info, settings, machine, space=space, again=again)
     if not measured:
         say(console, f"Known since {plan.tuned_utc}, from {plan.model}; --again measures anew.")
     show_table(tuning_table(plan))
-    say(console, f"Kept in {place.tuning_file}: searches use it for settings that are auto.")
+    say(console, f"Kept in {workspace.tuning_file}: searches use it for settings that are auto.")
 
 
-@click.command()
-@click.option("--dataset", default="digits", show_default=True, metavar="NAME", help="See `mloptimizer datasets`.")
+@click.command(epilog=examples("mloptimizer bench digits", "mloptimizer bench --machine"))
+@dataset_option
 @click.option("--space", metavar="NAME", help="Measure a model of this search space.  [default: a fixed resnet]")
 @click.option(
     "--target-accuracy",
@@ -86,41 +100,31 @@ def tune(workspace: Path, dataset: str, space: str | None, again: bool, **option
 @click.pass_context
 def bench(
     context: click.Context,
-    workspace: Path,
-    dataset: str,
+    workspace: Workspace,
+    dataset: str | None,
     space: str | None,
     target: Path | None,
     of_machine: bool,
     **options: Any,
 ) -> None:
     """Measure what every optimisation brings here."""
-    from mloptimizer.config.settings_file import read_settings_file
-    from mloptimizer.store.workspace import Workspace
-    from mloptimizer.tuning.bench import bench_settings
-    from mloptimizer.tuning.measurement import Workload, choose_model, this_machine
-
-    place = Workspace(workspace)
     machine = this_machine()
     if of_machine:
         refuse_options(context, _OF_THE_OTHER_BENCH, "does not count with --machine, which measures alike everywhere")
-        _run_machine_bench(machine, _free_file(place, target))
+        _run_machine_bench(machine, _free_file(workspace, target))
         return
-    settings = bench_settings(stated_settings(place, options), read_settings_file(place.settings_file), machine.gpus)
-    info = _prepare(dataset, settings, machine, space, place)
-    model = choose_model(space, info, place.search_spaces)
+    settings = bench_settings(
+        stated_settings(workspace, options), read_settings_file(workspace.settings_file), machine.gpus
+    )
+    dataset = dataset or "digits"
+    info = _prepare(dataset, settings, machine, space, workspace)
+    model = choose_model(space, info, workspace.search_spaces)
     workload = Workload(*model, info, options["epochs"], options["steps"], options["target_accuracy"])
-    _run_bench(workload, settings, machine, _free_folder(place, dataset, target))
+    _run_bench(workload, settings, machine, _free_folder(workspace, dataset, target))
 
 
-def _run_machine_bench(machine: "Machine", path: Path) -> None:
+def _run_machine_bench(machine: Machine, path: Path) -> None:
     """Measure, tell every result as it comes, and write them all at the end."""
-    from mloptimizer.reports.model.comparison import compare
-    from mloptimizer.reports.model.trainings import read_trainings
-    from mloptimizer.reports.terminal.comparison_table import comparison_table
-    from mloptimizer.store.machine_file import check_free, write_machine_file
-    from mloptimizer.store.workspace import Workspace
-    from mloptimizer.tuning.machine_bench import list_cases, run_machine_bench
-
     check_free(path)  # before the minutes
     console = open_console()
     log_to(console)
@@ -131,11 +135,8 @@ def _run_machine_bench(machine: "Machine", path: Path) -> None:
     say(console, f"wrote {path}   Compare it with: mloptimizer hardware --compare {path} OTHER.json")
 
 
-def _run_bench(workload: "Workload", settings: "Settings", machine: "Machine", folder: Path) -> None:
+def _run_bench(workload: Workload, settings: Settings, machine: Machine, folder: Path) -> None:
     """Measure, tell every result as it comes, and write the CSV after each: what was measured is never lost."""
-    from mloptimizer.core.files import write_bytes, write_text
-    from mloptimizer.reports.terminal.bench_table import bench_chart, bench_csv, bench_table, describe_measurement
-    from mloptimizer.tuning.bench import Comparison, run_bench
 
     def report(done: Comparison) -> None:
         write_text(folder / "bench.csv", bench_csv(done))
@@ -154,7 +155,7 @@ def _run_bench(workload: "Workload", settings: "Settings", machine: "Machine", f
 
 
 @contextlib.contextmanager
-def _stoppable(console: "Console", words: str) -> Iterator[None]:
+def _stoppable(console: Console, words: str) -> Iterator[None]:
     """End with these words and exit code 130 where the person stops what is measured; its process is gone by then."""
     try:
         yield
@@ -164,13 +165,9 @@ def _stoppable(console: "Console", words: str) -> Iterator[None]:
 
 
 def _prepare(
-    dataset: str, settings: "Settings", machine: "Machine", space: str | None, workspace: "Workspace"
-) -> "DatasetInfo":
+    dataset: str, settings: Settings, machine: Machine, space: str | None, workspace: Workspace
+) -> DatasetInfo:
     """Return the data set, after a look at the names and settings: a wrong one must not wait for a download."""
-    from mloptimizer.app.requirements import check_images, check_machine
-    from mloptimizer.core.errors import unknown_name
-    from mloptimizer.data.library import list_datasets, prepare_dataset
-    from mloptimizer.spaces.space_files import read_spaces
 
     known = [summary.name for summary in list_datasets()]
     if dataset not in known:
@@ -184,9 +181,8 @@ def _prepare(
     return info
 
 
-def _free_folder(workspace: "Workspace", dataset: str, target: Path | None) -> Path:
+def _free_folder(workspace: Workspace, dataset: str, target: Path | None) -> Path:
     """Return the folder to write to: nothing of an earlier bench is ever written over."""
-    from mloptimizer.core.errors import UsageError
 
     if target is not None and target.is_file():
         raise UsageError(f"-o {target}: is a file. Possible: a folder.")
@@ -202,9 +198,8 @@ def _free_folder(workspace: "Workspace", dataset: str, target: Path | None) -> P
     return folder
 
 
-def _free_file(workspace: "Workspace", target: Path | None) -> Path:
+def _free_file(workspace: Workspace, target: Path | None) -> Path:
     """Return the file to write to: the one that is named, or else one that is not there yet."""
-    from mloptimizer.hardware.read.machine_facts import host_name
 
     if target is not None:
         return target / workspace.machine_bench(host_name()).name if target.is_dir() else target

@@ -1,14 +1,18 @@
-"""The options that several commands share, and the settings that their words state."""
+"""The options and arguments that several commands share, and the settings that they state."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-if TYPE_CHECKING:
-    from mloptimizer.config.settings import Settings
-    from mloptimizer.store.workspace import Workspace
+from mloptimizer.config.profiles import PROFILES
+from mloptimizer.config.settings import Settings
+from mloptimizer.config.settings_file import parse_assignments, read_settings_file
+from mloptimizer.config.values import make_settings
+from mloptimizer.core.errors import UsageError, unknown_name
+from mloptimizer.store.workspace import Workspace
 
 _OPTIONS = {  # by setting
     "trials": "--trials",
@@ -26,53 +30,57 @@ _OPTIONS = {  # by setting
 }
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+workspace_option = click.option(
+    "--workspace",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    callback=lambda context, parameter, path: Workspace(path),
+    metavar="DIR",
+    help="Folder of the studies and settings.  [default: the current folder]",
+)
+storage_option = click.option("--storage", metavar="URL", help="Optuna storage; default: a journal in the workspace.")
+set_option = click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting; see `mloptimizer settings`."
+)
+study_argument = click.argument("study", required=False)
+trial_argument = click.argument("trial", required=False, type=click.IntRange(min=0))
 
-def workspace_option(command: Command) -> Command:
-    """Add --workspace DIR."""
-    return click.option(
-        "--workspace",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path(),
-        metavar="DIR",
-        help="Folder of the studies and settings.  [default: the current folder]",
-    )(command)
+
+def examples(*lines: str) -> str:
+    """Return how a command's help ends."""
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 
-def storage_option(command: Command) -> Command:
-    """Add --storage URL."""
-    return click.option("--storage", metavar="URL", help="Optuna storage; default: a journal in the workspace.")(
+def dataset_option(command: Command) -> Command:
+    """Add the data set as an argument, or as --dataset."""
+
+    def merge(context: click.Context, parameter: click.Parameter, named: str | None) -> str | None:
+        argument = context.params.pop("argument", None)
+        if named and argument and named != argument:
+            raise UsageError(f"--dataset {named}: the data set '{argument}' is named as well. Leave one of them out.")
+        return named or argument
+
+    # eager: it is taken before the option, which then knows it
+    command = click.option("--dataset", metavar="NAME", callback=merge, help="The data set, by its name as well.")(
         command
     )
-
-
-def set_option(command: Command) -> Command:
-    """Add --set NAME=VALUE."""
-    return click.option(
-        "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting; see `mloptimizer settings`."
-    )(command)
+    return click.argument("argument", required=False, is_eager=True, metavar="[DATASET]")(command)
 
 
 def refuse_options(context: click.Context, names: Iterable[str], reason: str) -> None:
     """Raise UsageError for the first of these options that the person has given: `reason` follows its name."""
-    from click.core import ParameterSource
-
-    from mloptimizer.core.errors import UsageError
-
     for parameter in context.command.params:
         given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
         if given and parameter.name in names:
             raise UsageError(f"{parameter.opts[-1]}: {reason}.")
 
 
-def stated_settings(workspace: "Workspace", options: Mapping[str, Any]) -> dict[str, object]:
+def stated_settings(workspace: Workspace, options: Mapping[str, Any]) -> dict[str, object]:
     """Return the settings that --set states, and the options that are named like a setting; those win over --set.
 
     Raises:
         UsageError: an unknown name or an impossible value, with the option that has it.
     """
-    from mloptimizer.config.settings_file import parse_assignments, read_settings_file
-    from mloptimizer.config.values import make_settings
-
     values: dict[str, object] = dict(parse_assignments(options["assignments"]))
     make_settings(values, "--set", read_settings_file(workspace.settings_file))
     if options.get("profile") is not None:
@@ -88,20 +96,14 @@ def stated_settings(workspace: "Workspace", options: Mapping[str, Any]) -> dict[
 
 def check_profile(name: str) -> None:
     """Raise UsageError where there is no such profile, with the nearest one and the list."""
-    from mloptimizer.config.profiles import PROFILES
-    from mloptimizer.core.errors import unknown_name
-
     if name not in PROFILES:
         raise unknown_name("--profile", "profile", name, PROFILES)
 
 
-def workspace_settings(workspace: "Workspace", options: Mapping[str, Any]) -> "Settings":
+def workspace_settings(workspace: Workspace, options: Mapping[str, Any]) -> Settings:
     """Return the settings of the workspace's file with what the options state.
 
     Raises:
         UsageError: the file or an option has an unknown name or an impossible value.
     """
-    from mloptimizer.config.settings_file import read_settings_file
-    from mloptimizer.config.values import make_settings
-
     return make_settings(stated_settings(workspace, options), "--set", read_settings_file(workspace.settings_file))

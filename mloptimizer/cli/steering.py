@@ -1,107 +1,97 @@
 """The commands that steer a search from another terminal, and that continue one."""
 
-import shlex
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from mloptimizer.cli.options import workspace_option
+from mloptimizer.cli.chosen_study import choose_running, choose_study, resume_command
+from mloptimizer.cli.options import examples, study_argument, workspace_option
 from mloptimizer.cli.searching import run_search, search_options
 from mloptimizer.cli.terminal import open_console, say
-
-if TYPE_CHECKING:
-    from mloptimizer.store.orders import Order
-    from mloptimizer.store.workspace import Workspace
+from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.core.locks import hold_lock
+from mloptimizer.reports.model.standings import is_search_running, list_study_names
+from mloptimizer.store.orders import Order, OrderName, send_order
+from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.workspace import Workspace
 
 _TAKEN_SECONDS = 60.0  # a search looks for orders about twice a second, but not while its disk is full
 _POLL_SECONDS = 0.1
 
 
-@click.command()
-@click.argument("study")
+@click.command(epilog=examples("mloptimizer stop", "mloptimizer stop digits"))
+@study_argument
 @workspace_option
-def stop(workspace: Path, study: str) -> None:
+def stop(workspace: Workspace, study: str | None) -> None:
     """End a running search in an orderly way; `resume` continues it."""
-    from mloptimizer.reports.model.standings import is_search_running
-    from mloptimizer.store.orders import Order, OrderName
-    from mloptimizer.store.workspace import Workspace
-
-    place = Workspace(workspace)
-    _tell(place, study, Order(OrderName.STOP))
-    while is_search_running(place, study):
+    study = choose_running(workspace, study)
+    _tell(workspace, study, Order(OrderName.STOP))
+    while is_search_running(workspace, study):
         time.sleep(_POLL_SECONDS)
-    say(open_console(), f"The search of '{study}' has ended. Continue it with: {_resume_command(place, study)}")
+    say(open_console(), f"The search of '{study}' has ended. Continue with: {resume_command(study, workspace)}")
 
 
-@click.command()
-@click.argument("study")
+@click.command(epilog=examples("mloptimizer pause", "mloptimizer pause digits"))
+@study_argument
 @workspace_option
-def pause(workspace: Path, study: str) -> None:
-    """Let a running search give its GPUs and cores free, until `resume`."""
-    from mloptimizer.store.orders import Order, OrderName
-    from mloptimizer.store.workspace import Workspace
-
-    place = Workspace(workspace)
-    _tell(place, study, Order(OrderName.PAUSE))
-    say(open_console(), f"The search of '{study}' pauses. Let it go on with: {_resume_command(place, study)}")
+def pause(workspace: Workspace, study: str | None) -> None:
+    """Let a running search give up its GPUs and cores, until `resume`."""
+    study = choose_running(workspace, study)
+    _tell(workspace, study, Order(OrderName.PAUSE))
+    say(open_console(), f"The search of '{study}' pauses. Continue with: {resume_command(study, workspace)}")
 
 
-@click.command("add-trials")
-@click.argument("study")
-@click.argument("count", type=click.IntRange(1, 10**9))
+@click.command("add-trials", epilog=examples("mloptimizer add-trials 20", "mloptimizer add-trials digits 20"))
+@click.argument("words", nargs=-1, required=True, metavar="[STUDY] COUNT")
 @workspace_option
-def add_trials(workspace: Path, study: str, count: int) -> None:
-    """Let a study explore COUNT more models, also while it is searched."""
-    from mloptimizer.core.locks import hold_lock
-    from mloptimizer.reports.model.standings import find_study, is_search_running
-    from mloptimizer.store.orders import Order, OrderName
-    from mloptimizer.store.trial_records import MetricsStore
-    from mloptimizer.store.workspace import Workspace
-
-    place, console = Workspace(workspace), open_console()
-    find_study(place, study)
-    if is_search_running(place, study):
-        _tell(place, study, Order(OrderName.ADD_TRIALS, count))
+@click.pass_context
+def add_trials(context: click.Context, workspace: Workspace, words: tuple[str, ...]) -> None:
+    """Explore COUNT more models, also while a search runs."""
+    if len(words) > 2:
+        raise click.UsageError(f"Got unexpected extra argument ({words[2]})", context)
+    try:
+        count = click.IntRange(1, 10**9)(words[-1], ctx=context)
+    except click.BadParameter as error:
+        error.param_hint = "'COUNT'"
+        raise
+    study = choose_running(workspace, words[0] if len(words) > 1 else None)
+    console = open_console()
+    if is_search_running(workspace, study):
+        _tell(workspace, study, Order(OrderName.ADD_TRIALS, count))
         say(console, f"The search of '{study}' explores {count} more.")
         return
-    store = MetricsStore(place, study)
-    with hold_lock(place.driver_lock(study), f"study '{study}': a search of it has just begun. Run the command again."):
+    store = MetricsStore(workspace, study)
+    busy = f"study '{study}': a search of it has just begun. Run the command again."
+    with hold_lock(workspace.driver_lock(study), busy):
         total = store.planned_trials() + count
         store.remember_trials(total)
-    say(console, f"Study '{study}' is to explore {total} models. Continue it with: {_resume_command(place, study)}")
+    say(console, f"Study '{study}' is to explore {total} models. Continue with: {resume_command(study, workspace)}")
 
 
-@click.command()
-@click.argument("study")
+@click.command(epilog=examples("mloptimizer resume", "mloptimizer resume digits --trials +20"))
+@study_argument
 @search_options
 @click.pass_context
-def resume(context: click.Context, study: str, **options: Any) -> None:
+def resume(context: click.Context, workspace: Workspace, study: str | None, **options: Any) -> None:
     """Continue a study that was cut off, stopped or paused."""
-    from mloptimizer.core.errors import UsageError
-    from mloptimizer.reports.model.standings import find_study, is_search_running
-    from mloptimizer.store.orders import Order, OrderName
-    from mloptimizer.store.workspace import Workspace
-
-    place = Workspace(options["workspace"])
-    find_study(place, study)
-    if not is_search_running(place, study):
-        run_search(None, study, options | {"spaces": (), "seed": None})
+    running = [name for name in list_study_names(workspace) if is_search_running(workspace, name)]
+    study = (choose_running if len(running) == 1 else choose_study)(workspace, study)
+    if study not in running:
+        run_search(None, study, options | {"workspace": workspace, "spaces": (), "seed": None})
         return
     if option := _first_option(context):
         raise UsageError(
             f"{option}: counts when a search begins, and study '{study}' is being searched. "
             f"Possible: mloptimizer add-trials {study} N, or mloptimizer stop {study}, and resume then."
         )
-    _tell(place, study, Order(OrderName.GO_ON))
+    _tell(workspace, study, Order(OrderName.GO_ON))
     say(open_console(), f"The search of '{study}' goes on.")
 
 
 def _first_option(context: click.Context) -> str:
     """Return the first option that the person has given beside the place, or empty text."""
-    from click.core import ParameterSource
-
     for parameter in context.command.params:
         stated = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
         if stated and parameter.name not in ("study", "workspace"):
@@ -109,28 +99,19 @@ def _first_option(context: click.Context) -> str:
     return ""
 
 
-def _resume_command(place: "Workspace", study: str) -> str:
-    words = ["mloptimizer", "resume", study]
-    return shlex.join(words + (["--workspace", str(place.root)] if place.root != Path() else []))
-
-
-def _tell(place: "Workspace", study: str, order: "Order") -> None:
+def _tell(workspace: Workspace, study: str, order: Order) -> None:
     """Give the order to the search that runs, and wait until it was taken.
 
     Raises:
-        UsageError: there is no such study, or nobody searches it.
+        UsageError: nobody searches the study.
         RunError: the search does not take it.
     """
-    from mloptimizer.core.errors import RunError, UsageError
-    from mloptimizer.reports.model.standings import find_study, is_search_running
-    from mloptimizer.store.orders import send_order
-
-    find_study(place, study)
-    if not is_search_running(place, study):
-        raise UsageError(f"study '{study}': nobody searches it now. Continue it with: {_resume_command(place, study)}")
-    path, deadline = send_order(place.orders(study), order), time.monotonic() + _TAKEN_SECONDS
+    if not is_search_running(workspace, study):
+        again = resume_command(study, workspace)
+        raise UsageError(f"study '{study}': no search of it is running. Continue with: {again}")
+    path, deadline = send_order(workspace.orders(study), order), time.monotonic() + _TAKEN_SECONDS
     while path.exists():
-        runs = is_search_running(place, study)
+        runs = is_search_running(workspace, study)
         if not runs or time.monotonic() > deadline:
             path.unlink(missing_ok=True)
             reason = (

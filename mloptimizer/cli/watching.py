@@ -2,22 +2,22 @@
 
 import contextlib
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from mloptimizer.cli.options import workspace_option
+from mloptimizer.cli.options import examples, workspace_option
 from mloptimizer.cli.terminal import open_console, say
+from mloptimizer.core.errors import UsageError
 from mloptimizer.core.interrupts import stop_signals
-
-if TYPE_CHECKING:
-    from mloptimizer.store.workspace import Workspace
+from mloptimizer.hardware.read.live import LiveMachine
+from mloptimizer.reports.prometheus import serve_metrics
+from mloptimizer.reports.terminal.top import show_live, take_snapshot, top_view
+from mloptimizer.store.workspace import Workspace
 
 _ONCE_SECONDS = 0.5  # over which the processors' share of a single view is measured
 
 
-@click.command()
+@click.command(epilog=examples("mloptimizer top", "mloptimizer top --once", "mloptimizer top --prometheus 9400"))
 @click.option("--once", is_flag=True, help="Show it once and end; without a terminal that is so in any case.")
 @click.option(
     "--seconds", type=click.FloatRange(0.5, 3600), default=2.0, show_default=True, help="Between two readings."
@@ -31,26 +31,19 @@ _ONCE_SECONDS = 0.5  # over which the processors' share of a single view is meas
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address that --prometheus listens on.")
 @workspace_option
-def top(workspace: Path, once: bool, seconds: float, port: int | None, host: str) -> None:
+def top(workspace: Workspace, once: bool, seconds: float, port: int | None, host: str) -> None:
     """Show GPUs, slots and running trials, live."""
-    from mloptimizer.core.errors import UsageError
-    from mloptimizer.store.workspace import Workspace
-
     if once and port is not None:
         raise UsageError("--once: shows one view and ends, so there is nothing to serve. Leave it or --prometheus out.")
-    place = Workspace(workspace)
     with stop_signals(), contextlib.suppress(KeyboardInterrupt):
         if port is None:
-            _show(place, seconds, once, "Ctrl-C ends it")
+            _show(workspace, seconds, once, "Ctrl-C ends it")
         else:
-            _serve(place, seconds, port, host)
+            _serve(workspace, seconds, port, host)
 
 
-def _serve(workspace: "Workspace", seconds: float, port: int, host: str) -> None:
+def _serve(workspace: Workspace, seconds: float, port: int, host: str) -> None:
     """Serve the metrics, and show the view meanwhile where there is a terminal."""
-    from mloptimizer.reports.prometheus import serve_metrics
-    from mloptimizer.reports.terminal.top import take_snapshot
-
     with serve_metrics(lambda machine: take_snapshot(workspace, machine), host, port) as address:
         console = open_console()
         if console.is_terminal:
@@ -59,10 +52,7 @@ def _serve(workspace: "Workspace", seconds: float, port: int, host: str) -> None
         threading.Event().wait()
 
 
-def _show(workspace: "Workspace", seconds: float, once: bool, footer: str) -> None:
-    from mloptimizer.hardware.read.live import LiveMachine
-    from mloptimizer.reports.terminal.top import show_live, take_snapshot, top_view
-
+def _show(workspace: Workspace, seconds: float, once: bool, footer: str) -> None:
     console = open_console()
     with contextlib.closing(LiveMachine()) as machine:
         if once or not console.is_terminal:

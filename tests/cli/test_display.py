@@ -1,6 +1,5 @@
 import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ from rich.console import Console
 
 from mloptimizer.cli.display import (
     LiveDisplay,
-    command_to_continue,
     describe_enqueued,
     describe_result,
     describe_summary,
@@ -132,11 +130,6 @@ def test_the_summary_says_how_often_the_test_set_was_read(summary: Callable[...,
     assert "read 2 times" in summary(verdicts=(reading, reading))[-1]
 
 
-def test_the_command_to_continue_hides_the_password() -> None:
-    command = command_to_continue("s", Path("my place"), "postgresql://ann:secret@host/db", True)
-    assert command.startswith("mloptimizer search --study s --workspace 'my place' --storage")
-    assert command.endswith("--explore-only")
-    assert "secret" not in command
 
 
 @pytest.mark.parametrize(

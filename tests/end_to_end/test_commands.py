@@ -287,7 +287,7 @@ def test_ctrl_c_ends_at_once_and_the_study_can_be_continued(
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, err) == (130, "")
-    assert "mloptimizer search --study s" in out
+    assert "mloptimizer resume s\n" in out
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert alive == []
     assert results(folder) == []
@@ -343,7 +343,7 @@ def test_a_search_is_steered_from_another_terminal(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert (process.returncode, err) == (0, "")
-    assert "42" in out and "0.json" in out and "mloptimizer search --study s --explore-only" in out
+    assert "42" in out and "0.json" in out and "mloptimizer resume s --explore-only" in out
     count = len(results(folder)) + 1  # the one that was running when the search was told to stop
     done = run("resume", "s", "--explore-only", "--trials", str(count), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -298,7 +298,7 @@ def test_a_training_that_was_killed_and_stopped_gives_what_an_unbroken_one_gives
 def test_a_deadline_ends_the_run_in_order_and_says_how_to_go_on(cut_off: CutOff) -> None:
     assert cut_off.stopped_seconds < DEADLINE_SECONDS + 30
     assert f"max_hours = {DEADLINE_SECONDS / 3600:g}" in cut_off.stopped.text()
-    assert "mloptimizer search --study s --explore-only" in cut_off.stopped.text()
+    assert "mloptimizer resume s --explore-only" in cut_off.stopped.text()
     assert cut_off.survivors == []
     waited = cut_off.waited
     assert (waited["results"], len(waited["checkpoints"])) == ([], 2)

@@ -5,6 +5,7 @@ with the reason, and never hides the others. Nothing is written.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,12 @@ class StudyRecord:
     objective: Objective
     standings: tuple[Standing, ...]
     running: bool  # a search works on it right now
+    tested: tuple[int, str] | None = None  # the training that the test set was read with last: trial and phase
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the search has gone through its phases: the trial that leads has been tested, and is the winner."""
+        return self.winner is not None and self.winner == self.tested
 
     @property
     def winner(self) -> tuple[int, Phase] | None:
@@ -116,7 +123,10 @@ def read_study_record(workspace: Workspace, study: str) -> StudyRecord:
     explored = set(_numbers(workspace, study, Phase.EXPLORATION))
     trained_on = set(_numbers(workspace, study, Phase.HALL_OF_FAME))
     standings = tuple(_read_standing(store, number) for number in sorted(explored | trained_on))
-    return StudyRecord(study, facts, objective, standings, is_search_running(workspace, study))
+    tested = None
+    with suppress(MloptimizerError):  # damaged: `show` says so
+        tested = next(((last["trial"], last["phase"]) for last in reversed(store.verdicts())), None)
+    return StudyRecord(study, facts, objective, standings, is_search_running(workspace, study), tested)
 
 
 def _numbers(workspace: Workspace, study: str, phase: Phase) -> Iterable[int]:

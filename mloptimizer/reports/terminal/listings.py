@@ -1,4 +1,7 @@
-"""Tables of what a person can choose from: data sets, search spaces, settings."""
+"""Tables of what a person can choose from: studies, data sets, search spaces, settings."""
+
+from collections.abc import Sequence
+from datetime import datetime
 
 from rich.table import Table
 
@@ -7,8 +10,21 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.config.values import describe_choices
 from mloptimizer.core.errors import UsageError
 from mloptimizer.data.library import list_datasets
+from mloptimizer.reports.formatting import MISSING
+from mloptimizer.reports.model.studies import StudyLine
 from mloptimizer.spaces.space_files import find_spaces, load_space
 from mloptimizer.store.workspace import Workspace
+
+
+def studies_table(studies: Sequence[StudyLine]) -> Table:
+    """Return a row per study: what it searches, how far it is, and its best value."""
+    table = Table("study", "data set", "state", "trials", "best value", "last change", box=None, header_style="bold")
+    for study in studies:
+        trials = f"{study.done} of {MISSING if study.planned is None else study.planned}"
+        best = f"{study.objective} {study.best:.4f}" if study.best is not None else MISSING
+        changed = datetime.fromisoformat(study.changed_utc).astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(study.name, study.dataset or MISSING, study.state, trials, best, changed)
+    return table
 
 
 def datasets_table() -> Table:
