@@ -130,8 +130,6 @@ def test_the_summary_says_how_often_the_test_set_was_read(summary: Callable[...,
     assert "read 2 times" in summary(verdicts=(reading, reading))[-1]
 
 
-
-
 @pytest.mark.parametrize(
     ("brought", "says"),
     [
