@@ -8,7 +8,7 @@ from mloptimizer.app.preparation import PreparedSearch, SearchRequest, free_name
 from mloptimizer.core.locks import HeldError, hold_lock
 from mloptimizer.store.orders import take_orders
 from mloptimizer.store.workspace import Workspace
-from mloptimizer.study.earlier import list_study_names
+from mloptimizer.study.earlier import list_stored_studies
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def claim_study(request: SearchRequest, prepared: PreparedSearch) -> Iterator[Pr
     workspace, taken = request.workspace, set[str]()
     with contextlib.ExitStack() as stack:
         while not _take(stack, workspace, prepared.name, is_chosen=request.study is None):
-            taken |= {prepared.name, *list_study_names(prepared.settings.storage, workspace.journal)}
+            taken |= {prepared.name, *list_stored_studies(prepared.settings.storage, workspace.journal)}
             prepared = replace(prepared, name=free_name(request, taken))
         take_orders(workspace.orders(prepared.name))  # what was told to an earlier search is not for this one
         yield prepared

@@ -21,7 +21,7 @@ from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.storage import hide_secrets
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _NEEDED_FACTS = {"dataset": dict, "settings": dict, "seed": int, "spaces": list, "storage": str}
 _UNTOLD = ("storage", "trials", "profile", *RUN_SETTINGS)  # their changes are plain to see, or of this run alone
@@ -110,7 +110,7 @@ def _known_settings(study: str, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the stored settings that this version has; those that it has in addition take their defaults."""
     unknown = [name for name in stored if name not in Settings.model_fields]
     if unknown:
-        logger.warning(
+        _logger.warning(
             "study '%s': %s: this version has no such setting any more; it is left out.", study, ", ".join(unknown)
         )
     return {name: value for name, value in stored.items() if name not in unknown}

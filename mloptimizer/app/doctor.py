@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from mloptimizer.app.package_checks import check_packages, check_python, read_metadata
-from mloptimizer.app.probe_checks import check_tensorflow, probe_tensorflow
+from mloptimizer.app.probe_checks import check_tensorflow, run_probe
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.check import Check
 from mloptimizer.core.errors import MloptimizerError
@@ -29,9 +29,9 @@ from mloptimizer.study.storage import hide_secrets, open_storage
 _SCARCE_GB, _TIGHT_GB = 0.5, 5.0
 
 
-def diagnose(workspace: Workspace, settings: Settings) -> list[Check]:
+def examine_machine(workspace: Workspace, settings: Settings) -> list[Check]:
     """Return every check, in the order in which a person would mend what is wrong; takes seconds, for TensorFlow."""
-    facts = probe_tensorflow()
+    facts = run_probe()
     gpus, about = list_gpus(), read_metadata()
     return [
         check_python(platform.python_version(), about),

@@ -36,7 +36,7 @@ from mloptimizer.spaces.space_files import SearchSpace, builtin_folder
 from mloptimizer.store.recorder import Recorder
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
-from mloptimizer.study.answers import Answers, complete
+from mloptimizer.study.answers import Answers, complete_configuration
 from mloptimizer.study.storage import hide_secrets, open_storage
 from mloptimizer.study.study import Study, open_study
 from mloptimizer.tuning.plans import find_tuned
@@ -132,7 +132,7 @@ def _complete(prepared: PreparedSearch, dataset: DatasetInfo) -> tuple[Answers, 
     answers = []
     for number, configuration in enumerate(prepared.configurations, start=1):
         try:
-            answers.append(complete(configuration, _searched_spaces(prepared), dataset))
+            answers.append(complete_configuration(configuration, _searched_spaces(prepared), dataset))
         except UsageError as error:
             raise UsageError(f"--enqueue, configuration {number}: {error}") from error
     return tuple(answers)

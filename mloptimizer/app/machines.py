@@ -24,8 +24,6 @@ from mloptimizer.tuning.measurement import this_machine
 if TYPE_CHECKING:
     from mloptimizer.engines.ray.shapes import Need
 
-Note = Callable[[Decision], None]
-
 
 @dataclass(frozen=True)
 class Machines:
@@ -79,7 +77,7 @@ def _open_cluster(settings: Settings, tell: Callable[[str], None]) -> Iterator[M
         if settings.checkpoint_url:
             check_url(settings.checkpoint_url)
         tell(f"Ray cluster: {describe_nodes(list_nodes())}.")
-        notes: list[Note] = []
+        notes: list[Callable[[Decision], None]] = []
 
         def note_and_tell(decision: Decision) -> None:
             for note in notes[-1:]:

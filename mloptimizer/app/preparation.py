@@ -24,7 +24,7 @@ from mloptimizer.spaces.space_files import SearchSpace, read_spaces
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.answers import Answers
-from mloptimizer.study.earlier import EarlierStudy, list_study_names, read_earlier_study
+from mloptimizer.study.earlier import EarlierStudy, list_stored_studies, read_earlier_study
 
 _CONFIGURATIONS = '{"space": "NAME", "PARAMETER": VALUE, …}, or a list of such, as parameters.json of an export'
 
@@ -110,7 +110,7 @@ def _begin(request: SearchRequest, stated: Settings) -> PreparedSearch:
     known = [summary.name for summary in list_datasets()]
     if request.dataset not in known:
         raise unknown_name("--dataset", "data set", request.dataset, known)
-    taken = list_study_names(settings.storage, request.workspace.journal)
+    taken = list_stored_studies(settings.storage, request.workspace.journal)
     if request.study in taken:
         raise UsageError(
             f"--study {request.study}: the storage has such a study, but this workspace has no records of it. "

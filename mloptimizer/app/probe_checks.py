@@ -19,7 +19,7 @@ _GPU_BUILD = "pip install 'mloptimizer[gpu]'"
 _FIRST_TENSOR_CORES = [7, 0]  # compute capability
 
 
-def probe_tensorflow(timeout_seconds: float = _PROBE_SECONDS) -> Mapping[str, Any]:
+def run_probe(timeout_seconds: float = _PROBE_SECONDS) -> Mapping[str, Any]:
     """Return what `mloptimizer.training.tensorflow_probe` prints, or its failure as ``{"error": TEXT}``."""
     root = str(Path(__file__).parents[2])
     run = "runpy.run_module('mloptimizer.training.tensorflow_probe', run_name='__main__')"

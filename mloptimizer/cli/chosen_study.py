@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.reports.model.standings import find_study, is_search_running, list_study_names
+from mloptimizer.reports.model.standings import find_study, is_search_running, list_recorded_studies
 from mloptimizer.reports.model.studies import last_change
 from mloptimizer.store.workspace import Workspace
 
@@ -19,7 +19,7 @@ def choose_study(workspace: Workspace, name: str | None) -> str:
     """
     if name is not None:
         return find_study(workspace, name)
-    names = list_study_names(workspace)
+    names = list_recorded_studies(workspace)
     if not names:
         raise UsageError("STUDY: there is no study here yet. Begin with: mloptimizer search digits --trials 12")
     newest = max(names, key=lambda each: last_change(workspace, each))
@@ -30,7 +30,7 @@ def choose_study(workspace: Workspace, name: str | None) -> str:
 
 def choose_trial(workspace: Workspace, study: str | None, trial: int | None) -> tuple[str, int | None]:
     """Return the study and the trial, where one is named; a number alone is a trial of the newest study."""
-    if study is not None and study.isdecimal() and trial is None and study not in list_study_names(workspace):
+    if study is not None and study.isdecimal() and trial is None and study not in list_recorded_studies(workspace):
         return choose_study(workspace, None), int(study)
     return choose_study(workspace, study), trial
 
@@ -43,7 +43,7 @@ def choose_running(workspace: Workspace, name: str | None) -> str:
     """
     if name is not None:
         return find_study(workspace, name)
-    running = [each for each in list_study_names(workspace) if is_search_running(workspace, each)]
+    running = [each for each in list_recorded_studies(workspace) if is_search_running(workspace, each)]
     if len(running) != 1:
         found = f"several searches run here: {', '.join(running)}" if running else "no search runs here"
         raise UsageError(f"STUDY: {found}. Name the study; `mloptimizer studies` lists them.")

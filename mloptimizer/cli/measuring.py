@@ -41,10 +41,10 @@ from mloptimizer.reports.terminal.comparison_table import comparison_table
 from mloptimizer.spaces.space_files import read_spaces
 from mloptimizer.store.machine_file import check_free, write_machine_file
 from mloptimizer.store.workspace import Workspace
-from mloptimizer.tuning.bench import Comparison, bench_settings, run_bench
+from mloptimizer.tuning.bench import BenchResult, bench_settings, run_bench
 from mloptimizer.tuning.machine_bench import list_cases, run_machine_bench
 from mloptimizer.tuning.measurement import Machine, Workload, choose_model, this_machine
-from mloptimizer.tuning.tune import tune as find_plan
+from mloptimizer.tuning.tune import run_tuning
 
 _SPLIT_SEED = 0
 _OF_THE_OTHER_BENCH = ("dataset", "space", "target_accuracy", "epochs", "steps", "assignments")
@@ -67,7 +67,7 @@ def tune(workspace: Workspace, dataset: str, space: str | None, again: bool, **o
     console = open_console()
     log_to(console)
     with _stoppable(console, "Stopped; nothing is kept."), stop_signals():
-        plan, measured = find_plan(workspace, info, settings, machine, space=space, again=again)
+        plan, measured = run_tuning(workspace, info, settings, machine, space=space, again=again)
     if not measured:
         say(console, f"Known since {plan.tuned_utc}, from {plan.model}; --again measures anew.")
     show_table(tuning_table(plan))
@@ -138,11 +138,11 @@ def _run_machine_bench(machine: Machine, path: Path) -> None:
 def _run_bench(workload: Workload, settings: Settings, machine: Machine, folder: Path) -> None:
     """Measure, tell every result as it comes, and write the CSV after each: what was measured is never lost."""
 
-    def report(done: Comparison) -> None:
+    def report(done: BenchResult) -> None:
         write_text(folder / "bench.csv", bench_csv(done))
         say(console, describe_measurement(done.rows[-1], done.ratio(done.rows[-1])))
 
-    write_text(folder / "bench.csv", bench_csv(Comparison(())))  # before the hours: the folder can be written
+    write_text(folder / "bench.csv", bench_csv(BenchResult(())))  # before the hours: the folder can be written
     console = open_console()
     log_to(console)
     model = f"a {workload.space.name}, {workload.epochs} epochs of at most {workload.steps_per_epoch} steps"

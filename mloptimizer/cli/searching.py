@@ -56,10 +56,10 @@ def search_options(command: Command) -> Command:
 @search_options
 def search(dataset: str | None, study: str | None, **options: Any) -> None:
     """Search for the best model for a data set."""
-    run_search(dataset, study, options)
+    start_search(dataset, study, options)
 
 
-def run_search(dataset: str | None, study: str | None, options: dict[str, Any]) -> None:
+def start_search(dataset: str | None, study: str | None, options: dict[str, Any]) -> None:
     """Search, or continue, as the words of the command line say, and show how it goes."""
     from mloptimizer.cli.search_session import search_and_show  # loads Optuna, for which --help need not wait
 

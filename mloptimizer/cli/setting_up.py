@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mloptimizer.app.doctor import diagnose
+from mloptimizer.app.doctor import examine_machine
 from mloptimizer.app.launch import launch_init
 from mloptimizer.app.machines import examine_cluster
 from mloptimizer.cli.options import examples, set_option, storage_option, workspace_option, workspace_settings
@@ -33,7 +33,7 @@ def init(folder: Path) -> None:
 @workspace_option
 def doctor(workspace: Workspace, **options: Any) -> None:
     """Check Python, TensorFlow, GPUs, storage and disk."""
-    checks = diagnose(workspace, workspace_settings(workspace, options))
+    checks = examine_machine(workspace, workspace_settings(workspace, options))
     show_table(doctor_table(checks))
     sys.exit(1 if any(check.ok is False for check in checks) else 0)
 

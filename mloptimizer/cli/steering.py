@@ -8,11 +8,11 @@ from click.core import ParameterSource
 
 from mloptimizer.cli.chosen_study import choose_running, choose_study, resume_command
 from mloptimizer.cli.options import examples, study_argument, workspace_option
-from mloptimizer.cli.searching import run_search, search_options
+from mloptimizer.cli.searching import search_options, start_search
 from mloptimizer.cli.terminal import open_console, say
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.locks import hold_lock
-from mloptimizer.reports.model.standings import is_search_running, list_study_names
+from mloptimizer.reports.model.standings import is_search_running, list_recorded_studies
 from mloptimizer.store.orders import Order, OrderName, send_order
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
@@ -76,10 +76,10 @@ def add_trials(context: click.Context, workspace: Workspace, words: tuple[str, .
 @click.pass_context
 def resume(context: click.Context, workspace: Workspace, study: str | None, **options: Any) -> None:
     """Continue a study that was cut off, stopped or paused."""
-    running = [name for name in list_study_names(workspace) if is_search_running(workspace, name)]
+    running = [name for name in list_recorded_studies(workspace) if is_search_running(workspace, name)]
     study = (choose_running if len(running) == 1 else choose_study)(workspace, study)
     if study not in running:
-        run_search(None, study, options | {"workspace": workspace, "spaces": (), "seed": None})
+        start_search(None, study, options | {"workspace": workspace, "spaces": (), "seed": None})
         return
     if option := _first_option(context):
         raise UsageError(

@@ -25,7 +25,7 @@ from mloptimizer.data.catalog import Dataset
 from mloptimizer.data.formats import Parts
 from mloptimizer.data.sources import Source
 
-FORMAT = 1  # raise it when the content of an entry changes its meaning
+_FORMAT = 1  # raise it when the content of an entry changes its meaning
 INFO_FILE = "info.json"
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -88,7 +88,7 @@ def read_entry(path: Path, dataset: Dataset) -> Entry | None:
     try:
         info = files.read_json(path / INFO_FILE)
         entry = Entry(path, str(info["fingerprint"]), int(info["train_size"]), int(info["test_size"]))
-        if info["format"] != FORMAT or info["name"] != dataset.name:
+        if info["format"] != _FORMAT or info["name"] != dataset.name:
             return None
         arrays = [np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS]
         if [list(array.shape) for array in arrays] != _shapes(entry, dataset):
@@ -110,7 +110,7 @@ def _times(path: Path) -> list[int]:
 
 
 def _entry_path(dataset: Dataset, source: Source) -> Path:
-    identity = [f"{FORMAT} {dataset.name} {source.kind}"]
+    identity = [f"{_FORMAT} {dataset.name} {source.kind}"]
     for path in source.files:
         try:
             status = path.stat()
@@ -214,7 +214,7 @@ def _write_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], piece
 def _write_info(folder: Path, parts: Parts, source: Source, dataset: Dataset) -> None:
     training, test = (sum(len(labels) for _, labels in part) for part in parts)
     info = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "name": dataset.name,
         "input_shape": list(dataset.input_shape),
         "class_names": list(dataset.class_names),

@@ -16,7 +16,9 @@ from mloptimizer.data import decoded_cache
 from mloptimizer.data.catalog import CATALOG, Dataset
 from mloptimizer.data.decoded_cache import Entry
 
-_CHILD = "import sys; sys.path[:] = sys.argv[2:]; from mloptimizer.data.decoding_process import main; main(sys.argv[1])"
+_CHILD = (
+    "import sys; sys.path[:] = sys.argv[2:]; from mloptimizer.data.decoding_process import decode; decode(sys.argv[1])"
+)
 _END_SECONDS = 5
 
 
@@ -57,7 +59,7 @@ def _parse_answer(answer: str, complaint: str, code: int, dataset: Dataset) -> E
     raise RunError(f"--dataset {dataset.name}: the process that decodes it {how} ({last[0]}). Run the command again.")
 
 
-def main(name: str) -> None:
+def decode(name: str) -> None:
     """Decode the data set and write the answer for `make_entry_in_child` to the standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)

@@ -26,8 +26,8 @@ from mloptimizer.data.catalog import Dataset, FormKind
 from mloptimizer.data.pickled_batches import load_arrays
 from mloptimizer.data.split import split_indices
 
-Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]  # images (n, height, width, channels), labels (n,)
-Parts = tuple[list[Batch], list[Batch]]  # training, test
+DecodedBatch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]  # images (n, height, width, channels), labels (n,)
+Parts = tuple[list[DecodedBatch], list[DecodedBatch]]  # training, test
 
 _MAX_BYTES = 2**29  # of one decoded file; the largest real one, CIFAR-100's training batch, has 155 million
 _MAX_MEMBERS = 1000
@@ -95,7 +95,7 @@ def _advice(path: Path, dataset: Dataset) -> str:
     return f"Put a good copy there, or remove {'it' if alone else f'the folder {path.parent}'} to have it downloaded."
 
 
-def _check_batch(images: npt.NDArray[Any], labels: object, dataset: Dataset) -> Batch:
+def _check_batch(images: npt.NDArray[Any], labels: object, dataset: Dataset) -> DecodedBatch:
     """Return the batch with labels of shape (n,), if it is what the data set is made of."""
     classes = np.asarray(labels)
     if images.dtype != np.uint8:
@@ -128,7 +128,7 @@ def _read_digits(files: tuple[Path, ...], dataset: Dataset) -> Parts:
 # --- CIFAR's pickled batches
 
 
-def _read_batch(file: IO[bytes], dataset: Dataset) -> Batch:
+def _read_batch(file: IO[bytes], dataset: Dataset) -> DecodedBatch:
     values = load_arrays(file)
     if not isinstance(values, dict):
         raise ValueError(f"it holds a {type(values).__name__}, not a dictionary")
@@ -152,7 +152,7 @@ def _read_cifar_batches(files: tuple[Path, ...], dataset: Dataset) -> Parts:
 
 def _read_cifar_archive(files: tuple[Path, ...], dataset: Dataset) -> Parts:
     wanted = [PurePosixPath(path).name for path in dataset.forms[0].files]
-    found: dict[str, Batch] = {}
+    found: dict[str, DecodedBatch] = {}
     # The stream mode never seeks, so the archive is decompressed once; reading on to its end makes gzip check its sum.
     with _reading(files[0], dataset), gzip.open(files[0]) as file:
         stream = _Bounded(file)
@@ -210,7 +210,7 @@ def _read_npz(files: tuple[Path, ...], dataset: Dataset) -> Parts:
     return [training], [test]
 
 
-def _npz_batch(arrays: Any, part: str, dataset: Dataset) -> Batch:
+def _npz_batch(arrays: Any, part: str, dataset: Dataset) -> DecodedBatch:
     images = arrays[f"x_{part}"]
     if dataset.input_shape[2] == 1 and images.ndim == 3:
         images = images[..., np.newaxis]
@@ -222,7 +222,7 @@ def _read_idx(files: tuple[Path, ...], dataset: Dataset) -> Parts:
     return [training], [test]
 
 
-def _idx_batch(image_path: Path, label_path: Path, dataset: Dataset) -> Batch:
+def _idx_batch(image_path: Path, label_path: Path, dataset: Dataset) -> DecodedBatch:
     with _reading(image_path, dataset):
         images = _idx_array(image_path, dimensions=3)[..., np.newaxis]
     with _reading(label_path, dataset):

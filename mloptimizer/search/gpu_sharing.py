@@ -19,9 +19,9 @@ from mloptimizer.hardware.read.nvml import GpuUseReader
 STEADY_ROWS = 8  # of the log, with new images in each, after a trial's first epoch: then its pace and memory are known
 BUSY_PERCENT = 70.0  # mean utilization from which a GPU has no time for another trial
 MEMORY_MARGIN = 1.2  # times what the hungriest trial needs must be free
-LEAST_GAIN = 1.1  # times the images per second of all that were there before must be reached with another trial
+_LEAST_GAIN = 1.1  # times the images per second of all that were there before must be reached with another trial
 
-TOPIC = "trials per GPU"
+_TOPIC = "trials per GPU"
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Packing:
         if use.free_mb < needed_mb:
             if slot.gpu_ids not in self._refused:
                 self._refused.add(slot.gpu_ids)
-                self._note(Decision(None, TOPIC, f"{len(residents)} on the GPU of slot {slot.name}", memory))
+                self._note(Decision(None, _TOPIC, f"{len(residents)} on the GPU of slot {slot.name}", memory))
             return None
         self._offers[slot.name] = f"its GPU is busy {percent:.0f} % of the time with {_names(residents)}; {memory}"
         return replace(slot, gpu_memory_mb=int(use.free_mb))
@@ -143,7 +143,7 @@ class Packing:
         if there and self._auto:
             gpu.newest, gpu.has_paid = number, False
             reason = self._offers.pop(slot.name, "it was offered")
-            self._note(Decision(number, TOPIC, f"{len(gpu.residents)} on the GPU of slot {slot.name}", reason))
+            self._note(Decision(number, _TOPIC, f"{len(gpu.residents)} on the GPU of slot {slot.name}", reason))
 
     def end(self, number: int, ran_out_of_memory: bool = False) -> bool:
         """Take note that the trial's attempt has ended; return whether it shared its GPU.
@@ -163,7 +163,7 @@ class Packing:
             gpu.limit = 1
             self._alone.add(number)
             reason = "it ran out of memory there beside another"
-            self._note(Decision(number, TOPIC, f"1 on the GPU of slot {slot.name}", reason))
+            self._note(Decision(number, _TOPIC, f"1 on the GPU of slot {slot.name}", reason))
         return ended.had_company
 
     # What is seen of the trials
@@ -211,7 +211,7 @@ class Packing:
         before = sum(resident.pace_before or 0.0 for resident in measured)
         now = sum(_pace(resident.rows) or 0.0 for resident in measured)
         count, newest = len(gpu.residents), gpu.newest
-        least = LEAST_GAIN * before * (count - 1) / count  # all slowed down alike, this is what makes it pay
+        least = _LEAST_GAIN * before * (count - 1) / count  # all slowed down alike, this is what makes it pay
         figures = (
             f"{_names(measured)}: {now:,.0f} images/s beside trial {newest}, {before:,.0f} without it; sharing "
             f"pays from {least:,.0f} on"
@@ -223,7 +223,7 @@ class Packing:
             gpu.limit, gpu.newest = count - 1, None
         if not pays or not gpu.has_paid:
             stays = count if pays else count - 1
-            self._note(Decision(newest, TOPIC, f"{stays} on the GPU of slot {self._slots[newest].name}", figures))
+            self._note(Decision(newest, _TOPIC, f"{stays} on the GPU of slot {self._slots[newest].name}", figures))
         gpu.has_paid = pays
         return None if pays else newest
 

@@ -29,10 +29,10 @@ from mloptimizer.search.control import SearchRun
 from mloptimizer.search.gpu_sharing import Packing
 from mloptimizer.search.job import PhaseRun, Untrained
 from mloptimizer.search.memory_watch import MemoryWatch
-from mloptimizer.search.retries import NextAttempt, complete, find_next_attempt, go_on, leave_gpu, make_way
+from mloptimizer.search.retries import NextAttempt, find_next_attempt, go_on, leave_gpu, make_way, with_last_division
 from mloptimizer.search.running_trials import Running, Told, check_result, describe_end
 
-WAIT_SECONDS = 0.5
+_WAIT_SECONDS = 0.5
 STOP_SECONDS = 15.0  # how long a trial that was told to end has until its process is ended
 
 
@@ -67,7 +67,7 @@ class Loop:
                 if not self._running and not self._is_held():
                     return
                 with self._run.interruptible():
-                    events = self._engine.wait(WAIT_SECONDS)
+                    events = self._engine.wait(_WAIT_SECONDS)
                 for event in events:
                     self._handle(event)
                 self._deadlines.hold(self._run.held_seconds())
@@ -202,7 +202,7 @@ class Loop:
         """Take the end of an attempt: the trial's end, unless another attempt is to follow."""
         running = self._running.pop(result.number)
         plan, told, seconds = running.plan, running.told, self._deadlines.end(result.number)
-        result = complete(result, running.division)
+        result = with_last_division(result, running.division)
         self._memory.end(plan.number)
         ran_out = result.failure is not None and result.failure.kind is FailureKind.OUT_OF_MEMORY
         shared = self._packing.end(plan.number, ran_out)

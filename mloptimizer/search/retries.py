@@ -56,7 +56,7 @@ class NextAttempt:
     decision: Decision
 
 
-def complete(result: TrialResult, division: Division | None) -> TrialResult:
+def with_last_division(result: TrialResult, division: Division | None) -> TrialResult:
     """Return the result with the attempt's last division of a step, where it does not tell one: its worker died."""
     if division is None or result.micro_batch:
         return result

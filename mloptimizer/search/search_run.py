@@ -43,7 +43,7 @@ def run_search(run: SearchRun, explore_only: bool = False) -> SearchSummary:
         exploration, hall = _run_phases(run, explore_only)
         if run.control.stop or run.control.stagnant or len(exploration.ended()) >= exploration.total():
             break  # otherwise more trials were added while the later phases ran
-    winner, phase = find_winner(job)
+    winner, phase = _find_winner(job)
     value = best_of(job, phase) if phase else None
     stop = run.control.stop
     return SearchSummary(
@@ -70,7 +70,7 @@ def _run_phases(run: SearchRun, explore_only: bool) -> tuple[Exploration, HallOf
     if not explore_only and not run.control.stop:
         hall = HallOfFame(job)
         _run_phase(run, hall)
-    winner, phase = find_winner(job)
+    winner, phase = _find_winner(job)
     if explore_only or winner is None or phase is None or _was_read(job, winner, phase):
         return exploration, hall
     stop = run.control.stop
@@ -81,7 +81,7 @@ def _run_phases(run: SearchRun, explore_only: bool) -> tuple[Exploration, HallOf
     return exploration, hall
 
 
-def find_winner(job: Job) -> tuple[int | None, Phase | None]:
+def _find_winner(job: Job) -> tuple[int | None, Phase | None]:
     """Return the best of the hall of fame, or of the exploration where no long training was completed."""
     for phase in reversed(TRAINED_PHASES):
         if best := best_of(job, phase):

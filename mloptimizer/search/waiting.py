@@ -8,7 +8,7 @@ from mloptimizer.core.interrupts import Interruptible
 from mloptimizer.core.listener import Observer
 from mloptimizer.search.budgets import Budgets
 
-WAIT_SECONDS = 0.5  # between two tries
+_WAIT_SECONDS = 0.5  # between two tries
 
 
 class Waiting:
@@ -42,7 +42,7 @@ class Waiting:
         if stop := self._budgets.find_stop():
             raise RunError(f"{problem}, and {stop.reason}. Everything recorded so far is kept.")
         with self._interruptible():
-            self._sleep(WAIT_SECONDS)
+            self._sleep(_WAIT_SECONDS)
 
     def held_seconds(self) -> float:
         """Return for how long the run has been held up since the last look."""

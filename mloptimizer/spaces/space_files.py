@@ -22,7 +22,7 @@ from mloptimizer.core.nouns import DatasetInfo, Params, Scalar
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.core.words import in_a_line
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 # Learning rates that suit a few hundred steps at a global batch of 64, by optimizer; log-uniform.
 LEARNING_RATES = {"adamw": (5e-4, 1e-2), "sgd": (2e-2, 3e-1), "lion": (1e-4, 2e-3)}
@@ -72,7 +72,7 @@ def find_spaces(own_folder: Path) -> dict[str, Path]:
             if path.stem.isidentifier():
                 found.setdefault(path.stem, path)
             else:
-                logger.warning("%s: is left out. A search space's name has letters, digits and '_' only.", path)
+                _logger.warning("%s: is left out. A search space's name has letters, digits and '_' only.", path)
     return dict(sorted(found.items()))
 
 

@@ -18,7 +18,7 @@ from mloptimizer.core.nouns import Slot, TrialPlan
 from mloptimizer.core.words import utc_now
 from mloptimizer.hardware.read.machine_facts import host_name, slot_facts
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Activity:
@@ -80,10 +80,10 @@ class Activity:
             self._remove()  # none is better than one that tells of trials that have ended
             if not self._told:
                 self._told = True
-                logger.warning("%s `mloptimizer top` shows less meanwhile.", error)
+                _logger.warning("%s `mloptimizer top` shows less meanwhile.", error)
 
     def _remove(self) -> None:
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
-            logger.debug("%s: %s", self._path, error)
+            _logger.debug("%s: %s", self._path, error)

@@ -14,7 +14,7 @@ from pathlib import Path
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import read_json, write_json
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class OrderName(StrEnum):
@@ -55,6 +55,6 @@ def take_orders(folder: Path) -> list[Order]:
             value = read_json(path)
             orders.append(Order(OrderName(str(value["order"])), max(int(value["trials"]), 0)))
         except (MloptimizerError, KeyError, ValueError, TypeError, OverflowError):
-            logger.warning("%s: is not an order, and is removed.", path)
+            _logger.warning("%s: is not an order, and is removed.", path)
         path.unlink(missing_ok=True)
     return orders

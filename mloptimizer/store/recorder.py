@@ -28,7 +28,7 @@ from mloptimizer.store.activity import Activity
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -103,7 +103,7 @@ class Recorder:
         try:
             return describe_trial(path, self._grid_g_per_kwh)
         except Exception as error:  # noqa: BLE001  (figures about a trial are worth less than the trial)
-            logger.warning("hardware log: trial %d has no summary: %s", plan.number, error)
+            _logger.warning("hardware log: trial %d has no summary: %s", plan.number, error)
             return {}
 
     def record_untrained(self, plan: TrialPlan, result: TrialResult) -> None:
@@ -146,7 +146,7 @@ class Recorder:
         except MloptimizerError as error:  # a full disk costs rows, not the search
             if sample.number not in self._told:
                 self._told.add(sample.number)
-                logger.warning("hardware log: %s Rows are lost meanwhile.", error)
+                _logger.warning("hardware log: %s Rows are lost meanwhile.", error)
 
     def _finish(self, phase: Phase, result: TrialResult) -> None:
         self._store.finish(phase, result, self._choices.get(result.number))

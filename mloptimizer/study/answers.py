@@ -1,7 +1,7 @@
 """Answers a search space's questions with given values: tells whether it could propose them, and what it makes of them.
 
 A space may ask for `adamw_learning_rate` and return `learning_rate`. People and exports know the returned names, the
-study the asked ones; `complete` leads from the former to the latter, `fit` goes on from there.
+study the asked ones; `complete_configuration` leads from the former to the latter, `fit` goes on from there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from mloptimizer.core.errors import UsageError, unknown_name
 from mloptimizer.core.nouns import DatasetInfo, Params
 from mloptimizer.spaces.space_files import RandomSuggest, SearchSpace
-from mloptimizer.study.suggestions import ParameterNames, configuration_key, draw
+from mloptimizer.study.suggestions import ParameterNames, configuration_key, draw_configuration
 
 _LOOKS = 16  # random draws in which a returned name has to hold the same as an asked one
 _COMPLETIONS = 100  # random draws of what is left open, until the rest fits to it
@@ -59,7 +59,7 @@ def fit(answers: Answers, spaces: Sequence[SearchSpace], dataset: DatasetInfo, n
     return Fitting(answers.space, params, given.asked, given.distributions)
 
 
-def complete(configuration: Params, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> Answers:
+def complete_configuration(configuration: Params, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> Answers:
     """Return the answers of which the space makes the configuration; what it leaves open is drawn at random.
 
     Args:
@@ -149,7 +149,7 @@ class _Given:
         known = [space.name for space in spaces]
         if self.space not in known:
             raise unknown_name("this search", "search space", self.space, known)
-        drawn = draw(self, spaces, dataset, names, nullcontext)
+        drawn = draw_configuration(self, spaces, dataset, names, nullcontext)
         if self._problem:  # also where `sample` has swallowed it
             raise self._problem
         if drawn.failure:

@@ -30,7 +30,7 @@ class EarlierStudy:
         return sorted(completed, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
 
-def list_study_names(url: str, journal: Path) -> list[str]:
+def list_stored_studies(url: str, journal: Path) -> list[str]:
     """Return the names of all studies in the storage, also of those that mloptimizer did not make.
 
     Raises:

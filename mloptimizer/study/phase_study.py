@@ -136,7 +136,7 @@ class PhaseStudy:
             **{f"hardware_{name}": figure for name, figure in result.hardware.items() if figure is not None},
         }
         if outcome is Outcome.FAILED:
-            facts |= describe_failure(failure or Failure(FailureKind.ERROR, "the trial failed"))
+            facts |= failure_facts(failure or Failure(FailureKind.ERROR, "the trial failed"))
         trial = self._running[result.number].trial
         if failure is not None and failure.kind is FailureKind.OUT_OF_MEMORY:
             trial.set_constraint(_MEMORY_CONSTRAINT, result.memory_mb or _UNKNOWN_MEMORY_MB)
@@ -184,13 +184,13 @@ class PhaseStudy:
             trial, epochs = optuna.Trial(self._optuna, id_of(frozen)), len(frozen.intermediate_values)
             if "params" not in frozen.user_attrs:
                 failure = Failure(FailureKind.INTERRUPTED, "the search ended while this trial was proposed")
-                self.tell(trial, Outcome.FAILED, interrupted=True, **describe_failure(failure))
+                self.tell(trial, Outcome.FAILED, interrupted=True, **failure_facts(failure))
                 continue
             before = frozen.user_attrs.get("interruptions", {})
             count = 1 + (before.get("count", 0) if before.get("epochs") == epochs else 0)
             if count >= _MOST_INTERRUPTIONS:
                 failure = Failure(FailureKind.CRASH, f"the search died {count} times while this trial ran")
-                self.tell(trial, Outcome.FAILED, **describe_failure(failure))
+                self.tell(trial, Outcome.FAILED, **failure_facts(failure))
                 number = summarize(frozen, self.phase).number
                 given_up.append(failed(number, failure.kind, failure.message))
                 continue
@@ -221,7 +221,7 @@ class PhaseStudy:
         """End a trial that waits as interrupted: nobody is going to take it up."""
         if self.resume(number):
             failure = Failure(FailureKind.INTERRUPTED, message)
-            self.tell(self._running.pop(number).trial, Outcome.FAILED, interrupted=True, **describe_failure(failure))
+            self.tell(self._running.pop(number).trial, Outcome.FAILED, interrupted=True, **failure_facts(failure))
 
     def _set_state(self, trial_id: int, state: TrialState) -> None:
         self.history.set_trial_state_values(trial_id, state)
@@ -240,7 +240,7 @@ class PhaseStudy:
         return known
 
 
-def describe_failure(failure: Failure) -> dict[str, Any]:
+def failure_facts(failure: Failure) -> dict[str, Any]:
     """Return the facts that a failed trial has in Optuna."""
     return {"failure": failure.kind, "message": failure.message[:_LONGEST_MESSAGE]}
 

@@ -29,10 +29,10 @@ from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.study.answers import Answers
 from mloptimizer.study.earlier import EarlierStudy
 from mloptimizer.study.journal import together
-from mloptimizer.study.phase_study import PhaseStudy, create_study, describe_failure, has_study, learn_names
+from mloptimizer.study.phase_study import PhaseStudy, create_study, failure_facts, has_study, learn_names
 from mloptimizer.study.samplers import make_pruner, make_sampler
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
-from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw, draw_unseen
+from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw_configuration, draw_unseen
 from mloptimizer.study.trials import Ended, TrialSummary, summarize
 from mloptimizer.study.warm_start import Receiver, TakenOver, record_dataset, take_over
 
@@ -141,7 +141,7 @@ class Study:
         trial = self._exploration.ask()
         with warnings.catch_warnings():  # a repeated value that an edited space no longer has is taken all the same
             warnings.filterwarnings("ignore", "Fixed parameter")
-            drawn = draw(trial, spaces, dataset, self._names, self._guard)
+            drawn = draw_configuration(trial, spaces, dataset, self._names, self._guard)
         learn_names(self._names, trial.distributions)
         return trial, drawn
 
@@ -150,7 +150,7 @@ class Study:
 
     def _start(self, trial: optuna.Trial, drawn: Drawn) -> Suggestion:
         if drawn.failure:
-            facts = {"space": drawn.space, **describe_failure(drawn.failure), "traceback": drawn.failure.traceback}
+            facts = {"space": drawn.space, **failure_facts(drawn.failure), "traceback": drawn.failure.traceback}
             self._exploration.tell(trial, Outcome.FAILED, **facts)
         else:
             trial.set_user_attr("space", drawn.space)
@@ -167,7 +167,7 @@ class Study:
         facts: dict[str, Any] = {"space": drawn.space, "params": dict(drawn.params), "reused_from": number}
         if twin.value is None:
             failure = twin.failure or Failure(FailureKind.ERROR, f"trial {number} with the same parameters failed")
-            self._exploration.tell(trial, Outcome.FAILED, **facts, **describe_failure(failure))
+            self._exploration.tell(trial, Outcome.FAILED, **facts, **failure_facts(failure))
             return Suggestion(trial.number, drawn.space, drawn.params, None, number, failure)
         if twin.outcome is Outcome.PRUNED:
             trial.report(twin.value, twin.epochs)

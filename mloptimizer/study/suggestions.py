@@ -132,7 +132,7 @@ class PrefixedSuggest:
             raise
 
 
-def draw(
+def draw_configuration(
     trial: Suggest, spaces: Sequence[SearchSpace], dataset: DatasetInfo, names: ParameterNames, guard: Guard
 ) -> Drawn:
     """Let the trial choose a space, and the space its values.
@@ -170,7 +170,7 @@ def draw_unseen(
     """
     for _ in range(_RANDOM_DRAWS):
         trial = RandomSuggest(seeds.randrange(2**31))
-        drawn = draw(trial, spaces, dataset, names, nullcontext)
+        drawn = draw_configuration(trial, spaces, dataset, names, nullcontext)
         if drawn.failure is None and drawn.key not in seen:
             return trial.params
     return None

@@ -19,7 +19,7 @@ from mloptimizer.study.suggestions import ParameterNames, configuration_key
 from mloptimizer.study.trials import TrialStatus
 
 # Attributes of studies: values can be compared where all are equal; and what another one is called.
-COMPARED: Mapping[str, str] = {
+_COMPARED: Mapping[str, str] = {
     "fingerprint": "other images",
     "split": "another number of images",
     "objective": "another objective",
@@ -83,7 +83,7 @@ def take_over(receiver: Receiver, earlier: EarlierStudy, best: int) -> TakenOver
     """
     study = receiver.study
     different = [
-        words for name, words in COMPARED.items() if earlier.attributes.get(name) != study.attributes.get(name)
+        words for name, words in _COMPARED.items() if earlier.attributes.get(name) != study.attributes.get(name)
     ]
     known = {
         _describe(trial) for trial in study.frozen_trials() if trial.user_attrs.get("outcome") == TrialStatus.TAUGHT

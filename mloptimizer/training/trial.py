@@ -44,8 +44,8 @@ from mloptimizer.training.checkpoints.saving import (
     CheckpointWriter,
     Part,
     TrainingState,
-    identify,
-    resume,
+    identify_training,
+    resume_training,
 )
 from mloptimizer.training.input.pipeline import Evaluation, evaluation_batches, load_images
 from mloptimizer.training.memory.batch_plan import plan_batch
@@ -176,7 +176,7 @@ def _follow(run: Run, prepared: Prepared, model: TrainableModel) -> _Followed:
             keep_only(folder, ())
             return 0
         with timed():
-            return resume(folder, identity, state, run.decide)
+            return resume_training(folder, identity, state, run.decide)
 
     def find_layer(step: int) -> str:
         return find_bad_layer(prepared.network, prepared.training.batch(step)[0])
@@ -187,7 +187,7 @@ def _follow(run: Run, prepared: Prepared, model: TrainableModel) -> _Followed:
     plateau = plan_plateau(plan.params, plan)
     parts: dict[str, Part] = {"best": best, "figures": figures, "go_back": go_back, "epochs": run}
     state = TrainingState(model, prepared.network, parts | ({"plateau": plateau} if plateau else {}))
-    identity = identify(plan, steps)
+    identity = identify_training(plan, steps)
     callbacks = [figures, PartsOfFit(run.clock), go_back, *_callbacks(run, plateau, figures)]
     if settings.checkpoint_epochs:
         take = partial(state.take, identity=identity)

@@ -20,7 +20,7 @@ BASELINE_AGAIN = "baseline again"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BenchResult:
     """The measurements so far, in order, and what they say about each other."""
 
     rows: tuple[Measurement, ...]
@@ -44,10 +44,6 @@ class Comparison:
     def _baseline_speeds(self) -> list[float]:
         rows = [row for row in self.rows if row.name in (BASELINE, BASELINE_AGAIN)]
         return [row.images_per_second for row in rows if row.images_per_second]
-
-
-Tell = Callable[[Comparison], None]
-"""Is told after every measurement."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,9 @@ def bench_settings(stated: Mapping[str, object], base: Settings, gpus: Sequence[
     return with_values(settings, single)
 
 
-def run_bench(workload: Workload, settings: Settings, machine: Machine, tell: Tell) -> Comparison:
+def run_bench(
+    workload: Workload, settings: Settings, machine: Machine, tell: Callable[[BenchResult], None]
+) -> BenchResult:
     """Measure the baseline, every optimisation alone, profiles, all that helped, everything, the baseline again.
 
     Raises:
@@ -102,13 +100,13 @@ def run_bench(workload: Workload, settings: Settings, machine: Machine, tell: Te
     """
     rows: list[Measurement] = []
 
-    def run(variants: Iterable[Variant]) -> Comparison:
+    def run(variants: Iterable[Variant]) -> BenchResult:
         for variant in variants:
             rows.append(measure(workload, variant, machine))
-            tell(Comparison(tuple(rows)))
+            tell(BenchResult(tuple(rows)))
             if rows[0].failure:
                 raise RunError(f"bench: the baseline could not be trained ({rows[0].failure}).")
-        return Comparison(tuple(rows))
+        return BenchResult(tuple(rows))
 
     alone = run(_single_variants(settings, machine))
     return run(_joint_variants(settings, machine, alone))
@@ -120,7 +118,7 @@ def _single_variants(settings: Settings, machine: Machine) -> Iterator[Variant]:
         yield _variant(one.name, one.changes, settings, one.impossible)
 
 
-def _joint_variants(settings: Settings, machine: Machine, alone: Comparison) -> Iterator[Variant]:
+def _joint_variants(settings: Settings, machine: Machine, alone: BenchResult) -> Iterator[Variant]:
     for profile in ("balanced", "memory"):
         row = make_settings({"profile": profile}, "bench", settings)
         yield Variant(f"profile {profile}", row, {"profile": profile})
@@ -132,7 +130,7 @@ def _joint_variants(settings: Settings, machine: Machine, alone: Comparison) -> 
     yield Variant(BASELINE_AGAIN, settings)
 
 
-def _changes_that_helped(comparison: Comparison, names: Collection[str]) -> Mapping[str, object]:
+def _changes_that_helped(comparison: BenchResult, names: Collection[str]) -> Mapping[str, object]:
     """Return the changes of these rows that were faster; of two that change the same setting, those of the faster."""
     ratios = [(comparison.ratio(row) or 0.0, row.changes) for row in comparison.rows if row.name in names]
     helped = [(ratio, changes) for ratio, changes in ratios if ratio >= LEAST_GAIN]

@@ -23,12 +23,12 @@ from mloptimizer.search.job import Job
 from mloptimizer.search.phases import fitted_steps
 from mloptimizer.spaces.space_files import load_space
 from mloptimizer.tuning.measurement import Machine, Measurement, Variant, Workload, choose_model, measure
-from mloptimizer.tuning.plans import identify
+from mloptimizer.tuning.plans import identify_tuning
 
-LEAST_GAIN = 1.1  # times the trials per hour of one GPU each; less is not worth a larger batch, nor measuring
-EPOCHS, STEPS = 3, 30  # of a measured training; the first epoch compiles
+_LEAST_GAIN = 1.1  # times the trials per hour of one GPU each; less is not worth a larger batch, nor measuring
+_EPOCHS, _STEPS = 3, 30  # of a measured training; the first epoch compiles
 
-Measure = Callable[[int], Measurement]
+_MeasureOn = Callable[[int], Measurement]
 """Returns what a training on so many GPUs gave."""
 
 
@@ -64,7 +64,7 @@ class Load:
     def sizes(self) -> list[int]:
         """Return the GPUs per trial that may pay: all of them, and the halves."""
         sizes = [self.gpus // 2**halving for halving in range(self.gpus.bit_length())]
-        return [size for size in sizes if size > 1 and self.most_gain(size) >= LEAST_GAIN]
+        return [size for size in sizes if size > 1 and self.most_gain(size) >= _LEAST_GAIN]
 
     def per_hour(self, pace: Pace, images: float) -> float:
         """Return the trials per hour, where each trains on so many images."""
@@ -104,11 +104,11 @@ def choose_gpus_per_trial(run: SearchRun, phase: Phase, trials: int, machine: Ma
 
 
 def _choose(
-    load: Load, images: float, known: "_KeptPaces", measure_on: Measure, by_count: GpusPerTrial
+    load: Load, images: float, known: "_KeptPaces", measure_on: _MeasureOn, by_count: GpusPerTrial
 ) -> GpusPerTrial:
     """Return the GPUs per trial with the most trials per hour, measuring what is not known.
 
-    One GPU each stays unless more bring `LEAST_GAIN`. A size whose training fails is left out; where that of one GPU
+    One GPU each stays unless more bring `_LEAST_GAIN`. A size whose training fails is left out; where that of one GPU
     fails, there is nothing to compare with, and `by_count` stays.
     """
     faults: list[str] = []
@@ -125,7 +125,7 @@ def _choose(
     paces = [known.paces[size] for size in (1, *load.sizes()) if size in known.paces]
     rates = {pace.gpus: load.per_hour(pace, images) for pace in paces}
     best = max(rates, key=lambda size: rates[size])
-    count = best if rates[best] >= LEAST_GAIN * rates[1] else 1
+    count = best if rates[best] >= _LEAST_GAIN * rates[1] else 1
     figures = [
         f"{rates[pace.gpus]:.3g} trials per hour with {counted(pace.gpus, 'GPU')} each ("
         f"{pace.images_per_second:,.0f} images/s, {pace.seconds(images):,.0f} s per trial, "
@@ -140,7 +140,7 @@ class _KeptPaces:
 
     def __init__(self, job: Job, phase: Phase, machine: Machine) -> None:
         self._path = job.workspace.cache(job.name) / f"gpus_per_trial_{phase}.json"
-        self._identity = identify(machine, job.dataset, job.settings)
+        self._identity = identify_tuning(machine, job.dataset, job.settings)
         self.paces = {pace.gpus: pace for pace in self._read()}
 
     def _read(self) -> list[Pace]:
@@ -164,7 +164,7 @@ class _BrokenOffError(Exception):
     """The search was told something that a measurement must not hold up."""
 
 
-def _make_measure(run: SearchRun, machine: Machine) -> Measure:
+def _make_measure(run: SearchRun, machine: Machine) -> _MeasureOn:
     @contextlib.contextmanager
     def waiting() -> Iterator[None]:
         for line in run.control.look(None):
@@ -191,10 +191,10 @@ def find_workload(job: Job) -> Workload:
     best = job.study.best(1)
     if not best:
         space, params = choose_model(None, job.dataset, job.workspace.search_spaces)
-        return Workload(space, params, job.dataset, EPOCHS, STEPS)
+        return Workload(space, params, job.dataset, _EPOCHS, _STEPS)
     trial, record = best[0], job.store.trial(best[0].number)
     space = job.spaces.get(trial.space) or load_space(trial.space, job.store.read_space(trial.space), trial.space)
-    return Workload(space, trial.params, job.dataset, EPOCHS, STEPS, fitted_steps(record) if record else 1)
+    return Workload(space, trial.params, job.dataset, _EPOCHS, _STEPS, fitted_steps(record) if record else 1)
 
 
 def _tell(run: SearchRun, load: Load) -> None:

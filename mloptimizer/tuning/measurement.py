@@ -47,7 +47,7 @@ from mloptimizer.spaces.space_files import (
 )
 from mloptimizer.training.worker import PRELOAD, run_plan
 
-WAIT_SECONDS = 0.5
+_WAIT_SECONDS = 0.5
 MONITOR_SECONDS = 0.5  # between two hardware samples: measured trainings are short
 SEED = 0  # of every measured training: all of them see the same images in the same order
 
@@ -71,8 +71,6 @@ MEASURED_MODEL: Mapping[str, Any] = {
 
 FindSlot = Callable[[Settings], Slot]
 """Returns what a training under these settings would run on. Raises UsageError where they ask for too much."""
-MakeEngine = Callable[[Settings], Engine]
-"""Returns an engine with that slot alone."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Machine:
     cpu: str  # its model
     cores: int
     find_slot: FindSlot
-    make_engine: MakeEngine
+    make_engine: Callable[[Settings], Engine]  # with that slot alone
 
     def describe(self) -> str:
         """Return its GPUs, or its cores, in words."""
@@ -198,7 +196,7 @@ def measure(
         plan = _plan(workload, variant.settings, folder)
         with contextlib.closing(machine.make_engine(variant.settings)) as engine:
             events = _run(plan, engine, waiting)
-    return summarise(workload, variant, events)
+    return _summarise(workload, variant, events)
 
 
 def _plan(workload: Workload, settings: Settings, folder: str) -> TrialPlan:
@@ -229,12 +227,12 @@ def _run(plan: TrialPlan, engine: Engine, waiting: Interruptible) -> list[Event]
     events: list[Event] = []
     while not any(isinstance(event, TrialResult) for event in events):
         with waiting():
-            fresh = engine.wait(WAIT_SECONDS)
+            fresh = engine.wait(_WAIT_SECONDS)
         events += [*fresh, *deadlines.hear_all(fresh)]
     return events
 
 
-def summarise(workload: Workload, variant: Variant, events: Sequence[Event]) -> Measurement:
+def _summarise(workload: Workload, variant: Variant, events: Sequence[Event]) -> Measurement:
     """Return what the events of a training say, its result the last of them."""
     result = next(event for event in events if isinstance(event, TrialResult))
     epochs = [event for event in events if isinstance(event, EpochRecord)]

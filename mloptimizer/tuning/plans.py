@@ -39,7 +39,7 @@ class TuningPlan:
     tuned_utc: str
 
 
-def identify(machine: Machine, dataset: DatasetInfo, settings: Settings) -> dict[str, Any]:
+def identify_tuning(machine: Machine, dataset: DatasetInfo, settings: Settings) -> dict[str, Any]:
     """Return what a plan is kept for: with equal identities, a plan may be used again."""
     return {
         "gpus": [gpu.name for gpu in machine.gpus],

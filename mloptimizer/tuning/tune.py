@@ -20,9 +20,17 @@ from mloptimizer.hardware.read.nvml import Gpu
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.training.memory.batch_plan import REFERENCE_BATCH, largest_automatic_batch
 from mloptimizer.tuning.measurement import Machine, Measurement, Variant, Workload, choose_model, measure, this_machine
-from mloptimizer.tuning.plans import TuningPlan, fill_in, find_plan, identify, keep_plan, tuned_settings, with_values
+from mloptimizer.tuning.plans import (
+    TuningPlan,
+    fill_in,
+    find_plan,
+    identify_tuning,
+    keep_plan,
+    tuned_settings,
+    with_values,
+)
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 LEAST_GAIN = 1.03  # a variant is taken when it is at least so much faster; less is noise, and the simpler one stays
 STEPS_ON_GPU, STEPS_ON_CPU = 100, 25  # of an epoch, at most
@@ -61,7 +69,7 @@ def why_not(precision: str, gpus: Sequence[Gpu]) -> str:
     return f"needs compute capability {needed[0]}.{needed[1]}, and this GPU's is {there}"
 
 
-def tune(
+def run_tuning(
     workspace: Workspace,
     dataset: DatasetInfo,
     settings: Settings,
@@ -80,7 +88,7 @@ def tune(
         UsageError: an unknown space, or another process is tuning in this workspace.
         RunError: the starting point cannot be trained.
     """
-    identity, model = identify(machine, dataset, settings), space or DEFAULT_MODEL
+    identity, model = identify_tuning(machine, dataset, settings), space or DEFAULT_MODEL
     chosen, params = choose_model(space, dataset, workspace.search_spaces)
     known = None if again else find_plan(workspace, identity, model)
     if known:
@@ -168,7 +176,7 @@ class _Tuning:
             self._workload, Variant(name, with_values(self._settings, values), values, impossible), self._machine
         )
         self._rows.append(_Row(found, ""))
-        logger.info("tuning: %s: %s", name, found.failure or f"{found.images_per_second:.0f} images/s")
+        _logger.info("tuning: %s: %s", name, found.failure or f"{found.images_per_second:.0f} images/s")
         return found
 
     def _judge(self, found: Measurement, best: Measurement, name: str) -> str:
@@ -220,11 +228,11 @@ def apply_tuning(
     if settings.autotune == "off" or settings.engine == "ray":  # other machines train
         return settings, []
     machine = find_machine()
-    plan = find_plan(workspace, identify(machine, dataset, settings))
+    plan = find_plan(workspace, identify_tuning(machine, dataset, settings))
     if plan is None and (settings.autotune == "on" or machine.gpus):
-        logger.info("Tuning for this machine, once; --set autotune=off skips it.")
+        _logger.info("Tuning for this machine, once; --set autotune=off skips it.")
         try:
-            plan, _ = tune(workspace, dataset, settings, machine)
+            plan, _ = run_tuning(workspace, dataset, settings, machine)
         except RunError as error:
             return settings, [Decision(None, "tuned plan", "none", str(error))]
     return tuned_settings(settings, plan) if plan else (settings, [])

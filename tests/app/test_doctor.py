@@ -3,7 +3,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mloptimizer.app.doctor import check_storage, diagnose
+from mloptimizer.app.doctor import check_storage, examine_machine
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.check import Check
 from mloptimizer.reports.terminal.doctor_table import doctor_table
@@ -14,7 +14,7 @@ from tests.reports.study_files import text_of
 
 def test_this_machine_is_sound_and_stays_as_it_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # GPUs need packages that the tests do without
-    checks = diagnose(workspace, Settings())
+    checks = examine_machine(workspace, Settings())
     wrong = {check.name for check in checks if check.ok is False}
     assert wrong <= {"workspace", "data cache", "memory"}  # a full disk is not what is tested
     assert list(workspace.root.iterdir()) == []

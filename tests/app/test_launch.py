@@ -16,7 +16,7 @@ from mloptimizer.hardware.read.nvml import list_gpus
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.tuning.measurement import this_machine
-from mloptimizer.tuning.plans import TuningPlan, identify, keep_plan
+from mloptimizer.tuning.plans import TuningPlan, identify_tuning, keep_plan
 from tests.small_searches import Watcher
 
 DAMAGED = '{"dataset": {}, "settings": 3, "seed": 1, "spaces": [], "storage": ""}'
@@ -183,7 +183,7 @@ def search_digits(workspace: Workspace, **assignments: Any) -> Mapping[str, Any]
 
 def keep_tuned(workspace: Workspace, **values: str | int) -> None:
     dataset = prepare_dataset("digits", Settings().validation_fraction, 1, 100)
-    identity = identify(this_machine(), dataset, Settings())
+    identity = identify_tuning(this_machine(), dataset, Settings())
     keep_plan(workspace, TuningPlan(identity, "a model", values, 1.5, 100, (), "2026-01-01T00:00:00+00:00"))
 
 

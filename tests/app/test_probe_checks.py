@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mloptimizer.app.probe_checks import check_tensorflow, probe_tensorflow
+from mloptimizer.app.probe_checks import check_tensorflow, run_probe
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.check import Check
 from mloptimizer.hardware.read.nvml import Gpu
@@ -37,14 +37,14 @@ def test_the_probe_answers_from_a_process_of_its_own(tmp_path: Path, monkeypatch
     (tmp_path / "json.py").write_text("raise RuntimeError('a file of the current folder was imported')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    facts = probe_tensorflow()
+    facts = run_probe()
     assert facts["precision"] == {"float32": True}
     assert (facts["gpus"], facts["nccl"], facts["xla"]) == ([], None, True)
     assert all(check.ok is not False for check in check_tensorflow(facts, [], Settings()))
 
 
 def test_a_probe_that_hangs_is_given_up() -> None:
-    assert probe_tensorflow(timeout_seconds=0.01) == {"error": "did not answer within 0.01 s"}
+    assert run_probe(timeout_seconds=0.01) == {"error": "did not answer within 0.01 s"}
 
 
 def test_a_tensorflow_that_cannot_be_imported_is_told_with_its_error(
@@ -52,7 +52,7 @@ def test_a_tensorflow_that_cannot_be_imported_is_told_with_its_error(
 ) -> None:
     (tmp_path / "tensorflow.py").write_text("raise ImportError('libcudart.so.12 is broken')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    facts = probe_tensorflow()
+    facts = run_probe()
     assert facts == {"error": "ImportError: libcudart.so.12 is broken"}
     assert check_tensorflow(facts, [], Settings())[0].ok is False
 

@@ -131,6 +131,24 @@ def test_files_and_functions_stay_readable(name: str) -> None:
             assert len(positional) <= MAX_ARGUMENTS or is_command, node.name
 
 
+def public_names(name: str) -> Iterator[str]:
+    """Yield the names that the module gives to its functions, classes and constants for others to use."""
+    for node in ast.parse(FILES[name].read_text()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+        for each in (part for target in targets for part in getattr(target, "elts", [target])):
+            given = getattr(each, "name", None) or getattr(each, "id", "_")
+            if not given.startswith("_"):
+                yield given
+
+
+def test_a_public_name_has_one_meaning() -> None:
+    homes: dict[str, list[str]] = {}
+    for name in FILES:
+        for given in public_names(name):
+            homes.setdefault(given, []).append(name)
+    assert {given: names for given, names in homes.items() if len(names) > 1} == {}
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_modules_and_public_functions_say_what_they_do(name: str) -> None:
     tree = ast.parse(FILES[name].read_text())

@@ -15,7 +15,7 @@ import pytest
 
 from mloptimizer.core.errors import UsageError
 from mloptimizer.data.catalog import CATALOG
-from mloptimizer.data.formats import Batch, read_parts
+from mloptimizer.data.formats import DecodedBatch, read_parts
 from mloptimizer.data.sources import locate
 from tests.data.dataset_files import (
     FORMS,
@@ -48,7 +48,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return use_folders(monkeypatch, tmp_path)
 
 
-def read(name: str) -> tuple[Batch, Batch]:
+def read(name: str) -> tuple[DecodedBatch, DecodedBatch]:
     """Return the training and the test part of what lies in Keras's folder."""
     source = locate(CATALOG[name])
     assert source is not None

@@ -8,7 +8,7 @@ from mloptimizer.reports.model.standings import find_winner
 from mloptimizer.spaces.space_files import load_space
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
-from mloptimizer.study.answers import complete
+from mloptimizer.study.answers import complete_configuration
 from mloptimizer.study.earlier import read_earlier_study
 from mloptimizer.study.study import Study, open_study
 from mloptimizer.study.trials import TrialStatus
@@ -28,7 +28,7 @@ def test_trials_that_teach_are_no_trials_of_the_search(
     workspace: Workspace, make_dataset: Callable[..., DatasetInfo]
 ) -> None:
     dataset, old = make_dataset(), open_line(workspace, "old")
-    old.enqueue([complete({"space": "line", "x": x}, SPACES, dataset) for x in VALUES], SPACES, dataset)
+    old.enqueue([complete_configuration({"space": "line", "x": x}, SPACES, dataset) for x in VALUES], SPACES, dataset)
     for x in VALUES:
         suggestion = old.ask(SPACES, dataset)
         assert suggestion and suggestion.params == {"x": x}

@@ -63,7 +63,7 @@ def _failing_twice(rows: list[Any]) -> Callable[[Any], None]:
 def test_a_driver_that_hangs_does_not_hold_the_trial(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(monitor_module, "STOP_SECONDS", 0.05)
+    monkeypatch.setattr(monitor_module, "HANGING_SECONDS", 0.05)
     reader, driver_answers = Ramp(rows=1), threading.Event()
     with Monitor(reader, 1.0, lambda _: driver_answers.wait(30)) as monitor:
         assert reader.reached.wait(30)

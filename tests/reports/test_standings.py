@@ -5,7 +5,7 @@ import pytest
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.locks import hold_lock
 from mloptimizer.core.nouns import FailureKind, Phase, failed
-from mloptimizer.reports.model.standings import find_study, find_winner, list_study_names, read_study_record
+from mloptimizer.reports.model.standings import find_study, find_winner, list_recorded_studies, read_study_record
 from mloptimizer.store.workspace import Workspace
 from tests.reports.study_files import MakePlan, StudyWriter
 
@@ -16,7 +16,7 @@ def study(workspace: Workspace, make_plan: MakePlan) -> StudyWriter:
 
 
 def test_an_empty_workspace_has_no_studies(workspace: Workspace) -> None:
-    assert list_study_names(workspace) == []
+    assert list_recorded_studies(workspace) == []
 
 
 def test_an_unknown_study_is_told_with_the_nearest_one(workspace: Workspace, study: StudyWriter) -> None:
@@ -26,7 +26,7 @@ def test_an_unknown_study_is_told_with_the_nearest_one(workspace: Workspace, stu
 
 def test_a_folder_without_study_json_is_no_study(workspace: Workspace, study: StudyWriter) -> None:
     (workspace.metrics / "other").mkdir()
-    assert list_study_names(workspace) == ["test"]
+    assert list_recorded_studies(workspace) == ["test"]
 
 
 def test_there_is_no_winner_before_a_trial_is_completed(workspace: Workspace, study: StudyWriter) -> None:

@@ -19,7 +19,7 @@ from mloptimizer.core.nouns import (
 )
 from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
 from mloptimizer.spaces.space_files import Suggest
-from mloptimizer.study.earlier import list_study_names
+from mloptimizer.study.earlier import list_stored_studies
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus
@@ -120,8 +120,8 @@ def test_a_hall_of_fame_trial_that_was_cut_off_goes_on(journal: Path) -> None:
 def test_studies_are_listed_by_name(study: Study, journal: Path) -> None:
     complete(study, explore_and_enter(study), 0.9, Phase.HALL_OF_FAME)
     open_(journal, name="a", metric="val_loss")
-    assert list_study_names("", journal) == ["a", "s", "s-hall-of-fame"]
-    assert list_study_names("", journal.with_name("other")) == []
+    assert list_stored_studies("", journal) == ["a", "s", "s-hall-of-fame"]
+    assert list_stored_studies("", journal.with_name("other")) == []
 
 
 def test_a_full_disk_ends_the_run_and_is_not_taken_for_the_spaces_fault(study: Study, journal: Path) -> None:

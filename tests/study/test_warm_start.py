@@ -12,7 +12,7 @@ import pytest
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import DatasetInfo, Outcome, Params, Phase, Scalar, TrialResult
 from mloptimizer.spaces.space_files import RandomSuggest, SearchSpace, Suggest, read_spaces, sample_params
-from mloptimizer.study.answers import Answers, complete
+from mloptimizer.study.answers import Answers, complete_configuration
 from mloptimizer.study.earlier import EarlierStudy, read_earlier_study
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
@@ -255,7 +255,7 @@ def test_a_storage_without_studies_stays_uncreated(journal: Path) -> None:
 
 
 def enqueue(study: Study, *configurations: Params, spaces: list[SearchSpace] = WIDE) -> int:
-    return study.enqueue([complete(known, spaces, DATASET) for known in configurations], spaces, DATASET)
+    return study.enqueue([complete_configuration(known, spaces, DATASET) for known in configurations], spaces, DATASET)
 
 
 def test_given_configurations_are_tried_first_in_their_order(study: Study) -> None:
@@ -293,18 +293,18 @@ def test_every_configuration_of_the_built_in_spaces_round_trips(seed: int) -> No
     for known in BUILTIN:
         trial = RandomSuggest(seed)
         params = sample_params(known, trial, dataset)
-        answers = complete({"space": known.name, **params}, BUILTIN, dataset)
+        answers = complete_configuration({"space": known.name, **params}, BUILTIN, dataset)
         assert answers == Answers(known.name, trial.params)
 
 
 def test_a_value_counts_under_the_name_that_is_returned_and_under_the_one_that_is_asked() -> None:
     for name in ("learning_rate", "adamw_learning_rate"):
-        answers = complete({"space": "cnn", "optimizer": "adamw", name: 0.001}, BUILTIN, DATASET)
+        answers = complete_configuration({"space": "cnn", "optimizer": "adamw", name: 0.001}, BUILTIN, DATASET)
         assert answers.values["adamw_learning_rate"] == 0.001
 
 
 def test_a_value_decides_what_was_left_open() -> None:
-    answers = complete({"space": "cnn", "learning_rate": 0.25, "groups": 8}, BUILTIN, DATASET)
+    answers = complete_configuration({"space": "cnn", "learning_rate": 0.25, "groups": 8}, BUILTIN, DATASET)
     assert answers.values["sgd_learning_rate"] == 0.25
     assert (answers.values["optimizer"], answers.values["normalization"]) == ("sgd", "group")
 
@@ -342,16 +342,16 @@ def sample_swallowed(trial: Suggest, dataset: DatasetInfo) -> dict[str, Scalar]:
 )
 def test_a_configuration_that_no_space_could_propose_is_one_line(sample: Any, known: Params, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        complete({"space": "own", **known}, [space(sample)], DATASET)
+        complete_configuration({"space": "own", **known}, [space(sample)], DATASET)
     assert "\n" not in str(caught.value)
 
 
 def test_a_configuration_of_an_unknown_space_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="'resnt'.*'resnet'"):
-        complete({"space": "resnt"}, BUILTIN, DATASET)
+        complete_configuration({"space": "resnt"}, BUILTIN, DATASET)
 
 
 @pytest.mark.parametrize("known", [{"width": 16, "flag": False}, {"eights": 2, "flag": False}])
 def test_a_value_that_the_space_computes_counts_by_either_name(known: Params) -> None:
-    answers = complete({"space": "own", **known}, [space(sample_computed)], DATASET)
+    answers = complete_configuration({"space": "own", **known}, [space(sample_computed)], DATASET)
     assert answers.values == {"eights": 2, "flag": False}

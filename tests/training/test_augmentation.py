@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mloptimizer.training.input.augmentation import Augmentation, augment, choose_augmentation, draw, mix
+from mloptimizer.training.input.augmentation import Augmentation, augment, choose_augmentation, draw_augmentation, mix
 from mloptimizer.training.input.randaugment import OPERATIONS, transform
 from mloptimizer.training.trial_failures import SpaceError
 
@@ -26,7 +26,7 @@ def as_floats(pixels: Any) -> Any:
 
 
 def changed(augmentation: Augmentation, pixels: np.ndarray, seed: int = 5) -> np.ndarray:
-    draws = draw(augmentation, len(pixels), seed, 0)
+    draws = draw_augmentation(augmentation, len(pixels), seed, 0)
     return np.asarray(augment(augmentation, tf.constant(pixels), draws, as_floats, FILL))
 
 
@@ -82,7 +82,7 @@ def test_strengths_of_zero_leave_the_images_untouched(pixels: np.ndarray) -> Non
 
 def test_steps_and_images_are_drawn_apart() -> None:
     augmentation = Augmentation(0.5, 4, 9.0, 0.2, 1.0, 0.5)
-    draws = np.concatenate([draw(augmentation, 50, 1, step) for step in range(4)])
+    draws = np.concatenate([draw_augmentation(augmentation, 50, 1, step) for step in range(4)])
     numbers = np.delete(draws, augmentation.columns.index("cut"), axis=1)
     assert len(np.unique(numbers[:, 0])) == 200
     assert abs(np.corrcoef(numbers.T) - np.eye(numbers.shape[1])).max() < 0.35
@@ -152,7 +152,7 @@ def mixed(augmentation: Augmentation, count: int = 200, step: int = 0) -> tuple[
     """Return what becomes of images of ones in class 0 whose partners are images of zeros in class 1."""
     shape = (count, 16, 16, 2)
     own, partners = (tf.ones(shape), tf.one_hot([0] * count, 2)), (tf.zeros(shape), tf.one_hot([1] * count, 2))
-    images, targets = mix(augmentation, own, partners, draw(augmentation, count, 1, step))
+    images, targets = mix(augmentation, own, partners, draw_augmentation(augmentation, count, 1, step))
     return np.asarray(images), np.asarray(targets)
 
 
@@ -177,7 +177,7 @@ def test_cutmix_puts_a_box_of_the_partner_into_the_image_and_its_area_into_the_t
 
 def test_a_cut_box_lies_around_its_centre_and_covers_the_rest_of_the_share_unless_the_edge_cuts_it() -> None:
     augmentation = Augmentation(cutmix_alpha=1.0)
-    draws = dict(zip(augmentation.columns, np.asarray(draw(augmentation, 200, 1, 0)).T, strict=True))
+    draws = dict(zip(augmentation.columns, np.asarray(draw_augmentation(augmentation, 200, 1, 0)).T, strict=True))
     half = np.floor(8 * np.sqrt(1 - draws["share"]))  # of 16 pixels
     for name, axis in (("cut_y", 2), ("cut_x", 1)):
         centre, places = np.floor(16 * draws[name])[:, None], np.arange(16)
@@ -306,7 +306,7 @@ def test_a_rotation_turns_by_up_to_30_degrees(magnitude: float) -> None:
 
 def test_each_operation_is_drawn_equally_often_and_magnitude_zero_is_off(pixels: np.ndarray) -> None:
     augmentation = Augmentation(randaugment_magnitude=9.0)
-    draws = np.asarray(draw(augmentation, 14000, 1, 0))
+    draws = np.asarray(draw_augmentation(augmentation, 14000, 1, 0))
     assert np.bincount(np.floor(draws[:, 0] * len(OPERATIONS)).astype(int)) == pytest.approx(1000, abs=150)
     assert Augmentation(randaugment_magnitude=0.0) == Augmentation()
     assert math.isclose((changed(augmentation, pixels) != pixels).any(axis=(1, 2, 3)).mean(), 1, abs_tol=0.1)

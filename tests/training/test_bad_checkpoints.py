@@ -17,7 +17,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import Objective
 from mloptimizer.training.callbacks import Best
 from mloptimizer.training.checkpoints.checkpoint_files import _seal, checkpoint_path, write_checkpoint
-from mloptimizer.training.checkpoints.saving import TrainingState, resume
+from mloptimizer.training.checkpoints.saving import TrainingState, resume_training
 from mloptimizer.training.step.optimizers import make_optimizer
 from mloptimizer.training.step.schedule import Plateau
 from mloptimizer.training.step.training_model import Objectives, TrainableModel
@@ -57,7 +57,7 @@ def go_on(folder: Path, state: TrainingState, newest: bytes) -> tuple[int, list[
     checkpoint_path(place, 1).write_bytes(checkpoint_path(folder, 1).read_bytes())
     checkpoint_path(place, 2).write_bytes(newest)
     told: list[tuple[str, ...]] = []
-    return resume(place, IDENTITY, state, lambda *words: told.append(words)), told
+    return resume_training(place, IDENTITY, state, lambda *words: told.append(words)), told
 
 
 def forge(whole: bytes, **changes: Any) -> bytes:

@@ -25,7 +25,7 @@ from mloptimizer.training.checkpoints.checkpoint_files import (
     read_checkpoint,
     write_checkpoint,
 )
-from mloptimizer.training.checkpoints.saving import SHAPING_SETTINGS, TrainingState, identify
+from mloptimizer.training.checkpoints.saving import SHAPING_SETTINGS, TrainingState, identify_training
 from mloptimizer.training.devices import configure_devices
 from mloptimizer.training.step.optimizers import make_optimizer
 from mloptimizer.training.step.schedule import Steps
@@ -442,7 +442,11 @@ def test_what_does_not_change_the_training_may_change(left: TrialPlan) -> None:
     steps = Steps(64, 5, 20, 1.0)
     settings = left.settings.model_copy(update={"workers": 3, "checkpoint_epochs": 4, "max_hours": 2.0})
     other = replace(left, attempt=4, directory="elsewhere", accumulation_steps=2, settings=settings)
-    assert identify(other, steps) == identify(left, steps) != identify(replace(left, seed=2), steps)
+    assert (
+        identify_training(other, steps)
+        == identify_training(left, steps)
+        != identify_training(replace(left, seed=2), steps)
+    )
     assert set(SHAPING_SETTINGS) <= set(Settings.model_fields)
 
 

@@ -15,7 +15,7 @@ from mloptimizer.training.keras_internals import (
     is_network,
     trained_weights,
 )
-from mloptimizer.training.step.optimizers import RULES, FlatOptimizer
+from mloptimizer.training.step.optimizers import UPDATE_RULES, FlatOptimizer
 from mloptimizer.training.tensorflow_internals import leave_device_buffers_untuned
 
 
@@ -53,7 +53,7 @@ def test_a_mask_goes_along_with_a_tensor() -> None:
 
 
 def test_the_counter_of_an_optimizer_is_a_variable_that_every_replica_writes() -> None:
-    optimizer = FlatOptimizer(RULES["sgd"], 0.1, 0.0, tf.identity, 0.0)
+    optimizer = FlatOptimizer(UPDATE_RULES["sgd"], 0.1, 0.0, tf.identity, 0.0)
     counter = optimizer.iterations
     assert [variable.name for variable in optimizer.variables].count("iteration") == 1
     assert any(variable is counter for variable in optimizer.variables)

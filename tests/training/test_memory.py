@@ -16,8 +16,9 @@ import pytest
 from keras import layers
 
 from mloptimizer.config.settings import Settings
+from mloptimizer.hardware.read.machine import MB
 from mloptimizer.training.memory.batch_plan import BatchPlan
-from mloptimizer.training.memory.estimate import MB, Estimate, MemoryPlan, estimate_memory, plan_memory, relieve_memory
+from mloptimizer.training.memory.estimate import Estimate, MemoryPlan, estimate_memory, plan_memory, relieve_memory
 from tests.training.impure_layers import Noisy, Penalised
 
 

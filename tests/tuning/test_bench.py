@@ -22,12 +22,12 @@ from mloptimizer.reports.terminal.bench_table import (
 )
 from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.store.workspace import Workspace
-from mloptimizer.tuning.bench import BASELINE_AGAIN, Comparison, bench_settings, run_bench
+from mloptimizer.tuning.bench import BASELINE_AGAIN, BenchResult, bench_settings, run_bench
 from mloptimizer.tuning.measurement import Measurement, Workload
-from mloptimizer.tuning.tune import tune
+from mloptimizer.tuning.tune import run_tuning
 from tests.pretended_machine import Pretence, make_gpu
 
-Compare = Callable[..., Comparison]
+Compare = Callable[..., BenchResult]
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def compare(make_dataset: Callable[..., DatasetInfo]) -> Compare:
     space = SearchSpace("line", "", "", lambda trial, dataset: {}, lambda params, dataset: None)
     workload = Workload(space, {}, make_dataset(), epochs=3, target_accuracy=0.5)
 
-    def run(pretence: Pretence, *gpus: Gpu, **stated: Any) -> Comparison:
+    def run(pretence: Pretence, *gpus: Gpu, **stated: Any) -> BenchResult:
         settings = bench_settings(stated, Settings(), gpus)
         return run_bench(workload, settings, pretence.machine(*gpus), lambda done: None)
 
     return run
 
 
-def row(done: Comparison, name: str) -> Measurement:
+def row(done: BenchResult, name: str) -> Measurement:
     return next(row for row in done.rows if row.name == name)
 
 
@@ -132,8 +132,8 @@ def test_a_profile_cannot_be_stated() -> None:
         bench_settings({"profile": "speed"}, Settings(), [])
 
 
-def compared() -> Comparison:
-    return Comparison(
+def compared() -> BenchResult:
+    return BenchResult(
         (
             Measurement("baseline", images_per_second=90.0, seconds_per_epoch=2.0, peak_memory_mb=500.0),
             Measurement("XLA", {"xla": "on"}, images_per_second=200.0, seconds_to_target=3.0),
@@ -145,7 +145,7 @@ def compared() -> Comparison:
 
 def test_the_noise_is_how_far_the_baselines_are_apart() -> None:
     assert (compared().baseline, compared().noise_percent) == (100.0, 20.0)
-    assert Comparison(compared().rows[:2]).noise_percent is None
+    assert BenchResult(compared().rows[:2]).noise_percent is None
 
 
 def test_the_table_has_a_row_per_measurement_and_names_what_is_missing() -> None:
@@ -171,7 +171,7 @@ def test_the_csv_has_every_figure_and_empty_cells_for_what_is_missing() -> None:
 
 def test_the_chart_is_a_picture_as_high_as_its_rows() -> None:
     rows = [Measurement(f"row {number}", images_per_second=90.0 + number) for number in range(20)]
-    few, many = (bench_chart(Comparison((*compared().rows, *rows[:count])), "digits") for count in (0, 20))
+    few, many = (bench_chart(BenchResult((*compared().rows, *rows[:count])), "digits") for count in (0, 20))
     height = lambda image: int.from_bytes(image[20:24], "big")  # noqa: E731  (of a PNG's header)
     assert few.startswith(b"\x89PNG")
     assert height(many) > height(few) > 100
@@ -181,14 +181,14 @@ def test_the_table_fits_a_terminal_of_80_columns() -> None:
     full = Measurement("everything for speed", {}, 123456.7, 123.45, 123.4, 123.4, 0.987, 12345.0, None, 1234.0)
     on_gpu = dataclasses.replace(full, gpu_memory_mb=123456.0, gpu_percent=100.0)
     for row in (full, on_gpu):
-        text = shown(bench_table(Comparison((*compared().rows, row)), 0.9), 80)
+        text = shown(bench_table(BenchResult((*compared().rows, row)), 0.9), 80)
         assert "…" not in text
         assert "everything" in text
 
 
 def test_the_tuning_table_says_what_was_taken(workspace: Workspace, make_dataset: Callable[..., DatasetInfo]) -> None:
     machine = Pretence({("xla", "on"): 2.0}).machine(make_gpu((7, 0)))
-    plan, _ = tune(workspace, make_dataset(train_size=50_000), Settings(), machine)
+    plan, _ = run_tuning(workspace, make_dataset(train_size=50_000), Settings(), machine)
     text = shown(tuning_table(plan))
     assert any("xla = on" in line and "taken" in line for line in text.splitlines())
     assert "precision = float32, xla = on" in text

@@ -12,8 +12,8 @@ from mloptimizer.core.locks import hold_lock
 from mloptimizer.core.nouns import DatasetInfo
 from mloptimizer.hardware.read.nvml import Gpu
 from mloptimizer.store.workspace import Workspace
-from mloptimizer.tuning.plans import TuningPlan, find_plan, find_tuned, identify, tuned_settings
-from mloptimizer.tuning.tune import apply_tuning, tune, why_not
+from mloptimizer.tuning.plans import TuningPlan, find_plan, find_tuned, identify_tuning, tuned_settings
+from mloptimizer.tuning.tune import apply_tuning, run_tuning, why_not
 from tests.pretended_machine import Pretence, make_gpu
 
 Tune = Callable[..., TuningPlan]
@@ -30,7 +30,7 @@ def find(workspace: Workspace, dataset: DatasetInfo) -> Tune:
     """Returns the plan that is measured with these gains; settings by name."""
 
     def run(pretence: Pretence, *gpus: Gpu, **settings: Any) -> TuningPlan:
-        plan, measured = tune(workspace, dataset, Settings(**settings), pretence.machine(*gpus), again=True)
+        plan, measured = run_tuning(workspace, dataset, Settings(**settings), pretence.machine(*gpus), again=True)
         assert measured
         return plan
 
@@ -127,14 +127,14 @@ def test_the_compute_capability_decides_what_is_tried(capability: Any, possible:
 def test_a_second_tuning_measures_nothing_unless_told(find: Tune, workspace: Workspace, dataset: DatasetInfo) -> None:
     first = find(Pretence())
     pretence = Pretence()
-    assert tune(workspace, dataset, Settings(), pretence.machine()) == (first, False)
+    assert run_tuning(workspace, dataset, Settings(), pretence.machine()) == (first, False)
     assert pretence.seen == []
-    assert tune(workspace, dataset, Settings(), pretence.machine(), again=True)[1]
+    assert run_tuning(workspace, dataset, Settings(), pretence.machine(), again=True)[1]
 
 
 def test_another_model_has_a_plan_of_its_own(find: Tune, workspace: Workspace, dataset: DatasetInfo) -> None:
     find(Pretence())
-    assert tune(workspace, dataset, Settings(), Pretence().machine(), space="cnn")[1]
+    assert run_tuning(workspace, dataset, Settings(), Pretence().machine(), space="cnn")[1]
     assert {plan["model"] for plan in json.loads(workspace.tuning_file.read_text())["plans"]} == {
         "the built-in resnet",
         "cnn",
@@ -147,16 +147,16 @@ def test_another_shape_needs_another_plan(
 ) -> None:
     find(Pretence())
     machine = Pretence().machine()
-    assert find_plan(workspace, identify(machine, make_dataset(train_size=9), Settings(trials=3)))
-    assert find_plan(workspace, identify(machine, make_dataset(**changes), Settings())) is None
+    assert find_plan(workspace, identify_tuning(machine, make_dataset(train_size=9), Settings(trials=3)))
+    assert find_plan(workspace, identify_tuning(machine, make_dataset(**changes), Settings())) is None
 
 
 def test_other_gpus_or_settings_need_another_plan(find: Tune, workspace: Workspace, dataset: DatasetInfo) -> None:
     find(Pretence(), make_gpu((9, 0)))
     for gpus in ((), (make_gpu((9, 0)), make_gpu((9, 0))), (make_gpu((9, 0), name="another"),)):
-        assert find_plan(workspace, identify(Pretence().machine(*gpus), dataset, Settings())) is None
+        assert find_plan(workspace, identify_tuning(Pretence().machine(*gpus), dataset, Settings())) is None
     machine = Pretence().machine(make_gpu((9, 0)))
-    assert find_plan(workspace, identify(machine, dataset, Settings(batch_size=32))) is None
+    assert find_plan(workspace, identify_tuning(machine, dataset, Settings(batch_size=32))) is None
 
 
 def test_a_damaged_file_is_told(find: Tune, workspace: Workspace, dataset: DatasetInfo) -> None:

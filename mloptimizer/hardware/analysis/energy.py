@@ -19,7 +19,7 @@ from mloptimizer.hardware.columns import Row, row_figure
 from mloptimizer.hardware.read.reader import HardwareReader
 
 _LEAST_SECONDS = 1.0  # that a counter of energy needs to tell power: it moves about ten times a second
-Source = Literal["counter", "power", "counter and power"]
+EnergySource = Literal["counter", "power", "counter and power"]
 
 
 @dataclass
@@ -108,7 +108,7 @@ class EnergyMeter:
         return sum(known) if known else None
 
     @property
-    def gpu_source(self) -> Source | None:
+    def gpu_source(self) -> EnergySource | None:
         """Where the GPUs' energy is from; None where there is none."""
         known = [gpu for gpu in self._gpus.values() if gpu.known]
         counted = any(gpu.has_counter for gpu in known)

@@ -10,9 +10,9 @@ from typing import Self
 from mloptimizer.hardware.columns import Row
 from mloptimizer.hardware.read.reader import HardwareReader
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
-STOP_SECONDS = 5.0  # how long the end of a trial waits for a driver that hangs
+HANGING_SECONDS = 5.0  # how long the end of a trial waits for a driver that hangs
 
 
 def next_tick(tick: int, elapsed: float, interval: float) -> int:
@@ -45,9 +45,9 @@ class Monitor:
     def stop(self) -> None:
         """Read the last row, and return when it was passed on, or after 5 s if the driver hangs."""
         self._end.set()
-        self._thread.join(STOP_SECONDS)
+        self._thread.join(HANGING_SECONDS)
         if self._thread.is_alive():
-            logger.warning("hardware log: a reading has not ended within %g s; its last row is lost.", STOP_SECONDS)
+            _logger.warning("hardware log: a reading has not ended within %g s; its last row is lost.", HANGING_SECONDS)
 
     def __enter__(self) -> Self:
         self.start()
@@ -71,4 +71,4 @@ class Monitor:
         except Exception as error:  # the caller's code may raise anything, and a thread must not end in silence
             self.lost_rows += 1
             if self.lost_rows == 1:
-                logger.warning("hardware log: a row is lost: %s: %s", type(error).__name__, error, exc_info=True)
+                _logger.warning("hardware log: a row is lost: %s: %s", type(error).__name__, error, exc_info=True)

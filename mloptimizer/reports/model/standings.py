@@ -83,7 +83,7 @@ class StudyRecord:
         return "running" if self.running else "unfinished"
 
 
-def list_study_names(workspace: Workspace) -> list[str]:
+def list_recorded_studies(workspace: Workspace) -> list[str]:
     """Return the names of the studies in the workspace, sorted."""
     return sorted(path.parent.name for path in workspace.metrics.glob("*/study.json"))
 
@@ -94,7 +94,7 @@ def find_study(workspace: Workspace, name: str, place: str = "STUDY") -> str:
     Raises:
         UsageError: there is none, with the nearest name and all of them.
     """
-    names = list_study_names(workspace)
+    names = list_recorded_studies(workspace)
     if name not in names:
         raise unknown_name(place, "study", name, names)
     return check_study_name(name)

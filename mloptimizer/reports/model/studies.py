@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.reports.model.searches_now import read_searches
-from mloptimizer.reports.model.standings import completed_value, list_study_names, read_study_record
+from mloptimizer.reports.model.standings import completed_value, list_recorded_studies, read_study_record
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
@@ -37,7 +37,7 @@ def last_change(workspace: Workspace, study: str) -> float:
 def read_studies(workspace: Workspace) -> list[StudyLine]:
     """Return the studies of the workspace, the one that changed last first; nothing is raised for a damaged one."""
     states = {search.study: search.state.value for search in read_searches(workspace, datetime.now(UTC))}
-    changes = {name: last_change(workspace, name) for name in list_study_names(workspace)}
+    changes = {name: last_change(workspace, name) for name in list_recorded_studies(workspace)}
     return [
         _read_study(workspace, name, states.get(name, ""), changes[name])
         for name in sorted(changes, key=lambda name: -changes[name])

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.reports.formatting import MISSING, fixed
-from mloptimizer.tuning.bench import Comparison
+from mloptimizer.tuning.bench import BenchResult
 from mloptimizer.tuning.measurement import Measurement
 from mloptimizer.tuning.plans import TuningPlan
 
@@ -40,7 +40,7 @@ _LEGEND = (
 )
 
 
-def bench_table(comparison: Comparison, target_accuracy: float) -> RenderableType:
+def bench_table(comparison: BenchResult, target_accuracy: float) -> RenderableType:
     """Return the comparison as a table, with what its columns mean, the noise, and what is missing, under it."""
     gpus = any(row.gpu_percent is not None for row in comparison.rows)
     table = _table()
@@ -65,7 +65,7 @@ def _table() -> Table:
     return table
 
 
-def noise_line(comparison: Comparison) -> str:
+def noise_line(comparison: BenchResult) -> str:
     """Return what the second measurement of the baseline says about all the others."""
     return (
         f"Noise: the two measurements of the baseline are {fixed(comparison.noise_percent, 1)} % apart; "
@@ -89,7 +89,7 @@ def describe_measurement(row: Measurement, ratio: float | None) -> str:
     return f"{row.name}: {fixed(row.images_per_second, 0)} images/s{times}, {fixed(row.peak_memory_mb, 0)} MB"
 
 
-def bench_csv(comparison: Comparison) -> str:
+def bench_csv(comparison: BenchResult) -> str:
     """Return the comparison as CSV, a row per variant; a figure that could not be had is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -106,7 +106,7 @@ def _rounded(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 
 
-def bench_chart(comparison: Comparison, title: str) -> bytes:
+def bench_chart(comparison: BenchResult, title: str) -> bytes:
     """Return a PNG: a horizontal bar per variant, as long as its ratio to the baseline, the noise as a grey band."""
     from matplotlib.figure import Figure  # without pyplot it draws with Agg: no display is needed
 

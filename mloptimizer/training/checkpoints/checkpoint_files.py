@@ -25,7 +25,7 @@ import mloptimizer
 from mloptimizer.core.files import whole_file
 from mloptimizer.core.words import in_a_line
 
-FORMAT = 1
+_FORMAT = 1
 COMPRESSION_LEVEL = 1  # weights hardly get smaller at higher ones
 LONGEST_HEADER = 2**26  # bytes
 LARGEST = 2**34  # bytes of the arrays, where nothing else is known
@@ -83,7 +83,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         UsageError, RunError, OSError: the folder cannot be written, the disk is full or failed.
     """
     header = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "epoch": checkpoint.epoch,
         "identity": checkpoint.identity,
         "versions": _versions(),
@@ -165,8 +165,8 @@ def _read_header(file: BinaryIO) -> dict[str, Any]:
     header = json.loads(line)
     if not isinstance(header, dict) or header.pop("header_sha256", None) != _checksum(header):
         raise DamagedCheckpoint("the checksum of its first line is wrong")
-    if header.get("format") != FORMAT:
-        raise DamagedCheckpoint(f"its format is {header.get('format')}, not {FORMAT}")
+    if header.get("format") != _FORMAT:
+        raise DamagedCheckpoint(f"its format is {header.get('format')}, not {_FORMAT}")
     for name, kind in _FIELDS.items():
         if not isinstance(header.get(name), kind):
             raise DamagedCheckpoint(f"its {name} is a {type(header.get(name)).__name__}")

@@ -39,7 +39,7 @@ from mloptimizer.training.step.stability import snapshot_variables
 
 FILES_KEPT = 2
 _BYTES_OF_A_VALUE = 8  # at most
-TOPIC = "checkpoint"  # of what is decided
+_TOPIC = "checkpoint"  # of what is decided
 # The settings that change what a training learns; where it differs on other devices only in rounding, it may go on.
 SHAPING_SETTINGS = (
     *("objective", "augmentation", "flip_probability", "crop_padding", "randaugment_magnitude", "mixup_alpha"),
@@ -61,7 +61,7 @@ class Part(Protocol):
         ...
 
 
-def identify(plan: TrialPlan, steps: Steps) -> dict[str, Any]:
+def identify_training(plan: TrialPlan, steps: Steps) -> dict[str, Any]:
     """Return what a training has in common with those that may go on from its checkpoints."""
     settings = plan.settings.model_dump(include=set(SHAPING_SETTINGS))
     data = plan.dataset
@@ -173,7 +173,7 @@ def _shapes(arrays: Sequence[Any]) -> list[tuple[int, ...]]:
     return [tuple(array.shape) for array in arrays]
 
 
-def resume(folder: Path, identity: Mapping[str, Any], state: TrainingState, decide: Decide) -> int:
+def resume_training(folder: Path, identity: Mapping[str, Any], state: TrainingState, decide: Decide) -> int:
     """Bring the state back to the newest checkpoint that is whole and fits, and return how many epochs are done.
 
     Without one the state stays, and that is 0. What is passed over is told, and removed.
@@ -188,11 +188,11 @@ def resume(folder: Path, identity: Mapping[str, Any], state: TrainingState, deci
         if not reason:
             state.put_back(checkpoint)
             keep_only(folder, paths[index:])
-            decide(TOPIC, f"on from epoch {checkpoint.epoch}", f"{path.name} is the newest that is whole and fits")
+            decide(_TOPIC, f"on from epoch {checkpoint.epoch}", f"{path.name} is the newest that is whole and fits")
             return checkpoint.epoch
-        decide(TOPIC, f"{path.name} passed over", reason)
+        decide(_TOPIC, f"{path.name} passed over", reason)
     keep_only(folder, [])
-    decide(TOPIC, "from the start", "none is whole and fits" if paths else "there is none")
+    decide(_TOPIC, "from the start", "none is whole and fits" if paths else "there is none")
     return 0
 
 
@@ -233,7 +233,7 @@ class CheckpointWriter:
 
     def _tell(self) -> None:
         if self._error and not self._told:
-            self._decide(TOPIC, "skipped", self._error)
+            self._decide(_TOPIC, "skipped", self._error)
         self._told = bool(self._error)
 
     def _write(self, checkpoint: Checkpoint) -> None:

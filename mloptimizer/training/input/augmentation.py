@@ -97,7 +97,7 @@ def _checked(given: Mapping[str, object], space: str) -> dict[str, Any]:
 # --- drawing
 
 
-def draw(augmentation: Augmentation, count: int, seed: int, step: Any) -> Any:
+def draw_augmentation(augmentation: Augmentation, count: int, seed: int, step: Any) -> Any:
     """Return the numbers for `count` images, float32 (count, columns), drawn from the seed and the step alone.
 
     The share that an image keeps of itself is Beta(alpha, alpha); with MixUp and CutMix both, a batch gets one of them.

@@ -20,7 +20,7 @@ from mloptimizer.core.nouns import DatasetInfo
 from mloptimizer.data.library import Split, map_split
 from mloptimizer.hardware.read.machine import MB, available_memory_mb
 from mloptimizer.training.devices import Decide, Devices
-from mloptimizer.training.input.augmentation import Augmentation, augment, draw, mix
+from mloptimizer.training.input.augmentation import Augmentation, augment, draw_augmentation, mix
 from mloptimizer.training.memory.estimate import FITTING_SHARE
 from mloptimizer.training.step.schedule import Steps
 from mloptimizer.training.trial_failures import DataError
@@ -136,7 +136,7 @@ def training_batches(
 
     @tf.autograph.experimental.do_not_convert
     def take(chosen: Any, step: Any) -> Any:
-        draws = draw(augmentation, steps.global_batch, seed, step)
+        draws = draw_augmentation(augmentation, steps.global_batch, seed, step)
         labels = tf.gather(images.labels, chosen)
         if on_device:
             return _with_partners(augmentation, chosen, labels, draws)

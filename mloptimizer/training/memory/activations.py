@@ -16,7 +16,7 @@ from mloptimizer.training.keras_internals import graph_nodes, is_network
 
 
 @dataclass(frozen=True)
-class Kept:
+class _Kept:
     """What the gradient of an operation needs."""
 
     inputs: bool = False
@@ -25,18 +25,18 @@ class Kept:
     in_float32: bool = False  # it computes in float32, and keeps such copies of inputs that are not
 
 
-_UNKNOWN = Kept(inputs=True, output=True, extra=1)
-_NOTHING, _INPUTS, _OUTPUT, _BOTH = Kept(), Kept(inputs=True), Kept(output=True), Kept(inputs=True, output=True)
+_UNKNOWN = _Kept(inputs=True, output=True, extra=1)
+_NOTHING, _INPUTS, _OUTPUT, _BOTH = _Kept(), _Kept(inputs=True), _Kept(output=True), _Kept(inputs=True, output=True)
 _ACTIVATIONS = {
     **dict.fromkeys(("linear", "identity"), _NOTHING),
     **dict.fromkeys(("relu", "relu6", "elu", "selu", "tanh", "sigmoid", "softmax", "exponential", "exp"), _OUTPUT),
     **dict.fromkeys(("silu", "swish", "softplus", "softsign", "leaky_relu", "leakyrelu"), _INPUTS),
-    "gelu": Kept(extra=3),
-    "gelu approximate": Kept(inputs=True, extra=3),
-    "mish": Kept(inputs=True, extra=1),
-    **dict.fromkeys(("hard_silu", "hardsilu", "hard_swish"), Kept(inputs=True, extra=2)),
-    **dict.fromkeys(("hard_sigmoid", "hardsigmoid"), Kept(extra=1)),
-    "prelu": Kept(extra=2),
+    "gelu": _Kept(extra=3),
+    "gelu approximate": _Kept(inputs=True, extra=3),
+    "mish": _Kept(inputs=True, extra=1),
+    **dict.fromkeys(("hard_silu", "hardsilu", "hard_swish"), _Kept(inputs=True, extra=2)),
+    **dict.fromkeys(("hard_sigmoid", "hardsigmoid"), _Kept(extra=1)),
+    "prelu": _Kept(extra=2),
 }
 _DIMENSIONS = ("1D", "2D", "3D")
 _WITH_ACTIVATION = (
@@ -45,9 +45,9 @@ _WITH_ACTIVATION = (
 )
 _LAYERS = {
     **dict.fromkeys(_WITH_ACTIVATION, _INPUTS),
-    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), Kept(inputs=True, extra=1)),
-    **dict.fromkeys(("BatchNormalization", "GroupNormalization"), Kept(inputs=True, in_float32=True)),
-    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), Kept(inputs=True, extra=1, in_float32=True)),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _Kept(inputs=True, extra=1)),
+    **dict.fromkeys(("BatchNormalization", "GroupNormalization"), _Kept(inputs=True, in_float32=True)),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _Kept(inputs=True, extra=1, in_float32=True)),
     **dict.fromkeys((f"{kind}Pooling{d}" for d in _DIMENSIONS for kind in ("Max", "GlobalMax")), _BOTH),
     **dict.fromkeys(("Maximum", "Minimum", "Max", "Min"), _BOTH),
     **dict.fromkeys(("UnitNormalization", "Multiply", "Divide", "Square", "Power", "Matmul", "Dot"), _INPUTS),
@@ -58,7 +58,7 @@ _LAYERS = {
     **dict.fromkeys((f"SpatialDropout{d}" for d in _DIMENSIONS), _NOTHING),
     **dict.fromkeys(("Add", "Subtract", "Average", "Concatenate", "Split", "GetItem", "Mean", "Sum", "Pad"), _NOTHING),
     **dict.fromkeys(("InputLayer", "Rescaling", "GaussianNoise", "Permute", "Transpose", "Cast", "Negative"), _NOTHING),
-    **dict.fromkeys(("SimpleRNN", "GRU", "LSTM", "Bidirectional"), Kept(inputs=True, output=True, extra=8)),
+    **dict.fromkeys(("SimpleRNN", "GRU", "LSTM", "Bidirectional"), _Kept(inputs=True, output=True, extra=8)),
 }
 _DROPOUTS = ("Dropout", "AlphaDropout")
 _FLOAT32 = 4  # bytes
@@ -119,11 +119,11 @@ def _own_bytes(node: Any) -> int:
     return int(own + kept.extra * sum(map(tensor_bytes, node.outputs)))
 
 
-def _makes_copy(kept: Kept, node: Any) -> bool:
+def _makes_copy(kept: _Kept, node: Any) -> bool:
     return kept.in_float32 and any(_size(tensor) < _FLOAT32 for tensor in node.input_tensors)
 
 
-def _kept_by(operation: Any) -> Kept:
+def _kept_by(operation: Any) -> _Kept:
     name = type(operation).__name__
     if name in (*_VIEWS, *_DROPOUTS) or is_network(operation):
         return _NOTHING
@@ -137,13 +137,13 @@ def _kept_by(operation: Any) -> Kept:
     return _ACTIVATIONS.get(known, _UNKNOWN)
 
 
-def _kept_after(operation: Any) -> Kept:
+def _kept_after(operation: Any) -> _Kept:
     """Return what the activation function of a layer keeps; its input is the layer's own."""
     has_one = type(operation).__name__ in _WITH_ACTIVATION and operation.activation is not None
     return _of_function(operation) if has_one else _NOTHING
 
 
-def _of_function(operation: Any) -> Kept:
+def _of_function(operation: Any) -> _Kept:
     return _ACTIVATIONS.get(getattr(operation.activation, "__name__", ""), _UNKNOWN)
 
 

@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from mloptimizer.config.settings import Settings
+from mloptimizer.hardware.read.machine import MB
 from mloptimizer.hardware.read.main_memory import memory_percent
 from mloptimizer.training.devices import Decide
 from mloptimizer.training.keras_internals import all_layers
@@ -24,7 +25,6 @@ from mloptimizer.training.memory.activations import count_elements, kept_bytes, 
 from mloptimizer.training.memory.batch_plan import BatchPlan, fewer_at_once
 from mloptimizer.training.memory.recompute import can_rematerialise, cut_graph
 
-MB = 2**20
 FITTING_SHARE = 0.9  # of a device's memory: the rest is for what the estimate leaves out
 WORKING_TENSORS = 3  # the gradients on both sides of an operation, and what it works with
 _FLOAT32 = 4  # bytes

@@ -27,7 +27,7 @@ Update = Callable[[Any, Sequence[Any], Any, Any], tuple[Any, Sequence[Any]]]
 
 
 @dataclass(frozen=True)
-class Rule:
+class UpdateRule:
     """An optimization algorithm: how many vectors it remembers, and how it updates."""
 
     states: int
@@ -57,7 +57,7 @@ def _lion(gradient: Any, state: Sequence[Any], rate: Any, step: Any) -> tuple[An
     return rate * direction, (beta_2 * state[0] + (1 - beta_2) * gradient,)
 
 
-RULES = {"adamw": Rule(2, _adamw), "sgd": Rule(1, _nesterov), "lion": Rule(1, _lion)}
+UPDATE_RULES = {"adamw": UpdateRule(2, _adamw), "sgd": UpdateRule(1, _nesterov), "lion": UpdateRule(1, _lion)}
 
 
 class FlatOptimizer(keras.optimizers.Optimizer):
@@ -67,7 +67,9 @@ class FlatOptimizer(keras.optimizers.Optimizer):
     in a branch, a loop or a compiled function. What it remembers is in `variables`: step, rate factor, state, average.
     """
 
-    def __init__(self, rule: Rule, learning_rate: Any, weight_decay: float, clip: Clip, ema_momentum: float) -> None:
+    def __init__(
+        self, rule: UpdateRule, learning_rate: Any, weight_decay: float, clip: Clip, ema_momentum: float
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay)
         self._rule = rule
         self._clip = clip
@@ -167,16 +169,16 @@ def flatten_gradients(gradients: Sequence[Any], weights: Sequence[Any]) -> Any:
     return _flatten([tf.zeros(size) if gradient is None else gradient for gradient, size in pairs])
 
 
-def choose_rule(params: Params) -> Rule:
+def choose_rule(params: Params) -> UpdateRule:
     """Return the rule that the parameter `optimizer` names.
 
     Raises:
         SpaceError: there is no such optimizer.
     """
     name = str(params.get("optimizer", "adamw"))
-    if name not in RULES:
-        raise SpaceError(f"optimizer = {name!r}: is not known. Possible: {', '.join(RULES)}.")
-    return RULES[name]
+    if name not in UPDATE_RULES:
+        raise SpaceError(f"optimizer = {name!r}: is not known. Possible: {', '.join(UPDATE_RULES)}.")
+    return UPDATE_RULES[name]
 
 
 def make_optimizer(params: Params, schedule: Any, weights: Sequence[Any], settings: Settings, scale_loss: bool) -> Any:

@@ -93,7 +93,7 @@ class StepGuard:
         return np.array(strategy.experimental_local_results(self._state)[0].numpy())
 
 
-class Snapshot:
+class _Snapshot:
     """A model's last good state in host memory: weights, statistics and the optimizer's memory, but not its step."""
 
     def __init__(self, model: Any) -> None:
@@ -112,7 +112,7 @@ class Snapshot:
 
 
 def snapshot_variables(model: Any) -> list[Any]:
-    """Return the variables whose values a `Snapshot` holds, in its order."""
+    """Return the variables whose values a `_Snapshot` holds, in its order."""
     return [*model.variables, *_memory(model.optimizer)]
 
 
@@ -136,11 +136,11 @@ class GoBack(keras.callbacks.Callback):
         self._checked = time.monotonic()
         self._epoch = 0
         self._bad_validation = ""  # what was wrong with the last epoch's
-        self._snapshot: Snapshot | None = None
+        self._snapshot: _Snapshot | None = None
         self._older: Sequence[Any] = ()  # the last good values, where they are not those of the last epoch's end
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._snapshot = Snapshot(self.model)
+        self._snapshot = _Snapshot(self.model)
         if self._older:
             self._snapshot.values = self._older
 
