@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from tests.postgresql import Server
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the database server, and as slow whatever needs a server or a cluster or is a whole search."""
+    for item in items:
+        if "postgresql" in getattr(item, "fixturenames", ()):
+            item.add_marker("server")
+        if "end_to_end" in item.path.parts or any(item.iter_markers("server")) or any(item.iter_markers("cluster")):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> "Iterator[Server]":
     from tests.postgresql import start_server  # most tests need no client of it

@@ -88,6 +88,7 @@ def short_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.cluster
 def test_the_words_by_hand_start_a_cluster_that_the_doctor_finds_sound(short_folder: Path) -> None:
     section = (DOCS / "clusters.md").read_text().split("## Several machines by hand")[1].split("Then on the first")[0]
     words = [line.strip() for line in section.splitlines() if line.startswith("    ")]

@@ -12,6 +12,7 @@ from mloptimizer.study.storage import open_storage
 from tests.reports.study_files import text_of
 
 
+@pytest.mark.slow
 def test_this_machine_is_sound_and_stays_as_it_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # GPUs need packages that the tests do without
     checks = examine_machine(workspace, Settings())

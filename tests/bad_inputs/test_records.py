@@ -58,6 +58,7 @@ def harm(data: st.DataObject, place: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(REPEATABLE, max_examples=110)
 def test_a_command_on_a_damaged_study_tells_it_and_loses_nothing(written: Path, data: st.DataObject) -> None:

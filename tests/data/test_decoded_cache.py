@@ -35,6 +35,7 @@ def test_other_content_in_the_source_is_decoded_anew(mnist: Data, datasets: Path
     assert (load_split(first, "test")[0] == mnist.x_test).all()
 
 
+@pytest.mark.slow
 def test_the_same_images_have_the_same_fingerprint_in_every_form(datasets: Path) -> None:
     seen = set()
     for form in ("cifar-10-batches-py", "cifar10.npz", "cifar-10-python.tar.gz"):
@@ -83,6 +84,7 @@ def _replace_labels(directory: Path) -> None:
     np.save(directory / "train_labels.npy", np.array([object()]), allow_pickle=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -121,6 +123,7 @@ def test_damaged_statistics_are_made_again(mnist: Data) -> None:
         assert prepare() == first
 
 
+@pytest.mark.slow
 def test_several_processes_may_decode_the_same_data_set_at_once(mnist: Data, tmp_path: Path) -> None:
     code = "from mloptimizer.data.library import prepare_dataset; print(prepare_dataset('mnist', 0.2, 0, 0))"
     runs = [run_python(code) for _ in range(4)]

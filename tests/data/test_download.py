@@ -110,6 +110,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
         download(CATALOG["mnist"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
 def test_without_a_net_one_line_says_what_to_put_where(name: str, datasets: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
@@ -196,6 +197,7 @@ def hanging_caller(proxy: socket.socket) -> Iterator[tuple[subprocess.Popen[str]
         caller.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the caller", "at the terminal"])
 def test_an_interrupt_ends_the_caller_and_its_child_at_once(
     send: Callable[[int, int], None], silent_proxy: socket.socket, tmp_path: Path
@@ -207,6 +209,7 @@ def test_an_interrupt_ends_the_caller_and_its_child_at_once(
     assert list((tmp_path / "keras" / "datasets").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_child_that_is_killed_is_reported_in_one_line(silent_proxy: socket.socket) -> None:
     with hanging_caller(silent_proxy) as (caller, child):
         child.kill()

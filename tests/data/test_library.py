@@ -125,6 +125,7 @@ def test_images_of_another_content_are_not_taken_for_those_of_the_study(mnist: D
 # --- the caller's process
 
 
+@pytest.mark.slow
 def test_the_caller_stays_small_and_free_of_large_libraries(datasets: Path) -> None:
     zeros = np.zeros((40_000, 32, 32, 3), np.uint8)
     labels = np.arange(40_000) % 10

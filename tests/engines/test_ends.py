@@ -23,6 +23,7 @@ from mloptimizer.engines.process.process_trees import ProcessTree
 from tests.engines.contract import PATIENCE_SECONDS, SLOTS, act, collect, results_of
 from tests.engines.test_process_engine import pid_of_waiting
 
+pytestmark = pytest.mark.slow
 MakePlan = Callable[..., TrialPlan]
 ROOT = Path(__file__).parents[2]
 ORPHAN_SECONDS = 5.0  # within which nothing of a killed driver may be left

@@ -30,6 +30,7 @@ class TestForkServer(EngineContract):
         return ProcessEngine(SLOTS, act, "forkserver")
 
 
+@pytest.mark.slow
 class TestSpawn(EngineContract):
     def make(self) -> ProcessEngine:
         return ProcessEngine(SLOTS, act, "spawn")
@@ -133,6 +134,7 @@ def test_the_engine_does_not_blame_the_fork_for_a_want_of_memory(make_plan: Make
     engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
@@ -152,6 +154,7 @@ def test_a_worker_that_aborts_has_its_reason_in_its_last_words(
     engine.close()
 
 
+@pytest.mark.slow
 def test_what_a_dying_worker_printed_is_kept_with_the_failure(make_plan: MakePlan) -> None:
     engine = ProcessEngine(SLOTS, shout, "forkserver")
     plan = make_plan()
@@ -163,6 +166,7 @@ def test_what_a_dying_worker_printed_is_kept_with_the_failure(make_plan: MakePla
     engine.close()
 
 
+@pytest.mark.slow
 def test_the_engine_spawns_when_the_first_forked_worker_dies_in_silence(make_plan: MakePlan) -> None:
     engine = ProcessEngine(SLOTS, die_unless_spawned, "auto")
     for number in range(2):
@@ -192,6 +196,7 @@ def test_a_killed_fork_server_is_replaced(make_plan: MakePlan) -> None:
     engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux pins processes to cores")
 def test_a_worker_keeps_to_its_cores_and_borrows_those_of_idle_slots(make_plan: MakePlan) -> None:
     first, *_, last = 2 * sorted(os.sched_getaffinity(0))

@@ -45,6 +45,7 @@ from tests.engines.ray_cluster import TestCluster, is_gone, pid_of, wait_for, wa
 from tests.shell import wait_for as until
 from tests.small_searches import LINE, Watcher, run_small_search
 
+pytestmark = pytest.mark.cluster
 MakePlan = Callable[..., TrialPlan]
 ONE_GPU = Need(1, 1.0, 0)
 

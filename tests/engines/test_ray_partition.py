@@ -58,7 +58,7 @@ def _why_not() -> str:
 
 
 _reason = _why_not()
-pytestmark = pytest.mark.skipif(bool(_reason), reason=_reason or "it can run")
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(_reason), reason=_reason or "it can run")]
 
 
 @dataclass

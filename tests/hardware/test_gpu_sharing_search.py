@@ -45,6 +45,7 @@ def test_a_trial_starts_beside_another_when_nvml_reports_room_for_it(nvml: NvmlS
     assert (on_gpu[0], set(on_gpu)) == ("1", {"1", "2"})
 
 
+@pytest.mark.slow
 def test_no_trial_starts_beside_another_when_the_memory_is_short(nvml: NvmlStandIn) -> None:
     nvml.set(gpu__memory_total=7000 * MB)
     found = search(nvml, 1.0, "len(gpu.rows()) > 30")
@@ -52,6 +53,7 @@ def test_no_trial_starts_beside_another_when_the_memory_is_short(nvml: NvmlStand
     assert "3,100 MB" in found["log"] and "3,600" in found["log"]
 
 
+@pytest.mark.slow
 def test_sharing_is_taken_back_when_the_pace_falls(nvml: NvmlStandIn) -> None:
     found = search(nvml, 4.0, "bool(gpu.again)")
     assert [line.partition(": ")[0] for line in found["again"]] == ["trial 1"]

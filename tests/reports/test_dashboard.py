@@ -78,6 +78,7 @@ def test_it_lists_the_study_and_its_trials(server: Server) -> None:
     assert [trial["state"] for trial in trials] == ["Complete"]
 
 
+@pytest.mark.slow
 def test_trials_that_another_process_adds_appear(server: Server, journal: Path) -> None:
     url, _ = server
     assert len(get(f"{url}api/studies/0")["trials"]) == 1
@@ -101,6 +102,7 @@ def test_an_idle_connection_blocks_nobody(server: Server) -> None:
         assert get(f"{url}api/studies")["study_summaries"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_quietly(server: Server) -> None:
     url, process = server
     get(f"{url}api/studies")

@@ -279,6 +279,7 @@ def test_a_taken_port_and_a_foreign_address_are_one_line(searched: Workspace) ->
 # From the shell
 
 
+@pytest.mark.slow
 def test_top_and_its_metrics_show_a_real_search_and_then_its_kill(tmp_path: Path) -> None:
     write_small_space(tmp_path)
     words = ["search", "--dataset", "digits", "--space", "small", "--trials", "99", "--workers", "1", *SMALL]

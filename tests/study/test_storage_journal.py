@@ -99,6 +99,7 @@ def test_only_an_unfinished_record_that_keeps_from_reading_is_mended_when_readin
     assert journal.read_bytes() == mended
 
 
+@pytest.mark.slow
 def test_kills_during_writing_lose_nothing_and_make_nobody_wait_beside_a_default_lock(journal: Path) -> None:
     create("", journal)
     other = open_as_a_dashboard(journal)

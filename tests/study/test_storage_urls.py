@@ -80,6 +80,7 @@ def test_files_that_may_not_be_written_can_be_read(read_only_folder: Path) -> No
     assert run_as_nobody(read) == 0
 
 
+@pytest.mark.slow
 def test_sqlite_gives_every_waiting_trial_to_one_process(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     study = create(url, tmp_path)

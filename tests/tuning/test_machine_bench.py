@@ -42,6 +42,7 @@ def test_a_run_that_fails_says_why_and_nothing_at_all_is_an_error() -> None:
         run_machine_bench(Pretence(broken=frozenset({("xla", "off")})).machine(), lambda line: None, SMALL)
 
 
+@pytest.mark.slow
 def test_this_machine_is_measured_and_the_file_is_read_back(tmp_path: Path) -> None:
     found = run_machine_bench(this_machine(), lambda line: None, Extent(180, 2, repetitions=1))
     write_machine_file(tmp_path / "m.json", found)
