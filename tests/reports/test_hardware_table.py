@@ -4,7 +4,6 @@ import pytest
 
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import Outcome, Phase, TrialResult
-from mloptimizer.hardware.analysis.diagnosis import HARDWARE_FIGURES
 from mloptimizer.hardware.read.reader import columns
 from mloptimizer.reports.terminal import hardware_table as report_module
 from mloptimizer.reports.terminal.hardware_table import hardware_report
@@ -109,7 +108,6 @@ def test_the_table_fits_the_terminal(workspace: Workspace, study: StudyWriter, w
 def test_an_ended_training_shows_its_record_also_without_its_log(workspace: Workspace, study: StudyWriter) -> None:
     study.train(0, [0.5])
     hardware = {
-        **dict.fromkeys(HARDWARE_FIGURES),
         **{"duration_s": 60.0, "gpus": 1, "gpu_utilization_percent": 14.0, "gpu_utilization_p95_percent": 41.0},
         **{"gpu_wh": 3.0, "cpu_wh": 1.0, "energy_wh": 4.0, "co2_g": 1.9, "grid_g_per_kwh": 475.0},
         **{"gpu_energy_source": "counter", "throttled_percent": 30.0, "throttle_reasons": "power limit"},
@@ -134,7 +132,8 @@ def test_an_ended_training_shows_its_record_also_without_its_log(workspace: Work
 def test_a_damaged_summary_is_no_traceback(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
     path = workspace.trial("test", 0) / "result.json"
-    hardware = dict.fromkeys(HARDWARE_FIGURES, "nonsense")
+    names = ("duration_s", "gpus", "gpu_wh", "energy_wh", "co2_g", "gpu_energy_source", "idle_periods", "findings")
+    hardware = dict.fromkeys(names, "nonsense")
     path.write_text(json.dumps({**json.loads(path.read_text()), "hardware": hardware}))
     for report in (hardware_report(workspace, "test"), hardware_report(workspace, "test", 0)):
         assert "0" in text_of(report)

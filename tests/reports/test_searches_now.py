@@ -224,6 +224,15 @@ def test_a_study_remembers_the_machines_it_ran_on() -> None:
 
 # Prometheus
 
+SERVED = """
+build_info cpu_utilization_ratio memory_used_bytes memory_total_bytes gpu_info gpu_utilization_ratio
+gpu_memory_utilization_ratio gpu_memory_used_bytes gpu_memory_total_bytes gpu_power_watts
+gpu_temperature_celsius search_running search_start_time_seconds search_slots search_running_trials
+search_explored_trials search_planned_trials search_trained_on_trials trial_running_seconds trial_attempt
+trial_part_info trial_epoch trial_planned_epochs trial_step trial_images_per_second trial_data_wait_ratio
+trial_cpu_cores trial_memory_bytes trial_last_row_timestamp_seconds trial_looks_hung
+"""
+
 
 def scrape(address: str) -> dict[str, Any]:
     with urllib.request.urlopen(address, timeout=30) as answer:
@@ -238,7 +247,7 @@ def test_every_metric_is_served_with_its_unit_and_its_labels_escaped(searched: W
     with serve_metrics(lambda machine: taken, "127.0.0.1", 0) as address:
         assert address.startswith("http://127.0.0.1:")
         families = scrape(address)
-    assert set(families) == set(METRICS)
+    assert set(families) == {f"mloptimizer_{name}" for name in SERVED.split()}
     value = {name: family.samples[0].value for name, family in families.items()}
     assert value["mloptimizer_gpu_utilization_ratio"] == pytest.approx(0.61)
     assert value["mloptimizer_gpu_memory_used_bytes"] == 2**31

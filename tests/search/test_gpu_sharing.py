@@ -8,8 +8,9 @@ import pytest
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import Decision, Division, HardwareSample, Slot
 from mloptimizer.hardware.read.nvml import GpuUse
-from mloptimizer.search.gpu_sharing import STEADY_ROWS, GpuNeeds, Packing
+from mloptimizer.search.gpu_sharing import GpuNeeds, Packing
 
+STEADY_ROWS = 8  # after which a trial's pace and memory are known
 SLOTS = [Slot(name, gpu_ids=("GPU-a",), gpu_memory_mb=16_000, gpu_trials=4) for name in ("a", "ab", "ac", "ad")]
 
 

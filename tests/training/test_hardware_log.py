@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from mloptimizer.core.nouns import EpochRecord, Outcome, Slot, TrialPlan
-from mloptimizer.hardware.columns import PARTS
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.monitor import Monitor
 from mloptimizer.hardware.read.reader import HardwareReader, columns
@@ -41,6 +40,9 @@ def logged(tmp_path: Path) -> Callable[..., tuple[Run, pd.DataFrame]]:
         return Run(result, events), read_log(path).iloc[rows_before:].reset_index(drop=True)
 
     return train
+
+
+PARTS = ("setup", "build", "first_step", "training", "validation", "checkpoint", "save")
 
 
 def test_the_epochs_and_the_steps_of_the_log_are_on_one_clock_within_a_sample(

@@ -24,7 +24,6 @@ from mloptimizer.core.nouns import (
 )
 from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.tuning.measurement import (
-    MEASURED_MODEL,
     Measurement,
     Variant,
     Workload,
@@ -160,8 +159,8 @@ def test_the_measured_model_fits_every_shape(shape: Any, make_dataset: Callable[
     space, params = choose_model(None, make_dataset(input_shape=shape), Path("nowhere"))
     assert space.name == "resnet"
     assert params["stages"] == min(3, 2 if shape[0] == 8 else 3)
-    assert params["width"] == MEASURED_MODEL["width"]
-    assert params["learning_rate"] == MEASURED_MODEL["adamw_learning_rate"]
+    assert params["width"] == 32
+    assert params["learning_rate"] == 2e-3
 
 
 def test_another_space_gives_the_same_draw_every_time(make_dataset: Callable[..., DatasetInfo]) -> None:
