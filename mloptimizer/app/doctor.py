@@ -112,8 +112,7 @@ def _check_memory() -> Check:
 
 
 def _check_datasets() -> Check:
-    summaries = list_datasets()
-    here = [summary.name for summary in summaries if summary.found]
-    absent = [summary.name for summary in summaries if not summary.found]
+    places = list_datasets()
+    here, absent = ([name for name in places if bool(places[name]) is found] for found in (True, False))
     found = f"on this machine: {', '.join(here) or 'none'}"
     return Check("data sets", True, found + (f"; downloaded when used: {', '.join(absent)}" if absent else ""))

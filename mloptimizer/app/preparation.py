@@ -15,7 +15,7 @@ from mloptimizer.core.errors import UsageError, unknown_name
 from mloptimizer.core.nouns import Params, Slot
 from mloptimizer.core.study_names import check_study_name
 from mloptimizer.core.system_errors import file_error
-from mloptimizer.data.library import list_datasets
+from mloptimizer.data.catalog import CATALOG
 from mloptimizer.engines.slots import plan_slots
 from mloptimizer.hardware.analysis.grid import find_grid
 from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
@@ -105,11 +105,9 @@ def _begin(request: SearchRequest, stated: Settings) -> PreparedSearch:
             f"--trials +{request.more_trials}: adds to a study that there is. Name it with --study, or leave the + out."
         )
     if not request.dataset:
-        names = ", ".join(summary.name for summary in list_datasets())
-        raise UsageError(f"--dataset: a new study needs a data set. Known: {names}.")
-    known = [summary.name for summary in list_datasets()]
-    if request.dataset not in known:
-        raise unknown_name("--dataset", "data set", request.dataset, known)
+        raise UsageError(f"--dataset: a new study needs a data set. Known: {', '.join(CATALOG)}.")
+    if request.dataset not in CATALOG:
+        raise unknown_name("--dataset", "data set", request.dataset, CATALOG)
     taken = list_stored_studies(settings.storage, request.workspace.journal)
     if request.study in taken:
         raise UsageError(

@@ -26,7 +26,8 @@ from mloptimizer.core.errors import UsageError, unknown_name
 from mloptimizer.core.files import write_bytes, write_text
 from mloptimizer.core.interrupts import stop_signals
 from mloptimizer.core.nouns import DatasetInfo
-from mloptimizer.data.library import list_datasets, prepare_dataset
+from mloptimizer.data.catalog import CATALOG
+from mloptimizer.data.library import prepare_dataset
 from mloptimizer.hardware.read.machine_facts import host_name
 from mloptimizer.reports.model.comparison import compare
 from mloptimizer.reports.model.trainings import read_trainings
@@ -169,9 +170,8 @@ def _prepare(
 ) -> DatasetInfo:
     """Return the data set, after a look at the names and settings: a wrong one must not wait for a download."""
 
-    known = [summary.name for summary in list_datasets()]
-    if dataset not in known:
-        raise unknown_name("mloptimizer", "data set", dataset, known)
+    if dataset not in CATALOG:
+        raise unknown_name("mloptimizer", "data set", dataset, CATALOG)
     if space is not None:
         read_spaces([space], workspace.search_spaces)
     check_machine(settings, machine.gpus)

@@ -251,7 +251,7 @@ def dataset_from_json(value: Mapping[str, Any]) -> DatasetInfo:
     try:
         return TypeAdapter(DatasetInfo).validate_python(value)
     except ValidationError as error:
-        raise UsageError(f"plan.json: its data set is damaged ({_first_fault(error)}). Restore it.") from error
+        raise UsageError(f"plan.json: its data set is damaged ({first_fault(error)}). Restore it.") from error
 
 
 def result_from_json(value: Mapping[str, Any]) -> TrialResult:
@@ -268,10 +268,11 @@ def result_from_json(value: Mapping[str, Any]) -> TrialResult:
         return TypeAdapter(TrialResult).validate_python({**known, "metrics": metrics})
     except ValidationError as error:
         place = f"result.json of trial {known.get('number', '?')}"
-        raise UsageError(f"{place}: is damaged ({_first_fault(error)}). Restore it or remove it.") from error
+        raise UsageError(f"{place}: is damaged ({first_fault(error)}). Restore it or remove it.") from error
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """Return what is wrong first, and where."""
     problem = error.errors()[0]
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
 

@@ -60,12 +60,7 @@ _CIFAR100_TEXT = """
 """
 _CIFAR100 = tuple(_CIFAR100_TEXT.split())
 
-_IDX_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+_IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 _TORONTO_URL = "https://www.cs.toronto.edu/~kriz/"
 

@@ -5,6 +5,7 @@ damaged is replaced by a whole one; several processes may write the same entry a
 path, size and time of the files from which it was decoded, so that a changed source makes a new entry.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -144,35 +145,39 @@ def receive_entry(name: str, fingerprint: str, arrays: Mapping[str, npt.NDArray[
         RunError: what came is not what the fingerprint says, or the disk is full.
     """
     folder = cache_folder() / f"{name}-{fingerprint[:16]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        temporary.chmod(0o755)
-        for file_name in (INFO_FILE, *(f"{array}.npy" for array in ARRAYS)):
-            (temporary / file_name).write_bytes(arrays[file_name].data)
-        if _fingerprint(temporary) != fingerprint:
-            raise RunError(f"{name}: its images were changed on their way here. Run the command again.")
-        files.write_json(temporary / INFO_FILE, {**files.read_json(temporary / INFO_FILE), "times": _times(temporary)})
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one: whole ones are found before
-        temporary.rename(folder)
+        with _folder_beside(folder) as temporary:
+            for file_name in (INFO_FILE, *(f"{array}.npy" for array in ARRAYS)):
+                (temporary / file_name).write_bytes(arrays[file_name].data)
+            if _fingerprint(temporary) != fingerprint:
+                raise RunError(f"{name}: its images were changed on their way here. Run the command again.")
+            info = {**files.read_json(temporary / INFO_FILE), "times": _times(temporary)}
+            files.write_json(temporary / INFO_FILE, info)
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one: whole ones are found before
+            temporary.rename(folder)
     except OSError as error:
         raise _cache_error(folder.parent, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
-def _publish(path: Path, parts: Parts, source: Source, dataset: Dataset) -> Entry:
+@contextlib.contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """Give a new folder, which may take its place at the path; what is left of it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sources.remove_abandoned(path.parent, f".{path.name}.")
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        temporary.chmod(0o755)
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(path: Path, parts: Parts, source: Source, dataset: Dataset) -> Entry:
+    sources.remove_abandoned(path.parent, f".{path.name}.")
+    with _folder_beside(path) as temporary:
         _write_arrays(temporary, parts)
         _write_info(temporary, parts, source, dataset)
         return _put(temporary, path, dataset)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _put(temporary: Path, path: Path, dataset: Dataset) -> Entry:
@@ -181,15 +186,10 @@ def _put(temporary: Path, path: Path, dataset: Dataset) -> Entry:
         entry = read_entry(path, dataset)
         if entry is not None:
             return entry
-        damaged = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        try:
+        with _folder_beside(path) as damaged, contextlib.suppress(OSError):
             if os.path.lexists(path):
                 path.rename(damaged / "damaged")
-            temporary.rename(path)
-        except OSError:  # another process renamed at the same moment: look again
-            continue
-        finally:
-            shutil.rmtree(damaged, ignore_errors=True)
+            temporary.rename(path)  # unless another process renamed at the same moment: look again
     raise RunError(f"{path}: other processes keep replacing it. Run the command again.")
 
 

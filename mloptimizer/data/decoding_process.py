@@ -52,7 +52,7 @@ def _parse_answer(answer: str, complaint: str, code: int, dataset: Dataset) -> E
     with contextlib.suppress(ValueError):
         values = json.loads(answer)
         if "directory" in values:
-            return Entry(Path(values["directory"]), values["fingerprint"], values["train_size"], values["test_size"])
+            return Entry(**{**values, "directory": Path(values["directory"])})
         raise {UsageError.__name__: UsageError, RunError.__name__: RunError}[values["error"]](values["message"])
     how = f"was killed by signal {-code}, perhaps for want of memory" if code < 0 else f"ended with exit code {code}"
     last = complaint.strip().splitlines()[-1:] or ["it said nothing"]
@@ -65,12 +65,7 @@ def decode(name: str) -> None:
     signal.signal(signal.SIGTERM, _leave)
     try:
         entry = decoded_cache.make_entry(CATALOG[name])
-        answer: dict[str, str | int] = {
-            "directory": str(entry.directory),
-            "fingerprint": entry.fingerprint,
-            "train_size": entry.train_size,
-            "test_size": entry.test_size,
-        }
+        answer: dict[str, str | int] = {**vars(entry), "directory": str(entry.directory)}
     except MloptimizerError as error:
         answer = {"error": type(error).__name__, "message": str(error)}
     sys.stdout.write(json.dumps(answer))

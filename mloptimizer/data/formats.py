@@ -35,21 +35,8 @@ _DIGITS_TEST_SEED = 0
 _DIGITS_TEST_FRACTION = 0.2
 
 _DAMAGE = (
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    MemoryError,
-    BufferError,
-    OSError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    pickle.UnpicklingError,
+    *(EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError),
+    *(BufferError, OSError, struct.error, zlib.error, zipfile.BadZipFile, tarfile.TarError, pickle.UnpicklingError),
     tokenize.TokenError,
 )
 

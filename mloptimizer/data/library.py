@@ -6,7 +6,6 @@ caller's memory stays small: decoding happens in a process of its own, and the i
 
 import logging
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +21,6 @@ from mloptimizer.data.decoded_cache import Entry
 from mloptimizer.data.decoding_process import make_entry_in_child
 from mloptimizer.data.split import split_indices
 
-__all__ = ["DatasetSummary", "list_datasets", "load_split", "map_split", "prepare_dataset", "split_indices"]
-
 _log = logging.getLogger(__name__)
 _BLOCK_BYTES = 2**22
 
@@ -31,33 +28,12 @@ Split = Literal["train", "validation", "test"]
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation per channel
 
 
-@dataclass(frozen=True)
-class DatasetSummary:
-    """A line of `mloptimizer datasets`; the sizes are the official ones."""
+def list_datasets() -> dict[str, str]:
+    """Return by name of every data set where it is on this machine, empty where it is not.
 
-    name: str
-    train_size: int
-    test_size: int
-    input_shape: tuple[int, int, int]  # height, width, channels
-    classes: int
-    description: str
-    found: str  # where it is on this machine, empty if it is not
-
-
-def list_datasets() -> list[DatasetSummary]:
-    """Return all data sets; only looks whether files exist, so it is fast and does not see damage."""
-    return [
-        DatasetSummary(
-            dataset.name,
-            dataset.train_size,
-            dataset.test_size,
-            dataset.input_shape,
-            dataset.classes,
-            dataset.description,
-            _found(dataset),
-        )
-        for dataset in CATALOG.values()
-    ]
+    It only looks whether files exist, so it is fast and does not see damage.
+    """
+    return {name: _found(dataset) for name, dataset in CATALOG.items()}
 
 
 def _found(dataset: Dataset) -> str:
@@ -74,7 +50,7 @@ def prepare_dataset(name: str, validation_fraction: float, split_seed: int, trai
     """Decode the data set if that has not been done, and describe it with its split.
 
     Args:
-        name: one of `list_datasets`.
+        name: one of `CATALOG`.
         validation_fraction: share of the used training images that is kept for validation, stratified by class.
         split_seed: of the split.
         train_limit: use only so many training images, validation included; 0: all.

@@ -37,10 +37,7 @@ METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "mloptimizer_gpu_memory_total_bytes": ("Memory of the GPU", _GPU),
     "mloptimizer_gpu_power_watts": ("Power that the GPU draws", _GPU),
     "mloptimizer_gpu_temperature_celsius": ("Temperature of the GPU's chip", _GPU),
-    "mloptimizer_search_running": (
-        "1 while a driver works on the study; 0: it was killed",
-        _SEARCH,
-    ),
+    "mloptimizer_search_running": ("1 while a driver works on the study; 0: it was killed", _SEARCH),
     "mloptimizer_search_start_time_seconds": ("When the search began, Unix time", _SEARCH),
     "mloptimizer_search_slots": ("Trials that the search can run at a time", _SEARCH),
     "mloptimizer_search_running_trials": ("Trials that run", _SEARCH),

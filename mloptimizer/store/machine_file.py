@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.files import read_json, write_json
-from mloptimizer.core.nouns import to_json
+from mloptimizer.core.nouns import first_fault, to_json
 
 FORMAT, VERSION = "mloptimizer machine benchmark", 1
 UNITS = {
@@ -123,6 +123,4 @@ def read_machine_file(path: Path) -> MachineBenchmark:
     try:
         return _BENCHMARK.validate_python(known)
     except ValidationError as error:
-        problem = error.errors()[0]
-        fault = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-        raise UsageError(f"{path}: is damaged ({fault}). Measure again, or restore it.") from error
+        raise UsageError(f"{path}: is damaged ({first_fault(error)}). Measure again, or restore it.") from error

@@ -42,7 +42,6 @@ def render_metrics_readme() -> str:
 | `STUDY/trial_00007/checkpoints/` | from where the training goes on if it is cut off; only while it runs |
 | `STUDY/hall_of_fame_00007/` | the same files for the long training of trial 7 |
 | `STUDY/verdict.json` | every reading of the test set |
-| `STUDY/cache/` | what the trials share and could make again: compiled programs, measured batches |
 
     pandas.read_json("metrics_data/STUDY/trial_00007/epochs.jsonl", lines=True)
 

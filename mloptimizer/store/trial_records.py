@@ -1,21 +1,7 @@
 """Keeps what a study learned as files that a person can read without mloptimizer: JSON and JSON lines.
 
-    STUDY/study.json                     data set, settings, what tuning filled in, seed and machines of the study
-    STUDY/search_spaces/NAME.py          the text of each search space as it was used
-    STUDY/trial_00007/plan.json          what was trained, and in which slot of which machine
-    STUDY/trial_00007/epochs.jsonl       one line per epoch
-    STUDY/trial_00007/attempts.jsonl     one line per attempt that was not the last; missing where the first was
-    STUDY/trial_00007/result.json        how it ended; missing while it runs
-    STUDY/trial_00007/model.weights.h5   weights of the best epoch, of trials worth keeping
-    STUDY/trial_00007/checkpoints/       from where it goes on if it is cut off; while it runs, by its worker
-    STUDY/hall_of_fame_00007/            the same for the long training of trial 7
-    STUDY/running.json                   what runs now, while a search is under way; written by `activity`
-    STUDY/orders/                        what other terminals tell the search that runs; not written here
-    STUDY/verdict.json                   every reading of the test set
-    STUDY/cache/                         what the trials share and could make again; not written here
-
-The driver is the only writer of the rest. Whole files appear at once; a torn last line of a growing one is left out by
-the reader.
+`metrics_readme` says which file holds what. The driver is their only writer, but for checkpoints, cache and orders.
+Whole files appear at once; a torn last line of a growing one is left out by the reader.
 """
 
 import contextlib
@@ -49,23 +35,11 @@ from mloptimizer.store.workspace import Workspace
 
 _ATTEMPT = TypeAdapter(EndedAttempt)
 _NUMBER = (int, float, type(None))
-_PLAN_KINDS: Mapping[str, type] = {
-    "space": str,
-    "params": dict,
-    "dataset": dict,
-    "attempt": int,
-    "accumulation_steps": int,
-}
+_PLAN_KINDS = {"space": str, "params": dict, "dataset": dict, "attempt": int, "accumulation_steps": int}
 _RESULT_KINDS: Mapping[str, type | tuple[type, ...]] = {
-    **{
-        "outcome": str,
-        "metrics": dict,
-        "timings": dict,
-        "hardware": dict,
-        "failure": (dict, type(None)),
-        "accumulation_steps": int,
-    },
-    **{"value": _NUMBER, "seconds": _NUMBER, "memory_mb": _NUMBER, "choices": dict},
+    **{"outcome": str, "accumulation_steps": int, "failure": (dict, type(None))},
+    **dict.fromkeys(("metrics", "timings", "hardware", "choices"), dict),
+    **dict.fromkeys(("value", "seconds", "memory_mb"), _NUMBER),
 }
 
 
@@ -122,15 +96,10 @@ class MetricsStore:
             _remove(path)
 
     def remember_trials(self, trials: int) -> None:
-        """Keep how many models the study is to explore.
-
-        Raises:
-            UsageError: the study's facts are missing or damaged.
-        """
+        """Keep how many models the study is to explore; raises as `read_study`."""
         facts = self.read_study()
-        write_json(
-            self._workspace.study_file(self._study), {**facts, "settings": {**facts["settings"], "trials": trials}}
-        )
+        facts["settings"] = {**facts["settings"], "trials": trials}
+        write_json(self._workspace.study_file(self._study), facts)
 
     def read_space(self, name: str) -> str:
         """Return the text of the search space as the study used it.
@@ -208,12 +177,9 @@ class MetricsStore:
 
     def keep_weights(self, phase: Phase, numbers: Collection[int]) -> None:
         """Remove the weights of every ended training of the phase but the given ones."""
-        kept = {self._folder(number, phase) for number in numbers}
-        prefix = self._folder(0, phase).name.removesuffix("00000")
-        for path in self._workspace.study(self._study).glob(f"{prefix}*/{WEIGHTS}"):
-            is_ours = path.parent.name.removeprefix(prefix).isdecimal()  # not a person's own copy
-            if is_ours and path.parent not in kept and (path.parent / RESULT).is_file():
-                path.unlink(missing_ok=True)
+        for number in self._workspace.list_trainings(self._study, phase, WEIGHTS):
+            if number not in numbers and (self._folder(number, phase) / RESULT).is_file():
+                self.remove_weights(phase, number)
 
     def remove_weights(self, phase: Phase, number: int) -> None:
         """Remove the weights of one training, if it has any."""
@@ -248,10 +214,7 @@ class MetricsStore:
 
     def trials(self, phase: Phase = Phase.EXPLORATION) -> list[TrialRecord]:
         """Return the records of every training of the phase, by number."""
-        prefix = self._folder(0, phase).name.removesuffix("00000")
-        folders = self._workspace.study(self._study).glob(f"{prefix}*/{PLAN}")
-        tails = (path.parent.name.removeprefix(prefix) for path in folders)
-        numbers = sorted(int(tail) for tail in tails if tail.isdecimal())  # the others are a person's own copies
+        numbers = self._workspace.list_trainings(self._study, phase, PLAN)
         return [record for number in numbers if (record := self.trial(number, phase))]
 
     def weights(self, number: int) -> tuple[Path, Phase] | None:

@@ -82,6 +82,12 @@ class Workspace:
     def trial(self, study: str, number: int, phase: Phase = Phase.EXPLORATION) -> Path:
         return self.study(study) / _stem(number, phase)
 
+    def list_trainings(self, study: str, phase: Phase, file: str) -> list[int]:
+        """Return, sorted, the numbers of the phase's trials that have such a file; a person's own copies have none."""
+        prefix = _stem(0, phase).removesuffix("00000")
+        tails = (path.parent.name.removeprefix(prefix) for path in self.study(study).glob(f"{prefix}*/{file}"))
+        return sorted(int(tail) for tail in tails if tail.isdecimal())
+
     def profile(self, study: str, number: int) -> Path:
         return self.trial(study, number) / "profile"
 

@@ -128,11 +128,7 @@ class _Given:
     """Answers with given values; what is not given is a problem, or drawn where there is `others`."""
 
     def __init__(
-        self,
-        space: str,
-        values: Params,
-        aliases: Mapping[str, str] | None = None,
-        others: RandomSuggest | None = None,
+        self, space: str, values: Params, aliases: Mapping[str, str] | None = None, others: RandomSuggest | None = None
     ) -> None:
         """Args: aliases: the name among the values, by another name under which the space asks for it."""
         self.space, self.values = space, values

@@ -34,10 +34,7 @@ _SERVER_AWAY = re.compile(  # an error of connecting has no SQLSTATE
 
 
 def persist(
-    operation: Callable[[], _Result],
-    wait: Wait | None,
-    describe: Describe,
-    again: Callable[[], _Result] | None = None,
+    operation: Callable[[], _Result], wait: Wait | None, describe: Describe, again: Callable[[], _Result] | None = None
 ) -> _Result:
     """Return what the operation returns, tried again after each call of `wait` while its trouble may pass.
 

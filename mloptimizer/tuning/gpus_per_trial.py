@@ -6,13 +6,11 @@ a search that goes on knows it. A measurement that fails, or that the person bre
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import read_json, write_json
 from mloptimizer.core.nouns import Phase, to_json
@@ -146,12 +144,10 @@ class _KeptPaces:
     def _read(self) -> list[Pace]:
         try:
             kept = read_json(self._path) if self._path.is_file() else {}
-            return TypeAdapter(list[Pace]).validate_python(kept["paces"]) if self._fits(kept) else []
+            fits = kept.get("identity") == self._identity
+            return TypeAdapter(list[Pace]).validate_python(kept["paces"]) if fits else []
         except (MloptimizerError, ValidationError, KeyError):  # then it is measured again
             return []
-
-    def _fits(self, kept: Mapping[str, Any]) -> bool:
-        return kept.get("identity") == self._identity
 
     def keep(self, pace: Pace) -> None:
         """Add a pace to those in the study's cache."""
@@ -175,15 +171,10 @@ def _make_measure(run: SearchRun, machine: Machine) -> _MeasureOn:
             yield
 
     def measure_on(size: int) -> Measurement:
-        return measure(
-            find_workload(run.job), Variant(counted(size, "GPU"), _on(run.job.settings, size)), machine, waiting
-        )
+        settings = run.job.settings.model_copy(update={"gpus_per_trial": size, "trials_per_gpu": 1})
+        return measure(find_workload(run.job), Variant(counted(size, "GPU"), settings), machine, waiting)
 
     return measure_on
-
-
-def _on(settings: Settings, size: int) -> Settings:
-    return settings.model_copy(update={"gpus_per_trial": size, "trials_per_gpu": 1})
 
 
 def find_workload(job: Job) -> Workload:

@@ -53,20 +53,9 @@ SEED = 0  # of every measured training: all of them see the same images in the s
 
 # The model that is measured unless a search space is named: a residual network from the middle of the built-in space.
 MEASURED_MODEL: Mapping[str, Any] = {
-    "stages": 3,
-    "blocks": 2,
-    "width": 32,
-    "stem_kernel": 3,
-    "kernel": 3,
-    "normalization": "batch",
-    "activation": "relu",
-    "pooling": "average",
-    "dropout": 0.0,
-    "head_units": 0,
-    "optimizer": "adamw",
-    "adamw_learning_rate": 2e-3,
-    "weight_decay": 5e-4,
-    "label_smoothing": 0.0,
+    **{"stages": 3, "blocks": 2, "width": 32, "stem_kernel": 3, "kernel": 3, "normalization": "batch"},
+    **{"activation": "relu", "pooling": "average", "dropout": 0.0, "head_units": 0, "optimizer": "adamw"},
+    **{"adamw_learning_rate": 2e-3, "weight_decay": 5e-4, "label_smoothing": 0.0},
 }
 
 FindSlot = Callable[[Settings], Slot]

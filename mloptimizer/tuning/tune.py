@@ -38,22 +38,14 @@ MEASURED_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 200, 3, 12  # small data sets get m
 DEFAULT_MODEL = "the built-in resnet"
 PRECISIONS = {"tf32": (8, 0), "mixed_bfloat16": (8, 0), "mixed_float16": (7, 0)}  # compute capability with units for it
 
-# What tuning starts from: the simplest value of every factor, in the order in which the factors are measured.
-SIMPLEST: Mapping[str, str | int] = {
-    "precision": "float32",
-    "xla": "off",
-    "batch_size": REFERENCE_BATCH,
-    "data_on_device": "off",
-    "steps_per_execution": 1,
-    "prefetch_batches": 4,
-}
-_OTHERS: Mapping[str, tuple[str | int, ...]] = {
-    "precision": tuple(PRECISIONS),
-    "xla": ("on",),
-    "batch_size": (128, 256, 512, 1024),
-    "data_on_device": ("on",),
-    "steps_per_execution": (8,),
-    "prefetch_batches": (8,),
+# The values of every factor, in the order in which factors are measured; tuning starts from the first, the simplest.
+FACTORS: Mapping[str, tuple[str | int, ...]] = {
+    "precision": ("float32", *PRECISIONS),
+    "xla": ("off", "on"),
+    "batch_size": (REFERENCE_BATCH, 128, 256, 512, 1024),
+    "data_on_device": ("off", "on"),
+    "steps_per_execution": (1, 8),
+    "prefetch_batches": (4, 8),
 }
 
 
@@ -120,7 +112,7 @@ class _Tuning:
         self._images = settings.exploration_epochs * workload.dataset.train_size
         self._rows: list[_Row] = []
         self._left_to_auto: set[str] = set()  # factors whose best value depends on how long a training is
-        start = {name: value for name, value in SIMPLEST.items() if getattr(settings, name) == "auto"}
+        start = {name: values[0] for name, values in FACTORS.items() if getattr(settings, name) == "auto"}
         self._start = {} if find_conflict(settings.model_copy(update=start)) else start
 
     def find(self) -> Mapping[str, Any]:
@@ -129,7 +121,7 @@ class _Tuning:
         if best.failure:
             raise RunError(f"tuning: the starting point could not be trained ({best.failure}).")
         values = dict(self._start)
-        for name in SIMPLEST:
+        for name in FACTORS:
             best, values = self._try_factor(name, best, values)
         speed_up = self._compare(values) if values != self._start else 1.0
         if speed_up < LEAST_GAIN:  # what looked faster was noise: the simplest settings stay
@@ -163,13 +155,13 @@ class _Tuning:
             present = self._start.get(name, self._settings.batch_size)
             replicas = self._settings.gpus_per_trial if self._settings.gpus_per_trial != "auto" else 1
             most = largest_automatic_batch(self._workload.dataset.train_size, replicas)
-            return [(size, "") for size in _OTHERS[name] if isinstance(present, int) and present < int(size) <= most]
+            return [(size, "") for size in FACTORS[name] if isinstance(present, int) and present < int(size) <= most]
         if name not in self._start:
             return []
         if name == "xla" and (self._settings.deterministic or self._settings.check_numerics):
             return []
         return [(value, why_not(str(value), self._machine.gpus)) if name == "precision" else (value, "")
-                for value in _OTHERS[name]]  # fmt: skip
+                for value in FACTORS[name][1:]]  # fmt: skip
 
     def _measure(self, name: str, values: Mapping[str, object], impossible: str = "") -> Measurement:
         found = measure(

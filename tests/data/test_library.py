@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mloptimizer.core.errors import RunError, UsageError
-from mloptimizer.data.library import list_datasets, load_split, prepare_dataset, split_indices
+from mloptimizer.data.library import list_datasets, load_split, prepare_dataset
+from mloptimizer.data.split import split_indices
 from tests.data.dataset_files import (
     FORMS,
     Data,
@@ -28,7 +29,7 @@ def test_every_form_is_found_listed_and_prepared(name: str, form: str, datasets:
     FORMS[name, form](datasets / form, make_data(name))
     info = prepare(name)
     assert (info.train_size, info.validation_size, info.test_size) == (info.classes * 4, info.classes, info.classes)
-    assert {line.name: line.found for line in list_datasets()}[name] == str(datasets / form)
+    assert list_datasets()[name] == str(datasets / form)
 
 
 def test_the_description_of_the_digits() -> None:
@@ -77,7 +78,7 @@ def test_images_of_one_colour_have_a_deviation_of_one(mnist: Data, datasets: Pat
 
 
 def test_the_list_names_all_data_sets_and_where_they_are() -> None:
-    found = {line.name: line.found for line in list_datasets()}
+    found = list_datasets()
     assert found.pop("digits") == "bundled with scikit-learn"
     assert found == {"mnist": "", "fashion_mnist": "", "cifar10": "", "cifar100": ""}
 
@@ -85,7 +86,7 @@ def test_the_list_names_all_data_sets_and_where_they_are() -> None:
 def test_half_a_data_set_is_not_listed_as_found(datasets: Path) -> None:
     FORMS["cifar10", "cifar-10-batches-py"](datasets / "cifar-10-batches-py", make_data("cifar10"))
     (datasets / "cifar-10-batches-py" / "data_batch_2").unlink()
-    assert {line.name: line.found for line in list_datasets()}["cifar10"] == ""
+    assert list_datasets()["cifar10"] == ""
 
 
 def test_an_unknown_name_gets_the_nearest_one() -> None:

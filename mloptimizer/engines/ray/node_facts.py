@@ -34,7 +34,7 @@ def _look() -> dict[str, Any]:
         "time": time.time(),
         "versions": versions(),
         "auth_mode": os.environ.get("RAY_AUTH_MODE", ""),
-        "data": tuple(dataset.name for dataset in list_datasets() if dataset.found),
+        "data": tuple(name for name, place in list_datasets().items() if place),
         "gpus_seen": tuple(f"{gpu.name or 'GPU'}, {gpu.memory_mb} MB" for gpu in list_gpus()),
     }
 

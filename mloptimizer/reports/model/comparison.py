@@ -8,6 +8,7 @@ Speeds are compared between trainings of the same model alone. The figures of a 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from mloptimizer.core.errors import UsageError
@@ -15,6 +16,7 @@ from mloptimizer.reports.formatting import is_figure
 from mloptimizer.reports.model.trainings import COMPARED, Training
 
 _MANY = 3  # values of a setting that are named
+_MODEL, _SCALED_MODEL = attrgetter("model"), attrgetter("scaled_model")
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,9 @@ def compare(trainings: Sequence[Training], notes: Sequence[str], prices: Mapping
         prices: per hour, by source; "" for those that are not named. The price is that of one GPU, or, of a training
             without GPUs, of the whole machine, of which it pays for its share of the cores.
     """
-    groups: dict[tuple[object, ...], list[Training]] = {}
-    for training in trainings:
-        # Runs of a benchmark are few and each its own; trainings of a study join
-        key = (training.source, training.host, _versions(training.machine), training.gpus, _apart(training))
-        groups.setdefault(key, []).append(training)
+    groups = _by(trainings, lambda one: (one.source, one.host, _versions(one.machine), one.gpus, _apart(one)))
     first = next(iter(groups.values()), [])
-    alone: dict[tuple[str, ...], list[Training]] = {}
-    for training in trainings:
-        if training.gpus == 1:
-            alone.setdefault(training.scaled_model, []).append(training)
+    alone = _by((training for training in trainings if training.gpus == 1), _SCALED_MODEL)
     rows = (_row(group, first, alone, prices.get(group[0].source, prices.get(""))) for group in groups.values())
     return Comparison(tuple(rows), tuple(notes))
 
@@ -91,6 +86,7 @@ def _versions(machine: Mapping[str, Any]) -> str:
 
 
 def _apart(training: Training) -> str:
+    """Return what else tells runs of a benchmark apart, which are few and each its own; trainings of a study join."""
     return "" if training.seconds is not None else training.settings.get("precision", "")
 
 
@@ -118,19 +114,11 @@ def _row(
         ram_mb=_over(group, "ram_mb", max),
         gpu_memory_mb=_over(group, "gpu_memory_mb", max),
         noise_percent=_over(group, "noise_percent", max),
-        against_first=Pairs() if group is first else _pair(group, _by(first, _model), _model, 1),
-        scaling=_pair(group, alone, _scaled_model, one.gpus) if one.gpus and one.gpus > 1 else Pairs(),
+        against_first=Pairs() if group is first else _pair(group, _by(first, _MODEL), _MODEL, 1),
+        scaling=_pair(group, alone, _SCALED_MODEL, one.gpus) if one.gpus and one.gpus > 1 else Pairs(),
         price_per_hour=price,
     )
     return row if price is None or share is None else _with_cost(row, group, price)
-
-
-def _model(training: Training) -> str:
-    return training.model
-
-
-def _scaled_model(training: Training) -> tuple[str, ...]:
-    return training.scaled_model
 
 
 def _with_cost(row: ComparedRow, group: Sequence[Training], price: float) -> ComparedRow:

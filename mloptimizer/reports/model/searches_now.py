@@ -6,7 +6,6 @@ It reads while searches start, run, end and after a kill, and beside damaged fil
 
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import read_json
 from mloptimizer.core.nouns import Phase
 from mloptimizer.core.study_names import check_study_name
+from mloptimizer.core.trial_files import RESULT
 from mloptimizer.core.words import read_time
 from mloptimizer.reports.formatting import is_figure
 from mloptimizer.reports.model.standings import is_search_running
@@ -119,8 +119,8 @@ def _read_search(workspace: Workspace, study: str, state: SearchState, now: date
         since=read_time(facts.get("since_utc")),
         slots=tuple(slot for slot in facts.get("slots", ()) if isinstance(slot, Mapping)),
         trials=tuple(trials),
-        explored=_count_ended(workspace, study, Phase.EXPLORATION),
-        trained_on=_count_ended(workspace, study, Phase.HALL_OF_FAME),
+        explored=len(workspace.list_trainings(study, Phase.EXPLORATION, RESULT)),
+        trained_on=len(workspace.list_trainings(study, Phase.HALL_OF_FAME, RESULT)),
         planned=planned if isinstance(planned, int) else None,
         damage=damage,
     )
@@ -132,12 +132,6 @@ def _read(path: Path, kinds: Mapping[str, type]) -> tuple[dict[str, Any], str]:
         return read_json(path, kinds), ""
     except MloptimizerError as error:
         return {}, str(error) if path.exists() else ""
-
-
-def _count_ended(workspace: Workspace, study: str, phase: Phase) -> int:
-    folder = re.compile(re.escape(workspace.trial(study, 0, phase).name.removesuffix("00000")) + r"\d+")
-    found = workspace.study(study).glob("*/result.json")
-    return sum(folder.fullmatch(path.parent.name) is not None for path in found)
 
 
 def _read_trial(workspace: Workspace, study: str, entry: object, interval: float, now: datetime) -> TrialNow | None:

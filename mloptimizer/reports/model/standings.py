@@ -4,7 +4,7 @@ It reads while a search runs, after a kill, and beside damaged files: a training
 with the reason, and never hides the others. Nothing is written.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from mloptimizer.core.errors import MloptimizerError, unknown_name
 from mloptimizer.core.locks import is_held
 from mloptimizer.core.nouns import TRAINED_PHASES, Objective, Outcome, Phase
 from mloptimizer.core.study_names import check_study_name
+from mloptimizer.core.trial_files import PLAN
 from mloptimizer.reports.formatting import is_figure
 from mloptimizer.store.trial_records import MetricsStore, TrialRecord
 from mloptimizer.store.workspace import Workspace
@@ -120,19 +121,12 @@ def read_study_record(workspace: Workspace, study: str) -> StudyRecord:
     settings = facts.get("settings")
     default = Settings.model_fields["objective"].default
     objective = Objective(str(settings.get("objective", default)) if isinstance(settings, Mapping) else default)
-    explored = set(_numbers(workspace, study, Phase.EXPLORATION))
-    trained_on = set(_numbers(workspace, study, Phase.HALL_OF_FAME))
-    standings = tuple(_read_standing(store, number) for number in sorted(explored | trained_on))
+    numbers = {number for phase in TRAINED_PHASES for number in workspace.list_trainings(study, phase, PLAN)}
+    standings = tuple(_read_standing(store, number) for number in sorted(numbers))
     tested = None
     with suppress(MloptimizerError):  # damaged: `show` says so
         tested = next(((last["trial"], last["phase"]) for last in reversed(store.verdicts())), None)
     return StudyRecord(study, facts, objective, standings, is_search_running(workspace, study), tested)
-
-
-def _numbers(workspace: Workspace, study: str, phase: Phase) -> Iterable[int]:
-    prefix = workspace.trial(study, 0, phase).name.removesuffix("00000")
-    tails = (path.parent.name.removeprefix(prefix) for path in workspace.study(study).glob(f"{prefix}*/plan.json"))
-    return (int(tail) for tail in tails if tail.isdecimal())
 
 
 def _read_standing(store: MetricsStore, number: int) -> Standing:

@@ -134,17 +134,17 @@ def _of_study(word: str, workspace: Workspace) -> tuple[list[Training], list[str
 
 
 def _of_record(source: str, facts: Mapping[str, Any], record: TrialRecord) -> Training:
-    plan, hardware = record.plan, _mapping(record.result.get("hardware"))
-    slot, dataset = _mapping(plan.get("slot")), _mapping(plan.get("dataset"))
+    plan, hardware = record.plan, record.result.get("hardware", {})
+    slot, dataset = _mapping(plan.get("slot")), plan.get("dataset", {})
     machine, epochs = _machine(facts, plan), _steady_epochs(record)
     data = f"{dataset.get('name')}, {dataset.get('train_size')} images"
     energy = next((float(hardware[key]) for key in _ENERGY_WH if is_figure(hardware.get(key))), None)
     duration = _figure(hardware.get(_DURATION_S))
     shared = hardware.get(_PACKED)
     shared_by = max(1.0, float(shared)) if is_figure(shared) else 1.0
-    choices = _mapping(record.result.get("choices"))
-    settings = {_DATA: data, **_settings(_mapping(plan.get("settings")), choices), _PACKING: f"{shared_by:.0f}"}
-    cpu_ids, timings = slot.get("cpu_ids"), _mapping(record.result.get("timings"))
+    stated, choices = _mapping(plan.get("settings")), record.result.get("choices", {})
+    settings = {_DATA: data, **_settings(stated, choices), _PACKING: f"{shared_by:.0f}"}
+    cpu_ids, timings = slot.get("cpu_ids"), record.result.get("timings", {})
     begun = [float(timings[part]) for part in _STARTUP if is_figure(timings.get(part))]
     return Training(
         source,

@@ -25,7 +25,6 @@ from mloptimizer.reports.formatting import duration, fixed, is_figure
 from mloptimizer.reports.model.standings import StudyRecord, find_study, read_study_record
 from mloptimizer.reports.terminal.study_page import facts_grid
 from mloptimizer.reports.terminal.summaries import amount, summary_rows, total_words
-from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
 _TITLES = ("time", "idle", "cores", "RAM GB", "CPU %", "images/s", "wait %")
@@ -68,19 +67,14 @@ def _read(workspace: Workspace, record: StudyRecord, number: int | None) -> Iter
     for phase in TRAINED_PHASES:
         for each in standings if number is None else [number]:
             log = workspace.hardware_log(record.name, each, phase)
-            known = _recorded(standings[each].record(phase)) if each in standings else {}
-            if known:
+            training = standings[each].record(phase) if each in standings else None
+            if known := training.result.get("hardware") if training else None:
                 yield TrialHardware(each, phase, known, log)
             elif log.is_file():
                 try:
                     yield TrialHardware(each, phase, describe_trial(log, _grid_of(record)), log)
                 except MloptimizerError as error:
                     yield TrialHardware(each, phase, {}, log, str(error))
-
-
-def _recorded(training: TrialRecord | None) -> Mapping[str, Cell]:
-    known = training.result.get("hardware") if training else None
-    return known if isinstance(known, Mapping) else {}
 
 
 def _grid_of(record: StudyRecord) -> float:

@@ -9,6 +9,7 @@ from mloptimizer.config.profiles import PROFILES
 from mloptimizer.config.settings import Settings
 from mloptimizer.config.values import describe_choices
 from mloptimizer.core.errors import UsageError
+from mloptimizer.data.catalog import CATALOG
 from mloptimizer.data.library import list_datasets
 from mloptimizer.reports.formatting import MISSING
 from mloptimizer.reports.model.studies import StudyLine
@@ -30,10 +31,11 @@ def studies_table(studies: Sequence[StudyLine]) -> Table:
 def datasets_table() -> Table:
     """Return the data sets with size, shape, classes and where they are on this machine."""
     table = Table("data set", "images", "test", "shape", "classes", "on this machine", box=None, header_style="bold")
-    for summary in list_datasets():
-        shape = "×".join(str(side) for side in summary.input_shape)
-        sizes = (f"{summary.train_size:,}", f"{summary.test_size:,}")
-        table.add_row(summary.name, *sizes, shape, str(summary.classes), summary.found or "no; downloaded when used")
+    for name, place in list_datasets().items():
+        dataset = CATALOG[name]
+        shape = "×".join(map(str, dataset.input_shape))
+        sizes = (f"{dataset.train_size:,}", f"{dataset.test_size:,}")
+        table.add_row(name, *sizes, shape, str(dataset.classes), place or "no; downloaded when used")
     return table
 
 

@@ -104,13 +104,13 @@ def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) ->
         found.append(facts_grid([(metric, _curve_line(training, metric))]))
         found.append(Padding(_curve_table(training, record), (0, 0, 0, 2)))
     failure = result.get("failure")
-    return [*found, *_failure_parts(failure)] if isinstance(failure, Mapping) else found
+    return [*found, *_failure_parts(failure)] if failure else found
 
 
 def _hardware_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return how all attempts of the training spent their time, by its hardware log, and what energy it took."""
     summary = result.get("hardware")
-    if not isinstance(summary, Mapping) or not summary:
+    if not summary:
         return []
     split = f"{duration(summary.get('duration_s'))} ({time_words(summary)})"
     found = [("found", str(summary["findings"]))] if summary.get("findings") else []

@@ -146,7 +146,7 @@ def _long_run_text(record: StudyRecord, training: TrialRecord | None) -> Text:
 def failure_kind(record: TrialRecord | None) -> str:
     """Return why the training failed, in words, or empty text."""
     failure = record.result.get("failure") if record else None
-    return str(failure.get("kind", "error")).replace("_", " ") if isinstance(failure, Mapping) else ""
+    return str(failure.get("kind", "error")).replace("_", " ") if failure else ""
 
 
 def telling_parameters(standings: Sequence[Standing], count: int) -> list[str]:
@@ -204,11 +204,6 @@ def trials_frame(workspace: Workspace, study: str) -> "pd.DataFrame":
     return pd.DataFrame([_frame_row(record, standing) for standing in record.standings]).convert_dtypes()
 
 
-def _hardware(training: TrialRecord | None) -> Mapping[str, Any]:
-    known = training.result.get("hardware") if training else None
-    return known if isinstance(known, Mapping) else {}
-
-
 def _frame_row(record: StudyRecord, standing: Standing) -> dict[str, Any]:
     row: dict[str, Any] = {
         "trial": standing.number,
@@ -216,6 +211,7 @@ def _frame_row(record: StudyRecord, standing: Standing) -> dict[str, Any]:
         "winner": record.winner is not None and record.winner[0] == standing.number,
     }
     for prefix, training in (("", standing.exploration), ("hall_of_fame_", standing.hall_of_fame)):
+        hardware = training.result.get("hardware", {}) if training else {}
         row |= {
             f"{prefix}state": record.state(training) or None,
             f"{prefix}{record.objective.metric}": best_value(training, record.objective),
@@ -224,6 +220,6 @@ def _frame_row(record: StudyRecord, standing: Standing) -> dict[str, Any]:
             f"{prefix}failure": failure_kind(training) or None,
             f"{prefix}attempts": attempts_made(training) or None,
             f"{prefix}micro_batch": micro_batch(training),
-            **{f"{prefix}hardware_{name}": _hardware(training).get(name) for name in HARDWARE_FIGURES},
+            **{f"{prefix}hardware_{name}": hardware.get(name) for name in HARDWARE_FIGURES},
         }
     return row | {f"params_{name}": value for name, value in standing.params.items()}

@@ -11,20 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 OPERATIONS = (
-    "identity",
-    "auto_contrast",
-    "equalize",
-    "rotate",
-    "solarize",
-    "color",
-    "posterize",
-    "contrast",
-    "brightness",
-    "sharpness",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
+    *("identity", "auto_contrast", "equalize", "rotate", "solarize", "color", "posterize", "contrast", "brightness"),
+    *("sharpness", "shear_x", "shear_y", "translate_x", "translate_y"),
 )
 OPERATIONS_PER_IMAGE = 2
 DRAWS_PER_IMAGE = 2 * OPERATIONS_PER_IMAGE  # which operation, and in which direction
