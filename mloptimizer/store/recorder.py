@@ -61,6 +61,8 @@ class Recorder:
     def close(self) -> None:
         """Take that the search has ended in an orderly way: nothing runs any more."""
         self._activity.close()
+        for log in self._logs.values():
+            log.close()
 
     def start(self, plan: TrialPlan, slot: Slot) -> int:
         """Write the plan and open the trial's hardware log; return how many epochs the trial has made before.

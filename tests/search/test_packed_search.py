@@ -1,10 +1,11 @@
 """Searches whose trials share a GPU: the real loop, study and records; training and NVML are a few lines."""
 
+import contextlib
 import csv
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -39,6 +40,12 @@ def search(workspace: Workspace, make_dataset: Callable[..., DatasetInfo]) -> Se
     return functools.partial(
         run_small_search, workspace, make_dataset(), slots=SLOTS, read_gpus=read_gpus, explore_only=True, trials=4
     )
+
+
+@pytest.fixture
+def recorder(workspace: Workspace) -> Iterator[Recorder]:
+    with contextlib.closing(Recorder(workspace, "test", MetricsStore(workspace, "test"))) as recorder:
+        yield recorder
 
 
 class Gpu(Watcher):
@@ -136,24 +143,21 @@ def test_the_log_says_how_many_trials_ran_on_the_gpu(search: Search, workspace: 
     assert set(counts(3)) == {1.0}
 
 
-def test_a_trial_without_a_gpu_is_alone(workspace: Workspace, make_plan: Callable[..., TrialPlan]) -> None:
-    recorder = Recorder(workspace, "test", MetricsStore(workspace, "test"))
+def test_a_trial_without_a_gpu_is_alone(recorder: Recorder, make_plan: Callable[..., TrialPlan]) -> None:
     recorder.start(make_plan(0), Slot("cpu0"))
     recorder.start(make_plan(1), Slot("cpu1"))
     assert recorder.fill_in(HardwareSample(0, {"trials_on_gpu": None})).row["trials_on_gpu"] == 1
 
 
-def test_trials_with_some_gpus_in_common_are_counted(workspace: Workspace, make_plan: Callable[..., TrialPlan]) -> None:
-    recorder = Recorder(workspace, "test", MetricsStore(workspace, "test"))
+def test_trials_with_some_gpus_in_common_are_counted(recorder: Recorder, make_plan: Callable[..., TrialPlan]) -> None:
     for number, gpus in enumerate([("a", "b"), ("b",), ("c",)]):
         recorder.start(make_plan(number), Slot(str(number), gpu_ids=gpus))
     assert [recorder.fill_in(HardwareSample(n, {})).row["trials_on_gpu"] for n in range(3)] == [2, 2, 1]
 
 
 def test_trials_whose_slots_have_no_cores_of_their_own_share_those_of_their_machine(
-    workspace: Workspace, make_plan: Callable[..., TrialPlan]
+    recorder: Recorder, make_plan: Callable[..., TrialPlan]
 ) -> None:
-    recorder = Recorder(workspace, "test", MetricsStore(workspace, "test"))
     slots = [Slot("a", "one", cpu_ids=(0, 1)), Slot("b", "one", cpu_ids=(2,)), Slot("c", "two"), Slot("d", "two")]
     for number, slot in enumerate(slots):
         recorder.start(make_plan(number), slot)
@@ -161,9 +165,8 @@ def test_trials_whose_slots_have_no_cores_of_their_own_share_those_of_their_mach
 
 
 def test_the_log_of_a_trial_on_another_machine_has_the_columns_of_its_cores(
-    workspace: Workspace, make_plan: Callable[..., TrialPlan]
+    workspace: Workspace, recorder: Recorder, make_plan: Callable[..., TrialPlan]
 ) -> None:
-    recorder = Recorder(workspace, "test", MetricsStore(workspace, "test"))
     plan = make_plan(0)
     recorder.start(plan, Slot("far", cpu_ids=(0,)))
     for seconds in (1.0, 2.0):
