@@ -24,8 +24,7 @@ from mloptimizer.study.storage import hide_secrets
 _logger = logging.getLogger(__name__)
 
 _NEEDED_FACTS = {"dataset": dict, "settings": dict, "seed": int, "spaces": list, "storage": str}
-_UNTOLD = ("storage", "trials", "profile", *RUN_SETTINGS)  # their changes are plain to see, or of this run alone
-_FIXED = ("seed", "objective", "validation_fraction", "train_limit")
+_UNTOLD, _FIXED = Settings.names(told=False), Settings.names("identity")
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,12 @@ def open_machines(settings: Settings, tell: Callable[[str], None]) -> Iterator[M
         with _open_cluster(settings, tell) as machines:
             yield machines
         return
-    if settings.start_method != "spawn":
+    if settings.engine == "process" and settings.start_method != "spawn":
         start_fork_server(PRELOAD)  # imports TensorFlow meanwhile
-    yield Machines(_make_process_engine, memory_percent)
+    yield Machines(_make_engine_here, memory_percent)
 
 
-def _make_process_engine(run: SearchRun, trials: int, phase: Phase) -> Engine:
+def _make_engine_here(run: SearchRun, trials: int, phase: Phase) -> Engine:
     settings, machine, others = run.job.settings, this_machine(), describe_unused()
     chosen = choose_gpus_per_trial(run, phase, trials, machine)
     slots, decision = plan_slots(

@@ -14,20 +14,6 @@ from mloptimizer.config.values import make_settings
 from mloptimizer.core.errors import UsageError, unknown_name
 from mloptimizer.store.workspace import Workspace
 
-_OPTIONS = {  # by setting
-    "trials": "--trials",
-    "seed": "--seed",
-    "workers": "--workers",
-    "engine": "--engine",
-    "ray_address": "--address",
-    "storage": "--storage",
-    "profile": "--profile",
-    "max_hours": "--max-hours",
-    "max_kwh": "--max-kwh",
-    "max_disk_mb": "--max-disk",
-    "target": "--target",
-    "stop_when_stagnant": "--stop-when-stagnant",
-}
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 workspace_option = click.option(
@@ -76,7 +62,7 @@ def refuse_options(context: click.Context, names: Iterable[str], reason: str) ->
 
 
 def stated_settings(workspace: Workspace, options: Mapping[str, Any]) -> dict[str, object]:
-    """Return the settings that --set states, and the options that are named like a setting; those win over --set.
+    """Return the settings that --set states, and the command's options named like a setting; those win over --set.
 
     Raises:
         UsageError: an unknown name or an impossible value, with the option that has it.
@@ -85,12 +71,11 @@ def stated_settings(workspace: Workspace, options: Mapping[str, Any]) -> dict[st
     make_settings(values, "--set", read_settings_file(workspace.settings_file))
     if options.get("profile") is not None:
         check_profile(options["profile"])
-    for name, option in _OPTIONS.items():
-        if options.get(name) is not None:
-            make_settings({name: options[name]}, option)
-            values[name] = options[name]
-    if options.get("spaces"):
-        values["spaces"] = ",".join(options["spaces"])
+    for parameter in click.get_current_context().command.params:
+        name, given = str(parameter.name), options.get(str(parameter.name))
+        if name in Settings.model_fields and given not in (None, ()):
+            values[name] = ",".join(given) if isinstance(given, tuple) else given  # --space may be repeated
+            make_settings({name: values[name]}, parameter.opts[0])
     return values
 
 

@@ -5,15 +5,16 @@ from typing import Any
 import click
 
 from mloptimizer.cli.options import (
-    check_profile,
     examples,
     set_option,
+    stated_settings,
     storage_option,
     workspace_option,
     workspace_settings,
 )
 from mloptimizer.cli.terminal import show_table
-from mloptimizer.reports.terminal.listings import datasets_table, settings_table, spaces_table
+from mloptimizer.reports.terminal.listings import datasets_table, spaces_table
+from mloptimizer.reports.terminal.settings_page import all_settings, common_settings, setting_page
 from mloptimizer.store.workspace import Workspace
 
 
@@ -30,13 +31,17 @@ def spaces(workspace: Workspace) -> None:
     show_table(spaces_table(workspace))
 
 
-@click.command(epilog=examples("mloptimizer settings", "mloptimizer settings --profile speed"))
-@click.option("--profile", metavar="NAME", help="Show the settings under this profile, and mark what it changes.")
+@click.command(epilog=examples("mloptimizer settings", "mloptimizer settings batch_size --profile speed"))
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="Show all, by group.")
+@click.option("--profile", metavar="PROFILE", help="Show the values under this profile, and those that it sets.")
 @storage_option
 @set_option
 @workspace_option
-def settings(workspace: Workspace, profile: str | None, **options: Any) -> None:
-    """List the settings with their values and what is possible."""
-    if profile is not None:
-        check_profile(profile)
-    show_table(settings_table(workspace_settings(workspace, {**options, "profile": profile})))
+def settings(workspace: Workspace, name: str | None, every: bool, **options: Any) -> None:
+    """Show the settings that people need; all; or everything about one."""
+    now, stated = workspace_settings(workspace, options), stated_settings(workspace, options)
+    if name is not None:
+        show_table(setting_page(name, now, stated))
+    else:
+        show_table((all_settings if every else common_settings)(now, stated))

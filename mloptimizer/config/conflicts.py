@@ -3,14 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-_AUGMENTATIONS = (
-    "flip_probability",
-    "crop_padding",
-    "randaugment_magnitude",
-    "mixup_alpha",
-    "cutmix_alpha",
-    "erasing_probability",
-)
 _CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         lambda s: s.deterministic and s.xla == "on",
@@ -29,8 +21,11 @@ _CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
         "deterministic = True with batch_size = auto: what is measured may differ between runs. Possible: a number.",
     ),
     (
-        lambda s: s.augmentation == "off" and any(getattr(s, name) not in ("auto", 0) for name in _AUGMENTATIONS),
-        f"augmentation = off with one of {', '.join(_AUGMENTATIONS)}: it would not count. Possible: auto or search.",
+        lambda s: (
+            s.augmentation == "off"
+            and any(getattr(s, name) not in ("auto", "off", 0) for name in s.names(group="Augmentation"))
+        ),
+        "augmentation = off with a strength of the augmentation: it would not count. Possible: auto or search.",
     ),
     (
         lambda s: s.engine == "ray" and s.autotune == "on",
@@ -39,6 +34,11 @@ _CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         lambda s: s.engine == "ray" and s.trials_per_gpu != 1,
         "trials_per_gpu with engine = ray: every trial of a cluster has GPUs of its own. Possible: trials_per_gpu = 1.",
+    ),
+    (
+        lambda s: s.engine == "thread" and (s.workers not in ("auto", 1) or s.trials_per_gpu != 1 or s.nice),
+        "engine = thread: the search and its trials are one process, and one trial at a time runs in it. Possible: "
+        "workers = auto or 1, trials_per_gpu = 1, nice = 0.",
     ),
     (
         lambda s: s.engine != "ray" and s.checkpoint_url,

@@ -1,14 +1,16 @@
 """Reads and writes the settings as text: `system_parameters.py`, ``--set NAME=VALUE`` and the table in the docs."""
 
 import json
-import runpy
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from mloptimizer.config.declaring import BELONGS_TO
+from mloptimizer.config.plain_python import read_assignments
 from mloptimizer.config.settings import Settings
-from mloptimizer.config.values import describe_choices, make_settings
+from mloptimizer.config.values import describe_choices, make_settings, settings_by_group, unknown_setting
 from mloptimizer.core.errors import UsageError
+from mloptimizer.core.files import file_error
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
@@ -29,22 +31,22 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
 def read_settings_file(path: Path) -> Settings:
     """Return the settings that the workspace's `system_parameters.py` states; a missing file means the defaults.
 
-    The file is the person's own Python; names that start with ``_``, modules and functions are not settings.
+    The file is read, not run; see `read_assignments`.
 
     Raises:
-        UsageError: the file does not run, or states an unknown name or an impossible value.
+        UsageError: the file holds something else, or states an unknown name or an impossible value.
     """
     if not path.is_file():
         return Settings()
     try:
-        names = runpy.run_path(str(path))
-    except SyntaxError as error:
-        raise UsageError(f"{path}, line {error.lineno}: {error.msg}. Correct it, or remove the file.") from error
-    except (Exception, SystemExit) as error:  # the person's own code may raise anything
-        raise UsageError(f"{path}: {type(error).__name__}: {error}. Correct it, or remove the file.") from error
-    plain = (str, int, float, bool, tuple, list, type(None))
-    values = {name: value for name, value in names.items() if not name.startswith("_") and isinstance(value, plain)}
-    return make_settings(values, str(path))
+        source = path.read_bytes()
+    except OSError as error:
+        raise file_error(path, error) from error
+    found = read_assignments(source, str(path))
+    for name, (_, line) in found.items():
+        if name not in Settings.model_fields:
+            raise unknown_setting(f"{path}, line {line}", name)
+    return make_settings({name: value for name, (value, _) in found.items()}, str(path))
 
 
 def render_settings_file(settings: Settings | None = None) -> str:
@@ -53,26 +55,36 @@ def render_settings_file(settings: Settings | None = None) -> str:
     lines = [
         '"""The settings of this mloptimizer workspace; `--set NAME=VALUE` overrides one of them for one command.',
         "",
-        "Remove a line to take the default. Written by `mloptimizer init`.",
+        "This file is read, not run: values and arithmetic on them. Remove a line to take the default.",
+        "Written by `mloptimizer init`.",
         '"""',
     ]
-    for name, field in Settings.model_fields.items():
-        lines += ["", *_comment(field.description or ""), *_comment(f"Possible: {describe_choices(name)}")]
-        lines.append(f"{name} = {_literal(getattr(settings, name))}")
+    for group, names in settings_by_group().items():
+        lines += ["", f"# --- {group}"]
+        for name in names:
+            description = Settings.declared(name)["description"]
+            lines += ["", *_comment(description), *_comment(f"Possible: {describe_choices(name)}")]
+            lines.append(f"{name} = {literal(getattr(settings, name))}")
     return "\n".join(lines) + "\n"
 
 
 def render_settings_table() -> str:
-    """Return the settings as the Markdown table of the docs."""
-    rows = ["| setting | default | meaning | possible |", "|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        rows.append(f"| `{name}` | `{_literal(field.default)}` | {field.description} | {describe_choices(name)} |")
-    return "\n".join(rows) + "\n"
+    """Return the settings as the Markdown tables of the docs, with what they can belong to before them."""
+    lines = [f"- `{belongs_to}`: {meaning}" for belongs_to, meaning in BELONGS_TO.items()]
+    for group, names in settings_by_group().items():
+        lines += ["", f"### {group}", ""]
+        lines += ["| setting | default | belongs to | meaning | possible |", "|---|---|---|---|---|"]
+        for name in names:
+            facts = Settings.declared(name)
+            cells = (f"`{name}`", f"`{literal(facts['default'])}`", facts["belongs_to"], facts["description"])
+            lines.append(f"| {' | '.join(cells)} | {describe_choices(name)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="# ")
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
+    """Return the value as Python writes it."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

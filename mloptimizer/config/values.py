@@ -11,6 +11,7 @@ from mloptimizer.config.profiles import PROFILES
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError, unknown_name
 
+OF_SPACES = ("optimizer", "learning_rate", "weight_decay", "label_smoothing")  # what only a search space can state
 _shortened = reprlib.Repr()
 _shortened.maxstring = _shortened.maxother = 100  # characters
 
@@ -38,6 +39,24 @@ def _in_words(schema: Mapping[str, Any]) -> str:
     return f"{noun.get(schema['type'], 'text')} {' and '.join(bounds)}".strip()
 
 
+def settings_by_group() -> dict[str, list[str]]:
+    """Return the names of the settings in their order, by group."""
+    groups: dict[str, list[str]] = {}
+    for name in Settings.names():
+        groups.setdefault(Settings.declared(name)["group"], []).append(name)
+    return groups
+
+
+def unknown_setting(place: str, name: str) -> UsageError:
+    """Return the error for a name that is no setting; what search spaces return is told where to state it."""
+    if name.lower() in OF_SPACES:
+        return UsageError(
+            f"{place}: {name} is not a setting but a parameter that search spaces return. Possible: fix it in `sample` "
+            f"of search_spaces/NAME.py (`mloptimizer init DIR` writes such files), or try a value with --enqueue FILE."
+        )
+    return unknown_name(place, "setting", name, Settings.model_fields, listed_by="mloptimizer settings --all")
+
+
 def make_settings(values: Mapping[str, object], place: str, base: Settings | None = None) -> Settings:
     """Return `base` (default: the defaults) with the values replaced, and the profile's row where nothing is stated.
 
@@ -52,7 +71,7 @@ def make_settings(values: Mapping[str, object], place: str, base: Settings | Non
     """
     for name in values:
         if name not in Settings.model_fields:
-            raise unknown_name(place, "setting", name, Settings.model_fields)
+            raise unknown_setting(place, name)
     before = Settings() if base is None else _without_profile(base)
     merged: dict[str, object] = {**before.model_dump(), **values}
     row = PROFILES.get(str(merged["profile"]), {})

@@ -29,14 +29,23 @@ class RunError(MloptimizerError):
     exit_code = 1
 
 
-def unknown_name(place: str, kind: str, name: str, known: Iterable[str]) -> UsageError:
+_LISTED = 20  # names that an error lists at most
+
+
+def unknown_name(place: str, kind: str, name: str, known: Iterable[str], listed_by: str = "") -> UsageError:
     """Return the error for a name that does not exist, with the nearest known one and the whole list.
+
+    Of many names it tells the nearest three, and the command that lists all.
 
     >>> print(unknown_name("--space", "search space", "resnt", ["cnn", "resnet"]))
     --space: there is no search space 'resnt'. Did you mean 'resnet'? Known: cnn, resnet.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    listing = ", ".join(names) if names else "none yet"
-    return UsageError(f"{place}: there is no {kind} '{name}'.{hint} Known: {listing}.")
+    word, few = name.lower(), len(names) <= _LISTED
+    near = difflib.get_close_matches(word, names, n=1 if few else 3)
+    if not near and not few:
+        near = [known_name for known_name in names if word and word in known_name][:3]
+    hint = f" Did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
+    listing = f"Known: {', '.join(names) or 'none yet'}" if few else f"There are {len(names)}"
+    more = f": {listed_by}" if listed_by and not few else ""
+    return UsageError(f"{place}: there is no {kind} '{name}'.{hint} {listing}{more}.")

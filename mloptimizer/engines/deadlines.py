@@ -30,7 +30,8 @@ class Deadlines:
 
     Time in which the driver itself was held up, by a full disk or a server that is away, counts for nobody. Rows of
     the hardware log are no signs of life: they come from a thread that watches a hanging training too. Until its
-    first step, a trial has `compile_minutes` more, as it builds and compiles in silence.
+    first step, a trial has `compile_minutes` more, as it builds and compiles in silence. With engine = thread no trial
+    is overdue: it may be held at a breakpoint, and nothing could end it.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
@@ -75,6 +76,8 @@ class Deadlines:
 
     def _judge(self, trial: _Trial, now: float) -> Failure | None:
         settings = self._settings
+        if settings.engine == "thread":
+            return None
         minutes = settings.hang_minutes + (0 if trial.stepped else settings.compile_minutes)
         if now - trial.heard > 60 * minutes:
             names = "hang_minutes" if trial.stepped else "hang_minutes + compile_minutes, before the first step"

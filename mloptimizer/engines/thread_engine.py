@@ -1,4 +1,4 @@
-"""Runs each trial in a thread of this process: for debugging with breakpoints, and for tests."""
+"""Runs each trial in a thread of this process: to stop at breakpoints, and for tests."""
 
 import queue
 import threading

@@ -9,7 +9,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import HardwareSample, Objective
 from mloptimizer.hardware.analysis.energy import EnergyMeter
 
-RUN_SETTINGS = ("max_hours", "max_kwh", "max_disk_mb", "target", "stop_when_stagnant")  # of a run, not of a study
+RUN_SETTINGS = Settings.names(group="Budgets")  # stated for each run, not kept with the study
 _DISK_SECONDS = 5.0  # between two looks at the study's folders
 _JOULES_PER_KWH = 3.6e6
 

@@ -34,21 +34,6 @@ UNITS = {
 
 Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 
-COMPARED_SETTINGS: Mapping[str, str] = {  # that can make a training faster, and the topic of the choice that tells more
-    "precision": "precision",
-    "xla": "XLA",
-    "batch_size": "global batch",
-    "steps_per_execution": "steps per execution",
-    "data_on_device": "images on the device",
-    "data_cache": "",
-    "prefetch_batches": "",
-    "augmentation": "augmentation",
-    "accumulation_steps": "accumulation",
-    "remat": "remat",
-    "cpu_replicas": "",
-    "deterministic": "",
-}
-
 
 @dataclass(frozen=True)
 class BenchRun:

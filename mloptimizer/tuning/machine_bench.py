@@ -19,7 +19,7 @@ from mloptimizer.core.files import write_json
 from mloptimizer.core.nouns import DatasetInfo
 from mloptimizer.core.words import counted, utc_now
 from mloptimizer.hardware.read.machine_facts import read_machine_facts
-from mloptimizer.store.machine_file import COMPARED_SETTINGS, BenchRun, MachineBenchmark
+from mloptimizer.store.machine_file import BenchRun, MachineBenchmark
 from mloptimizer.tuning.measurement import (
     MEASURED_MODEL,
     SEED,
@@ -122,7 +122,7 @@ def run_machine_bench(machine: Machine, tell: Tell, extent: Extent | None = None
 
 def _join(case: _Case, rows: Sequence[Measurement]) -> BenchRun:
     """Return the mean of the repetitions, or why there is none."""
-    stated = case.settings.model_dump(mode="json", include={*_FIXED, *COMPARED_SETTINGS, "gpus_per_trial"})
+    stated = case.settings.model_dump(mode="json", include={"profile", *Settings.names("training", "speed")})
     choices = dict(rows[0].choices)
     if failure := next((row.failure for row in rows if row.failure), ""):
         return BenchRun(case.name, case.gpus, stated, choices, failure=failure)

@@ -18,13 +18,6 @@ from mloptimizer.core.versions import installed_version
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.tuning.measurement import Machine
 
-# Settings that change how fast a training is.
-_MATTERING = (
-    "precision", "xla", "batch_size", "batch_size_multiplier", "accumulation_steps", "remat", "steps_per_execution",
-    "data_cache", "data_on_device", "prefetch_batches", "augmentation", "ema_momentum", "deterministic",
-    "check_numerics", "gpus_per_trial", "trials_per_gpu", "cpu_replicas", "gpu_memory_limit_mb",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class TuningPlan:
@@ -49,9 +42,9 @@ def identify_tuning(machine: Machine, dataset: DatasetInfo, settings: Settings) 
         "keras": installed_version("keras"),
         "input_shape": list(dataset.input_shape),
         "classes": dataset.classes,
-        "settings": {
+        "training settings": {
             name: getattr(settings, name)
-            for name in _MATTERING
+            for name in Settings.names("training", "speed")
             if getattr(settings, name) != Settings.model_fields[name].default
         },
     }

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import TRAINED_PHASES, Outcome
 from mloptimizer.core.words import read_time
 from mloptimizer.reports.formatting import is_figure
 from mloptimizer.reports.model.standings import read_study_record
-from mloptimizer.store.machine_file import COMPARED_SETTINGS, BenchRun, MachineBenchmark, read_machine_file
+from mloptimizer.store.machine_file import BenchRun, MachineBenchmark, read_machine_file
 from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
@@ -24,10 +25,18 @@ _DURATION_S, _POWER_W, _GPU_SHARE, _PACKED = "duration_s", "gpu_power_w", "gpu_u
 _RAM_MB, _GPU_MB = "ram_peak_mb", "gpu_memory_peak_mb"
 _ENERGY_WH = ("energy_wh", "gpu_wh", "cpu_wh")  # the first that is known
 
+_TOPICS = {  # of the choice that tells more than the setting does, where it is not the setting's name
+    "xla": "XLA",
+    "batch_size": "global batch",
+    "steps_per_execution": "steps per execution",
+    "data_on_device": "images on the device",
+    "accumulation_steps": "accumulation",
+}
 _STARTUP = ("setup", "build", "first_step")  # of result.json's "timings"
 _WORKLOAD = ("model", "params", "input_shape", "classes", "batch_size")  # of a benchmark; how much of it matters not
-_DATA, _PACKING = "data set", "trials_per_gpu"  # what tells trainings apart beside the settings
-COMPARED = (_DATA, *COMPARED_SETTINGS, _PACKING)
+_DATA, _PACKING = "data set", "trials_per_gpu"  # the latter as it was measured
+_SETTINGS = Settings.names("training", "speed")
+COMPARED = (_DATA, *_SETTINGS)
 _ALIKE = (_DATA, "precision", "xla", _PACKING)  # equal in two trainings of which one is to be n times as fast
 
 
@@ -189,7 +198,7 @@ def _steady_epochs(record: TrialRecord) -> list[Mapping[str, Any]]:
 
 
 def _settings(stated: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, str]:
-    found = {name: choices.get(topic, stated.get(name)) for name, topic in COMPARED_SETTINGS.items()}
+    found = {name: choices.get(_TOPICS.get(name, name), stated.get(name)) for name in _SETTINGS}
     return {name: str(value) for name, value in found.items() if value is not None}
 
 

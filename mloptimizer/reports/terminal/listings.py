@@ -1,13 +1,10 @@
-"""Tables of what a person can choose from: studies, data sets, search spaces, settings."""
+"""Tables of what a person can choose from: studies, data sets and search spaces."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 from rich.table import Table
 
-from mloptimizer.config.profiles import PROFILES
-from mloptimizer.config.settings import Settings
-from mloptimizer.config.values import describe_choices
 from mloptimizer.core.errors import UsageError
 from mloptimizer.data.catalog import CATALOG
 from mloptimizer.data.library import list_datasets
@@ -49,28 +46,3 @@ def spaces_table(workspace: Workspace) -> Table:
             summary = f"broken: {error}"
         table.add_row(name, summary, str(path))
     return table
-
-
-def settings_table(settings: Settings) -> Table:
-    """Return every setting with its value, what it means and what is possible.
-
-    What is not at its default is bold, and says whether the profile or the person changed it.
-    """
-    sources = {name: _source(settings, name) for name in Settings.model_fields}
-    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("setting", no_wrap=True)
-    for title in ("value", *(["from"] if any(sources.values()) else []), "meaning", "possible"):
-        table.add_column(title, overflow="fold")
-    for name, field in Settings.model_fields.items():
-        cells = [str(getattr(settings, name)), *([sources[name]] if any(sources.values()) else [])]
-        cells += [field.description or "", describe_choices(name)]
-        table.add_row(name, *cells, style="bold" if sources[name] else "")
-    return table
-
-
-def _source(settings: Settings, name: str) -> str:
-    """Return who changed the setting: the profile, the person, or nobody (empty)."""
-    value, row = getattr(settings, name), PROFILES[settings.profile]
-    if value == Settings.model_fields[name].default:
-        return ""
-    return f"profile {settings.profile}" if row.get(name) == value else "you"

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import TrialPlan
 from mloptimizer.core.words import in_a_line
 from mloptimizer.training.callbacks import EpochFigures
@@ -40,13 +41,9 @@ from mloptimizer.training.step.stability import snapshot_variables
 FILES_KEPT = 2
 _BYTES_OF_A_VALUE = 8  # at most
 _TOPIC = "checkpoint"  # of what is decided
-# The settings that change what a training learns; where it differs on other devices only in rounding, it may go on.
-SHAPING_SETTINGS = (
-    *("objective", "augmentation", "flip_probability", "crop_padding", "randaugment_magnitude", "mixup_alpha"),
-    *("cutmix_alpha", "erasing_probability", "batch_size", "batch_size_multiplier", "schedule", "warmup_epochs"),
-    *("learning_rate_scaling", "clipping", "clip_threshold", "ema_momentum", "nan_patience", "nan_retries"),
-    *("precision", "deterministic", "top_k"),
-)
+# Where a training differs on other devices only in rounding, it may go on. What else is of the study's identity stands
+# in the plan.
+SHAPING_SETTINGS = ("objective", *Settings.names("training"))
 
 
 class Part(Protocol):
