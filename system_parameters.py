@@ -1,17 +1,20 @@
 """The settings of this mloptimizer workspace; `--set NAME=VALUE` overrides one of them for one command.
 
-Remove a line to take the default. Written by `mloptimizer init`.
+This file is read, not run: values and arithmetic on them. Remove a line to take the default.
+Written by `mloptimizer init`.
 """
 
-# a row of values for the settings that are at their default; `mloptimizer settings --profile NAME`
+# --- Search
+
+# a set of values for one purpose; see `mloptimizer settings --profile NAME`
 # Possible: basic, balanced, speed, reproducible, memory
 profile = "balanced"
 
-# search spaces to choose from, separated by commas; empty: all
+# search spaces to try; their names with commas, empty: all
 # Possible: names, a,b
 spaces = ()
 
-# figure on the validation split that ranks the trials; val_loss is minimised
+# validation metric that ranks the trials; val_loss is minimized
 # Possible: val_accuracy, val_top_k_accuracy, val_loss
 objective = "val_accuracy"
 
@@ -39,6 +42,8 @@ pruner = "median"
 # Possible: a whole number >= 0
 pruner_startup_trials = 5
 
+# --- Phases
+
 # models to explore
 # Possible: a whole number >= 1
 trials = 100
@@ -51,7 +56,7 @@ exploration_epochs = 8
 # Possible: a whole number >= 1
 exploration_patience = 2
 
-# best models trained on for long; never more than half of the completed trials
+# best models that are trained further; never more than half of the completed trials
 # Possible: a whole number >= 1
 hall_of_fame_size = 6
 
@@ -67,11 +72,13 @@ hall_of_fame_patience = 10
 # Possible: true or false
 warm_start_hall_of_fame = True
 
+# --- Data
+
 # share of the training images kept for validation, stratified by class
 # Possible: a number > 0 and < 1
 validation_fraction = 0.2
 
-# use only so many images of the training set, validation included; 0: all
+# use only this many training images; validation included, 0: all
 # Possible: a whole number >= 0
 train_limit = 0
 
@@ -88,8 +95,10 @@ data_on_device = "auto"
 # Possible: a whole number >= 1 or 'auto'
 prefetch_batches = "auto"
 
-# auto: flips and crops of colour images from 24 pixels on, and what is set below; search: the study proposes
-# every strength; off: none
+# --- Augmentation
+
+# how training images are changed; auto: flips and crops of colour images from 24 pixels on, and what is set
+# below; search: the study proposes every strength; off: not at all
 # Possible: auto, search, off
 augmentation = "auto"
 
@@ -117,7 +126,9 @@ cutmix_alpha = 0.0
 # Possible: a number >= 0 and <= 1
 erasing_probability = 0.0
 
-# images per GPU and step, before the multiplier; auto: the fastest that fits, measured once per model shape
+# --- Batches and memory
+
+# images per GPU and step; before the multiplier. auto: the fastest that fits, measured once per model shape
 # Possible: a whole number >= 1 or 'auto'
 batch_size = 64
 
@@ -150,6 +161,8 @@ memory_threshold = 80.0
 # % of the main memory in use from which the newest of several trials is stopped and queued again
 # Possible: a number > 0 and <= 100
 memory_ceiling = 92.0
+
+# --- Optimization
 
 # course of the learning rate after the warm-up
 # Possible: cosine, one_cycle, step, plateau
@@ -188,7 +201,9 @@ nan_retries = 2
 # Possible: true or false
 check_numerics = False
 
-# auto: mixed_float16 on GPUs with tensor cores, otherwise float32; tf32 needs capability 8.0
+# --- Speed
+
+# number format; auto: mixed_float16 on GPUs with tensor cores, otherwise float32; tf32 needs capability 8.0
 # Possible: auto, float32, tf32, mixed_float16, mixed_bfloat16
 precision = "auto"
 
@@ -212,6 +227,8 @@ autotune = "auto"
 # Possible: a whole number >= 1
 top_k = 5
 
+# --- Faults
+
 # epochs between two checkpoints, from which a trial that was cut off goes on; 0: none
 # Possible: a whole number >= 0
 checkpoint_epochs = 1
@@ -232,6 +249,8 @@ trial_minutes = 0.0
 # Possible: a whole number >= 0
 min_free_disk_mb = 200
 
+# --- Budgets
+
 # hours after which the search stops; running trials go on when it is continued
 # Possible: a number >= 0
 max_hours = 0.0
@@ -244,13 +263,15 @@ max_kwh = 0.0
 # Possible: a number >= 0
 max_disk_mb = 0.0
 
-# value of the objective at which the search stops
+# value of the objective to stop at
 # Possible: a number or 'none'
 target = "none"
 
 # trials in a row without a better value that end the exploration
 # Possible: a whole number >= 0
 stop_when_stagnant = 0
+
+# --- Machine
 
 # trials at a time; auto: as many as GPUs allow, without a GPU as cores and memory allow
 # Possible: a whole number >= 1 or 'auto'
@@ -273,8 +294,9 @@ cpu_replicas = 1
 # Possible: auto, forkserver, spawn
 start_method = "auto"
 
-# where trials run: processes of this machine, or a Ray cluster; needs the extra 'ray'
-# Possible: process, ray
+# where trials run: processes of this machine; ray: a Ray cluster, needs the extra 'ray'; thread: one by one
+# in the search's own process, for breakpoints: nothing ends a trial that hangs or takes too long
+# Possible: process, thread, ray
 engine = "process"
 
 # the Ray cluster: HOST:PORT; auto: the one that this machine is in; local: start one here

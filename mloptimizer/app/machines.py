@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mloptimizer.config.settings import Settings
@@ -13,6 +13,7 @@ from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.process.fork_server import start_fork_server
 from mloptimizer.engines.process.process_engine import ProcessEngine
 from mloptimizer.engines.slots import plan_slots
+from mloptimizer.engines.thread_engine import ThreadEngine
 from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.read.main_memory import memory_percent
 from mloptimizer.hardware.read.vendors import describe_unused
@@ -54,12 +55,17 @@ def open_machines(settings: Settings, tell: Callable[[str], None]) -> Iterator[M
 
 def _make_engine_here(run: SearchRun, trials: int, phase: Phase) -> Engine:
     settings, machine, others = run.job.settings, this_machine(), describe_unused()
+    in_thread = settings.engine == "thread"
+    if in_thread:
+        settings = settings.model_copy(update={"workers": 1})
     chosen = choose_gpus_per_trial(run, phase, trials, machine)
     slots, decision = plan_slots(
         machine.gpus, list_cpus(), available_memory_mb(), trials, settings, chosen=chosen, no_gpu=others
     )
-    run.recorder.note(decision)
+    run.recorder.note(replace(decision, reason="engine = thread") if in_thread else decision)
     run.recorder.begin(slots)
+    if in_thread:
+        return ThreadEngine(slots, run_plan)
     return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
 
 

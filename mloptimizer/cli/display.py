@@ -36,9 +36,10 @@ class Display(Protocol):
     def notice(self, line: str) -> None: ...
 
 
-def make_display(console: Console, objective: str) -> Display:
-    """Return a live display where the console is a terminal, otherwise plain lines."""
-    return LiveDisplay(console, objective) if console.is_terminal else LineDisplay(console, objective)
+def make_display(console: Console, objective: str, engine: str = "process") -> Display:
+    """Return a live display where the console is a terminal; otherwise, and beside a debugger, plain lines."""
+    live = console.is_terminal and engine != "thread"
+    return LiveDisplay(console, objective) if live else LineDisplay(console, objective)
 
 
 class LineDisplay:

@@ -72,7 +72,7 @@ def tune(workspace: Workspace, dataset: str, space: str | None, again: bool, **o
     if not measured:
         say(console, f"Known since {plan.tuned_utc}, from {plan.model}; --again measures anew.")
     show_table(tuning_table(plan))
-    say(console, f"Kept in {workspace.tuning_file}: searches use it for settings that are auto.")
+    say(console, f"Kept in {workspace.tuning_file}: searches under the same settings use it, where one is auto.")
 
 
 @click.command(epilog=examples("mloptimizer bench digits", "mloptimizer bench --machine"))

@@ -29,7 +29,7 @@ def search_and_show(dataset: str | None, study: str | None, options: dict[str, A
         again = resume_command(prepared.name, request.workspace, *_options_to_repeat(options))
         with stop_signals() as stop:
             try:
-                with make_display(console, prepared.settings.objective) as display:
+                with make_display(console, prepared.settings.objective, prepared.settings.engine) as display:
                     summary = launch_search(request, prepared, display, stop.interruptible)
             except KeyboardInterrupt:
                 say(console, f"\nStopped; everything so far is recorded. Continue with: {again}")

@@ -12,7 +12,9 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--trials", metavar="N", help="Models to explore in all; +N: so many more.  [default: 100]"),
     click.option("--profile", metavar="NAME", help="Set of settings; see `mloptimizer settings --profile NAME`."),
     click.option("--workers", metavar="N", help="Trials at a time.  [default: by GPUs or cores]"),
-    click.option("--engine", metavar="NAME", help="process: on this machine; ray: on a cluster.  [default: process]"),
+    click.option(
+        "--engine", metavar="NAME", help="process, thread (for breakpoints) or ray (a cluster).  [default: process]"
+    ),
     click.option("--address", "ray_address", metavar="ADDRESS", help="Ray cluster: auto, local or HOST:PORT."),
     click.option("--max-hours", metavar="H", help="Stop this run after so many hours."),
     click.option("--max-kwh", metavar="E", help="Stop this run when its GPUs have used so much energy, kWh."),

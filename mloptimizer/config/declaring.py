@@ -7,15 +7,17 @@ from typing import Any
 
 from pydantic import Field
 
-# What a setting can belong to: to exactly one of these. What follows from it is derived, and nothing else is kept.
 BELONGS_TO: Mapping[str, str] = {
-    "identity": "The study's values are comparable only while it stays, so it cannot change when a study continues.",
-    "training": "Changes what a model learns from its images. A tuned plan or a checkpoint counts for one value only.",
-    "speed": "Changes how fast a model trains, on what and with how much memory, not what it learns at the same global "
-    "batch size. A tuned plan counts for one value only.",
-    "run": "Changes no training: it says which trainings there are, how long they last, where they run, and when the "
-    "search stops.",
+    "identity": "Of the study: its values can be compared only while it stays, so it cannot change when the study "
+    "continues.",
+    "training": "Changes what a training computes: its weights after an epoch. It may change for the trials to come. A "
+    "tuned plan or a checkpoint counts for one value only.",
+    "speed": "Changes how fast a training is, on what and with how much memory; at the same global batch size it "
+    "learns the same. It may change for the trials to come. A tuned plan counts for one value only.",
+    "run": "Of a run of the search: which trainings there are, for how many epochs, where they run, and when the "
+    "search stops. It may change for the trials to come; budgets are stated for each run anew.",
 }
+"""What a setting belongs to, exactly one of these; lists of settings elsewhere are derived from what they declare."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Settings(BaseModel):
 
     profile: Literal["basic", "balanced", "speed", "reproducible", "memory"] = SEARCH.run(
         "balanced",
-        "a set of values for one purpose; for settings at their default, see `mloptimizer settings --profile NAME`",
+        "a set of values for one purpose; see `mloptimizer settings --profile NAME`",
         common=True,
         told=False,
     )

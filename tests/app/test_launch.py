@@ -183,7 +183,7 @@ def search_digits(workspace: Workspace, **assignments: Any) -> Mapping[str, Any]
 
 def keep_tuned(workspace: Workspace, **values: str | int) -> None:
     dataset = prepare_dataset("digits", Settings().validation_fraction, 1, 100)
-    identity = identify_tuning(this_machine(), dataset, Settings())
+    identity = identify_tuning(this_machine(), dataset, Settings(workers=1))
     keep_plan(workspace, TuningPlan(identity, "a model", values, 1.5, 100, (), "2026-01-01T00:00:00+00:00"))
 
 
