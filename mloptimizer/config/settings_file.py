@@ -10,7 +10,7 @@ from mloptimizer.config.plain_python import read_assignments
 from mloptimizer.config.settings import Settings
 from mloptimizer.config.values import describe_choices, make_settings, settings_by_group, unknown_setting
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.files import file_error
+from mloptimizer.core.system_errors import file_error
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
