@@ -8,12 +8,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mloptimizer.cli.terminal import say
 from mloptimizer.core.listener import Progress
 from mloptimizer.core.nouns import EpochRecord, Outcome, Phase, TrialPlan, TrialResult
 from mloptimizer.core.words import counted
 from mloptimizer.reports.formatting import duration
 from mloptimizer.search.search_run import SearchSummary
 from mloptimizer.study.warm_start import TakenOver
+
+_STAGES = {  # by part of a trial, a word of the hardware log
+    "setup": "preparing its data",
+    "build": "building the model",
+    "first_step": "tracing and compiling",
+}
 
 
 class Display(Protocol):
@@ -98,6 +105,7 @@ class LiveDisplay:
         self._console = console
         self._objective = objective
         self._progress: Progress | None = None
+        self._has_begun = False  # any trial has got as far as its own work
         self._running: dict[int, tuple[TrialPlan, EpochRecord | None]] = {}
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
@@ -133,21 +141,29 @@ class LiveDisplay:
 
     def notice(self, line: str) -> None:
         """Print the line above the live part."""
-        self._console.print(Text(line, style="yellow"))
+        say(self._console, line, style="yellow")
 
     def _render(self) -> RenderableType:
         progress = self._progress
         if progress is None:
-            return Text("Preparing the data, starting TensorFlow …")
+            return Text("Preparing the data …")
         bar = Table.grid(padding=(0, 1))
         title = Text(progress.phase.words.capitalize(), style="bold")
         bar.add_row(title, ProgressBar(progress.total, progress.done, width=30), f"{progress.done}/{progress.total}")
+        if progress.paused and not progress.running:
+            self._running.clear()  # they wait, to start again
         trials = Table.grid(padding=(0, 2))
         for number, (plan, record) in sorted(self._running.items()):
             epoch = f"epoch {record.epoch if record else 0}/{plan.epochs}" if plan.epochs else "test set"
-            value = f"{self._objective} {record.metrics[self._objective]:.4f}" if record else "starting"
+            value = f"{self._objective} {record.metrics[self._objective]:.4f}" if record else self._stage(number)
             trials.add_row(f"  trial {number}", plan.space, epoch, value)
         return Group(bar, Text(describe_progress(progress, self._objective)), trials)
+
+    def _stage(self, number: int) -> str:
+        """Return what a trial does before its first epoch has ended; until the first has begun, TensorFlow loads."""
+        part = self._progress.doing.get(number, "") if self._progress else ""
+        self._has_begun = self._has_begun or bool(part)
+        return _STAGES.get(part, part) or ("starting" if self._has_begun else "starting: importing TensorFlow")
 
 
 def describe_result(plan: TrialPlan, result: TrialResult, objective: str) -> str:
@@ -172,10 +188,13 @@ def describe_progress(progress: Progress, objective: str) -> str:
     """Return one line about where a phase stands."""
     counts = ", ".join(f"{count} {outcome}" for outcome, count in progress.ended.items() if count)
     parts = [f"{progress.done} of {progress.total} done" + (f" ({counts})" if counts else "")]
-    parts.append(f"{progress.running} running")
+    if progress.paused:
+        parts.append("paused" if not progress.running else f"pausing, {progress.running} running")
+    else:
+        parts.append(f"{progress.running} running")
     if progress.best:
         parts.append(f"best {objective} {progress.best[1]:.4f} (trial {progress.best[0]})")
-    if progress.seconds_left is not None and progress.done < progress.total:
+    if progress.seconds_left is not None and progress.done < progress.total and not progress.paused:
         parts.append(f"about {duration(progress.seconds_left, 0)} left")
     return ", ".join(parts)
 
@@ -193,10 +212,9 @@ def describe_summary(summary: SearchSummary) -> list[str]:
         lines.append(f"It stopped early: {summary.stopped}. What was running goes on when the study is continued.")
     if summary.winner is None or summary.value is None:
         return lines + ([summary.hardware] if summary.hardware else [])
-    title = (summary.winner_phase or Phase.EXPLORATION).words
-    lines.append(
-        f"Winner: trial {summary.winner} ({title}), {summary.objective} {summary.value:.4f}{_against_chance(summary)}"
-    )
+    title = "Winner" if summary.is_tested else "Best so far"
+    trial = f"trial {summary.winner} ({(summary.winner_phase or Phase.EXPLORATION).words})"
+    lines.append(f"{title}: {trial}, {summary.objective} {summary.value:.4f}{_against_chance(summary)}")
     if summary.verdicts:
         reading = summary.verdicts[-1]
         figures = ", ".join(f"{name} {value:.4f}" for name, value in reading.items() if name.startswith("test_"))

@@ -6,7 +6,7 @@ import threading
 import click
 
 from mloptimizer.cli.options import examples, workspace_option
-from mloptimizer.cli.terminal import open_console, say
+from mloptimizer.cli.terminal import keys, open_console, say
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.interrupts import stop_signals
 from mloptimizer.hardware.read.live import LiveMachine
@@ -37,7 +37,7 @@ def top(workspace: Workspace, once: bool, seconds: float, port: int | None, host
         raise UsageError("--once: shows one view and ends, so there is nothing to serve. Leave it or --prometheus out.")
     with stop_signals(), contextlib.suppress(KeyboardInterrupt):
         if port is None:
-            _show(workspace, seconds, once, "Ctrl-C ends it")
+            _show(workspace, seconds, once, "q or Ctrl-C ends it")
         else:
             _serve(workspace, seconds, port, host)
 
@@ -47,7 +47,8 @@ def _serve(workspace: Workspace, seconds: float, port: int, host: str) -> None:
     with serve_metrics(lambda machine: take_snapshot(workspace, machine), host, port) as address:
         console = open_console()
         if console.is_terminal:
-            _show(workspace, seconds, False, f"Prometheus: {address}   Ctrl-C ends it")
+            _show(workspace, seconds, False, f"Prometheus: {address}   q or Ctrl-C ends it")
+            return
         say(console, f"metrics at {address}   (Ctrl-C ends it)")
         threading.Event().wait()
 
@@ -59,4 +60,10 @@ def _show(workspace: Workspace, seconds: float, once: bool, footer: str) -> None
             threading.Event().wait(_ONCE_SECONDS)
             console.print(top_view(take_snapshot(workspace, machine)))
         else:
-            show_live(console, lambda: take_snapshot(workspace, machine), seconds, footer)
+            with keys() as read_key:
+                show_live(
+                    console,
+                    lambda: take_snapshot(workspace, machine),
+                    lambda: read_key(seconds) not in ("q", "Q"),
+                    footer,
+                )

@@ -1,7 +1,7 @@
 """What a search tells whoever shows it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mloptimizer.core.nouns import EpochRecord, Outcome, Phase, TrialPlan, TrialResult
@@ -17,6 +17,8 @@ class Progress:
     running: int
     best: tuple[int, float] | None  # number and objective
     seconds_left: float | None  # estimated; None before the first trial has ended
+    paused: bool = False
+    doing: Mapping[int, str] = field(default_factory=dict)  # by trial: its part, a word of the hardware log; or empty
 
     @property
     def done(self) -> int:

@@ -82,7 +82,9 @@ class Control:
         was, self.paused = self.paused, order.name is OrderName.PAUSE
         if self.paused == was:
             return ""
-        return "Told to pause: running trials make way, and go on later." if self.paused else "Told to go on."
+        if not self.paused:
+            return "Told to go on."
+        return f"Told to pause: running trials make way. Continue with: mloptimizer resume {self._job.name}"
 
     def note_full_disk(self) -> None:
         """Take note that a trial found the disk full: none starts until there is more room than it had."""

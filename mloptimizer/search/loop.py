@@ -47,7 +47,7 @@ class Loop:
         self._memory = MemoryWatch(run.memory_percent, run.job.settings)
         self._packing = Packing(run.job.settings, run.gpu_needs, run.recorder.note, run.read_gpus)
         self._deadlines = Deadlines(run.job.settings, run.clock)
-        self._started = run.clock()
+        self._started = self._shown = run.clock()
         self._ended_before = len(phase.ended())
 
     def run(self) -> None:
@@ -62,7 +62,7 @@ class Loop:
                 self._obey()
                 self._relieve_memory()
                 self._fill_slots()
-                self._run.recorder.show_running()
+                self._run.recorder.show_running(self._run.control.paused)
                 self._show()
                 if not self._running and not self._is_held():
                     return
@@ -187,6 +187,8 @@ class Loop:
             if self._phase.report(event) and running.told is None:
                 self._tell(running, Told.PRUNED)
         if isinstance(event, HardwareSample):
+            if running:
+                running.part = str(event.row.get("part") or "")
             event = self._run.recorder.fill_in(event)
             self._run.control.budgets.spend(event)
         if isinstance(event, (EpochRecord, HardwareSample, Decision)):
@@ -268,7 +270,13 @@ class Loop:
         counts = {outcome: outcomes.count(outcome) for outcome in Outcome}
         total = self._phase.total()
         fresh = len(outcomes) - self._ended_before
-        pace = (self._run.clock() - self._started) / fresh if fresh else None
+        now, paused = self._run.clock(), self._run.control.paused
+        if paused:
+            self._started += now - self._shown  # a pause says nothing about the pace
+        self._shown = now
+        pace = (now - self._started) / fresh if fresh else None
         left = pace * (total - len(outcomes)) if pace is not None else None
-        progress = Progress(self._phase.phase, total, counts, len(self._running), self._phase.best(), left)
+        doing = {number: running.part for number, running in self._running.items()}
+        best = self._phase.best()
+        progress = Progress(self._phase.phase, total, counts, len(self._running), best, left, paused, doing)
         self._run.observer.progress(progress)

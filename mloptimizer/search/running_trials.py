@@ -26,6 +26,7 @@ class Running:
     told: Told | Failure | None = None
     told_at: float = math.inf
     division: Division | None = None  # the last that this attempt told
+    part: str = ""  # what it was doing last, a word of the hardware log
 
 
 _ENDS = {

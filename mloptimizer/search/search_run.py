@@ -29,6 +29,14 @@ class SearchSummary:
     hardware: str = ""  # what slows most of its trials down, in a line
     stopped: str = ""  # why the run ended before its phases were done
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether the test set was read for the winner: until then it is the best so far."""
+        return any(
+            (reading.get("trial"), reading.get("phase")) == (self.winner, self.winner_phase)
+            for reading in self.verdicts
+        )
+
 
 def run_search(run: SearchRun, explore_only: bool = False) -> SearchSummary:
     """Run what is left of the study's phases and return its summary.

@@ -30,6 +30,7 @@ class Activity:
         self._since = utc_now()
         self._slots: Sequence[Slot] = ()
         self._trials: dict[int, dict[str, Any]] = {}
+        self._paused = ""  # since when; empty: it runs
         self._is_written = True
         self._told = False
 
@@ -56,6 +57,12 @@ class Activity:
         if self._trials.pop(number, None):
             self._is_written = False
 
+    def pause(self, paused: bool) -> None:
+        """Take whether the search pauses."""
+        if paused != bool(self._paused):
+            self._paused = utc_now() if paused else ""
+            self._is_written = False
+
     def close(self) -> None:
         """Remove the file: the search has ended."""
         self._remove()
@@ -70,6 +77,7 @@ class Activity:
             "host": host_name(),
             "since_utc": self._since,
             "updated_utc": utc_now(),
+            "paused_utc": self._paused,
             "slots": [slot_facts(slot) for slot in self._slots],
             "trials": list(self._trials.values()),
         }

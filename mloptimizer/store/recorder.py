@@ -54,8 +54,9 @@ class Recorder:
         self._activity.begin(slots)
         self._activity.write()
 
-    def show_running(self) -> None:
-        """Let those who watch the search know what runs now."""
+    def show_running(self, paused: bool) -> None:
+        """Let those who watch the search know what runs now, or that it pauses."""
+        self._activity.pause(paused)
         self._activity.write()
 
     def close(self) -> None:

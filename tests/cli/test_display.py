@@ -1,4 +1,5 @@
 import io
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_every_end_of_a_trial_has_its_words(make_plan: MakePlan, result: TrialRe
     ("value", "words"), [(0.9, "(guessing gives 0.10)"), (0.15, "NOT clearly better than guessing")]
 )
 def test_the_winner_is_held_against_chance(summary: Callable[..., list[str]], value: float, words: str) -> None:
-    assert words in next(line for line in summary(value=value) if line.startswith("Winner"))
+    assert words in next(line for line in summary(value=value) if line.startswith("Best so far"))
 
 
 def test_the_summary_tells_what_was_asked_for_in_vain(summary: Callable[..., list[str]]) -> None:
@@ -128,6 +129,27 @@ def test_the_summary_says_how_often_the_test_set_was_read(summary: Callable[...,
     reading = {"trial": 7, "test_accuracy": 0.875, "test_loss": 0.5}
     assert "read once): test_accuracy 0.8750, test_loss 0.5000" in summary(verdicts=(reading,))[-1]
     assert "read 2 times" in summary(verdicts=(reading, reading))[-1]
+
+
+def test_the_best_trial_is_the_winner_when_it_has_been_tested(summary: Callable[..., list[str]]) -> None:
+    readings = [{"trial": 7, "phase": phase} for phase in Phase]
+    for reading in readings:
+        titles = [line.split(":")[0] for line in summary(verdicts=(reading,))]
+        assert ("Winner" in titles) is (reading["phase"] is Phase.HALL_OF_FAME)
+        assert ("Best so far" in titles) is (reading["phase"] is not Phase.HALL_OF_FAME)
+
+
+def test_a_paused_search_promises_no_end_and_shows_no_trial_that_starts(make_plan: MakePlan) -> None:
+    out = io.StringIO()
+    with make_display(Console(file=out, force_terminal=True, width=100), "val_accuracy") as display:
+        display.progress(progress(doing={8: "first_step"}))
+        display.trial_started(make_plan(8))
+        time.sleep(0.4)  # two drawings
+        assert "tracing and compiling" in out.getvalue()
+        display.progress(progress(paused=True, running=0))
+        out.truncate(out.seek(0))
+    assert "paused" in out.getvalue()
+    assert not any(words in out.getvalue() for words in (" left", "trial 8", "running"))
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,15 @@ def test_a_search_that_was_killed_is_told_from_one_that_starts(workspace: Worksp
     assert "no GPU" in text
 
 
+def test_a_paused_search_says_since_when_and_how_it_goes_on(searched: Workspace) -> None:
+    write_running(searched, "a", [], paused_utc="2026-01-01T12:00:00+00:00")
+    assert [search.state for search in read_searches(searched, NOW)] == [SearchState.PAUSED]
+    text = text_of(top_view(snapshot(searched, 0)), 80)
+    assert "paused since" in text
+    assert "mloptimizer resume a\n" in text
+    assert "idle slots" not in text
+
+
 @pytest.mark.parametrize(
     "content",
     ["{", "[]", '{"trials": 3}', '{"trials": [3, {}, {"number": -1}, {"number": 1, "phase": "x"}], "slots": [4]}'],
@@ -315,7 +324,8 @@ def test_top_and_its_metrics_show_a_real_search_and_then_its_kill(tmp_path: Path
         server.kill()
 
 
-def test_ctrl_c_ends_the_live_view_in_a_terminal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", [b"q", b"\x03"])
+def test_q_or_ctrl_c_ends_the_live_view_in_a_terminal(tmp_path: Path, key: bytes) -> None:
     import os
     import pty
 
@@ -325,7 +335,9 @@ def test_ctrl_c_ends_the_live_view_in_a_terminal(tmp_path: Path) -> None:
         shown = b""
         while b"No search is under way" not in shown:
             shown += os.read(terminal, 65536)
-        process.send_signal(signal.SIGINT)
+        os.write(terminal, key)
+        if key != b"q":  # the terminal is nobody's: it sends no signal for a key
+            process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     os.close(inside)
     os.close(terminal)

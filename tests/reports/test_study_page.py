@@ -39,7 +39,7 @@ def test_outcomes_are_counted_by_phase_with_the_kinds_of_failure(workspace: Work
 
 def test_the_winner_has_its_parameters_and_validation_figures(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(4, 0.5, space="resnet", params={"width": 16})
-    assert "trial 4, resnet parameters width 16 validation val_accuracy 0.5" in report_of(workspace)
+    assert "trial 4 (exploration), resnet parameters width 16 validation val_accuracy 0.5" in report_of(workspace)
 
 
 def test_without_a_completed_trial_there_is_no_winner_to_export(workspace: Workspace, study: StudyWriter) -> None:

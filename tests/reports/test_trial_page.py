@@ -69,7 +69,7 @@ def test_both_phases_are_shown_and_the_winner_is_named(workspace: Workspace, stu
     study.complete(0, 0.5)
     study.complete(0, 0.7, Phase.HALL_OF_FAME, initial_weights="trial_00000/model.weights.h5")
     report = text_of(trial_report(workspace, "test", 0))
-    assert "★ winner: trial 0" in report
+    assert "★ best so far" in report
     assert report.index("Exploration") < report.index("Hall of fame")
     assert "from the exploration's weights" in report
 

@@ -54,11 +54,13 @@ def test_the_line_below_counts_both_phases_and_names_the_winner(workspace: Works
     study.end(failed(2, FailureKind.CRASH, "signal 9"))
     table = text_of(trials_table(workspace, "test"))
     assert "3 trials: 2 completed, 1 failed." in table
-    assert "★ best so far (exploration): trial 1." in table
+    assert "★ best so far: trial 1 (exploration)." in table
     study.complete(0, 0.7, Phase.HALL_OF_FAME)
     table = text_of(trials_table(workspace, "test"))
     assert "Hall of fame: 1 completed." in table
-    assert "★ winner: trial 0." in table
+    assert "★ best so far: trial 0 (hall of fame)." in table
+    study.store.add_verdict(TrialResult(0, Outcome.COMPLETED, 0.7, 1.0), Phase.HALL_OF_FAME)
+    assert "★ winner: trial 0 (hall of fame)." in text_of(trials_table(workspace, "test"))
 
 
 def test_sorted_by_value_the_long_trainings_come_first_and_failures_last(

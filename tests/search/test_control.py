@@ -106,7 +106,10 @@ def test_a_search_that_pauses_gives_its_slots_free_and_goes_on(search: Search, w
 
     training = Steered(order(workspace, OrderName.PAUSE))
     summary, watcher = search(training, watcher=Resumes(), explore_only=True)
-    assert watcher.notices[:2] == ["Told to pause: running trials make way, and go on later.", "Told to go on."]
+    assert watcher.notices[:2] == [
+        "Told to pause: running trials make way. Continue with: mloptimizer resume s",
+        "Told to go on.",
+    ]
     assert [(plan.number, plan.attempt) for plan in training.plans[:2]] == [(0, 1), (0, 2)]
     assert (summary.stopped, summary.exploration[Outcome.COMPLETED]) == ("", 6)
 

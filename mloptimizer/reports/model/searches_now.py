@@ -38,6 +38,7 @@ class SearchState(StrEnum):
 
     STARTING = "starting"  # a driver is there, and has no slots yet
     RUNNING = "running"
+    PAUSED = "paused"  # told to, until it is told to go on
     CUT_OFF = "cut off"  # its driver is gone, and did not say that it ends
 
 
@@ -81,6 +82,7 @@ class SearchNow:
     trained_on: int = 0  # and of the hall of fame
     planned: int | None = None  # trials of the exploration
     damage: str = ""  # which file cannot be read, and why
+    paused: datetime | None = None  # since when
 
 
 def read_searches(workspace: Workspace, now: datetime) -> list[SearchNow]:
@@ -108,12 +110,13 @@ def _read_search(workspace: Workspace, study: str, state: SearchState, now: date
     trials = [
         trial
         for entry in facts.get("trials", ())
-        if state is SearchState.RUNNING
+        if state is not SearchState.CUT_OFF
         if (trial := _read_trial(workspace, study, entry, interval if is_figure(interval) else 1.0, now))
     ]
+    paused = read_time(facts.get("paused_utc"))
     return SearchNow(
         study,
-        state,
+        SearchState.PAUSED if paused and state is SearchState.RUNNING else state,
         host=facts.get("host", ""),
         pid=facts.get("pid"),
         since=read_time(facts.get("since_utc")),
@@ -123,6 +126,7 @@ def _read_search(workspace: Workspace, study: str, state: SearchState, now: date
         trained_on=len(workspace.list_trainings(study, Phase.HALL_OF_FAME, RESULT)),
         planned=planned if isinstance(planned, int) else None,
         damage=damage,
+        paused=paused,
     )
 
 

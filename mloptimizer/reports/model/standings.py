@@ -63,6 +63,11 @@ class StudyRecord:
         return self.winner is not None and self.winner == self.tested
 
     @property
+    def leads_as(self) -> str:
+        """What the trial that leads is called: the winner, or until it is tested the best so far."""
+        return "winner" if self.is_over else "best so far"
+
+    @property
     def winner(self) -> tuple[int, Phase] | None:
         """The best completed hall-of-fame training, or else the best completed exploration."""
         for phase in reversed(TRAINED_PHASES):

@@ -16,7 +16,7 @@ from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import TRAINED_PHASES, Phase
 from mloptimizer.reports.formatting import MISSING, pairs, short
 from mloptimizer.reports.model.standings import StudyRecord, read_study_record
-from mloptimizer.reports.terminal.trial_table import count_states, counts_in_words, failure_kind, winner_words
+from mloptimizer.reports.terminal.trial_table import count_states, counts_in_words, failure_kind
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
@@ -47,7 +47,7 @@ def facts_grid(rows: Iterable[tuple[str, str]]) -> RenderableType:
     """Return names and texts in two columns."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="dim")
-    grid.add_column()
+    grid.add_column(overflow="fold")
     for name, text in rows:
         grid.add_row(Text(name), Text(text))
     return Padding(grid, (0, 0, 0, 2))
@@ -94,9 +94,8 @@ def _winner_rows(record: StudyRecord) -> list[tuple[str, str]]:
     training = standing.record(phase)
     figures = training.result.get("metrics") if training else None
     shown = {name: value for name, value in figures.items() if name.startswith("val_")} if figures else {}
-    title, trial = winner_words(record.winner).split(": ")
     return [
-        (title, f"{trial}, {short(standing.plan.get('space'))}"),
+        (record.leads_as, f"trial {number} ({phase.words}), {short(standing.plan.get('space'))}"),
         ("parameters", pairs(standing.params)),
         ("validation", pairs(shown)),
     ]
@@ -119,8 +118,9 @@ def _verdict_words(workspace: Workspace, record: StudyRecord) -> str:
 
 
 def _next_step(record: StudyRecord) -> str:
+    """Return a command, which a narrow terminal must not break, and below it what it does."""
     if record.running:
-        return f"a search is running; mloptimizer trials {record.name} lists its trials"
-    if record.winner is None:
-        return f"mloptimizer trials {record.name} lists what was tried"
-    return f"mloptimizer export {record.name} -o DIR writes the winner as a Keras model"
+        return "mloptimizer top\nshows the search that is running"
+    if record.is_over:
+        return f"mloptimizer export {record.name} -o DIR\nwrites the winner as a Keras model"
+    return f"mloptimizer resume {record.name}\ncontinues the search"

@@ -4,12 +4,10 @@ A figure that is not known is a dash, and a machine without GPUs says so. It fit
 """
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
-from typing import NoReturn
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -116,7 +114,7 @@ def _search_parts(search: SearchNow) -> Iterator[RenderableType]:
             if trial.trouble:
                 yield Text(f"trial {trial.number} looks hung: {trial.trouble}", style="bold red")
     if search.state is SearchState.CUT_OFF:
-        yield Text(f"Let it go on with: mloptimizer resume {search.study}")
+        yield Text(f"Continue with: mloptimizer resume {search.study}")
     busy = {trial.slot for trial in search.trials}
     idle = [str(slot.get("name")) for slot in search.slots if slot.get("name") not in busy]
     if idle and search.state is SearchState.RUNNING:
@@ -128,8 +126,12 @@ def _describe(search: SearchNow) -> Iterator[str | tuple[str, str]]:
     if search.state is SearchState.STARTING:
         yield "a search starts"
         return
+    if search.paused and search.state is SearchState.PAUSED:
+        yield (f"paused since {search.paused.astimezone():%H:%M}; continue with: ", "yellow")
+        yield f"mloptimizer resume {search.study}"
+        return
     if search.state is SearchState.CUT_OFF:
-        yield ("ended without a word: its process is gone", "yellow")
+        yield ("cut off: its process is gone", "yellow")
         return
     yield f"{search.explored} of {search.planned if search.planned is not None else '?'} explored"
     if search.trained_on:
@@ -160,7 +162,7 @@ def _cells(trial: TrialNow, with_gpus: bool) -> list[str]:
         f"{trial.number}{again}",
         _SHORT_PHASES[trial.phase],
         trial.slot,
-        trial.part or ("starts" if not trial.row else "between"),
+        trial.part or ("starting" if not trial.row else "between"),
         f"{epoch}/{trial.epochs}" if trial.epochs else epoch,
         fixed(trial.figure("step"), 0),
         fixed(trial.figure("images_per_second"), 0),
@@ -185,9 +187,9 @@ def _clock(seconds: float | None) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
-def show_live(console: Console, take: Callable[[], Snapshot], seconds: float, footer: str) -> NoReturn:
-    """Show a snapshot after the other, on a screen of its own, until KeyboardInterrupt."""
+def show_live(console: Console, take: Callable[[], Snapshot], wait: Callable[[], bool], footer: str) -> None:
+    """Show a snapshot after the other, on a screen of its own, as long as `wait` returns True."""
     with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
+        live.update(top_view(take(), footer), refresh=True)
+        while wait():
             live.update(top_view(take(), footer), refresh=True)
-            time.sleep(seconds)

@@ -27,7 +27,6 @@ from mloptimizer.reports.model.standings import (
 )
 from mloptimizer.reports.terminal.study_page import facts_grid
 from mloptimizer.reports.terminal.summaries import energy_words, time_words
-from mloptimizer.reports.terminal.trial_table import winner_words
 from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
@@ -60,7 +59,7 @@ def trial_report(workspace: Workspace, study: str, number: int) -> RenderableTyp
         raise UsageError(f"TRIAL {number}: study '{study}' has no such trial. Known: {_known_numbers(record)}.")
     title = f"Trial {number} of study {study}"
     if record.winner and record.winner[0] == number:
-        title += f" ★ {winner_words(record.winner)}"
+        title += f" ★ {record.leads_as}"
     parts: list[RenderableType] = [Text(title, style="bold"), facts_grid(_plan_rows(standing))]
     for phase in TRAINED_PHASES:
         if training := standing.record(phase):

@@ -182,14 +182,8 @@ def _count_line(record: StudyRecord) -> str:
     if damaged := sum(1 for standing in record.standings if standing.damage):
         parts.append(f"{damaged} with unreadable files.")
     if record.winner:
-        parts.append(f"★ {winner_words(record.winner)}.")
+        parts.append(f"★ {record.leads_as}: trial {record.winner[0]} ({record.winner[1].words}).")
     return "\n".join(parts)
-
-
-def winner_words(winner: tuple[int, Phase]) -> str:
-    """Return what the leading trial is: the winner, or the best of an exploration without a hall of fame yet."""
-    number, phase = winner
-    return f"winner: trial {number}" if phase == Phase.HALL_OF_FAME else f"best so far (exploration): trial {number}"
 
 
 def trials_frame(workspace: Workspace, study: str) -> "pd.DataFrame":
