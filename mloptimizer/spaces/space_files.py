@@ -24,6 +24,7 @@ from mloptimizer.core.words import in_a_line
 
 _logger = logging.getLogger(__name__)
 
+MODULE_PREFIX = "search_space_"  # of the names of the modules that spaces are run as
 # Learning rates that suit a few hundred steps at a global batch of 64, by optimizer; log-uniform.
 LEARNING_RATES = {"adamw": (5e-4, 1e-2), "sgd": (2e-2, 3e-1), "lion": (1e-4, 2e-3)}
 
@@ -182,7 +183,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _module_name(name: str) -> str:
-    return f"search_space_{name}"
+    return f"{MODULE_PREFIX}{name}"
 
 
 def _explain(error: BaseException, name: str, place: str) -> str:

@@ -14,6 +14,7 @@ from mloptimizer.core.nouns import DatasetInfo, Params
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.core.words import in_a_line
 from mloptimizer.spaces.space_files import SearchSpace, load_space
+from mloptimizer.training.outputs import find_fault
 from mloptimizer.training.trial_failures import SpaceError
 
 
@@ -37,7 +38,23 @@ def build_network(name: str, source: str, params: Params, dataset: DatasetInfo) 
     wrong = _what_is_wrong(network, dataset)
     if wrong:
         raise SpaceError(f"{place}: build returned {wrong}.")
+    return _as_plain_model(network)
+
+
+def _as_plain_model(network: Any) -> Any:
+    """Return the model as one of Keras's own classes, from tensor to tensor: what is trained is exported."""
+    own = not type(network).__module__.startswith("keras.")
+    if not own and isinstance(network, keras.Sequential):
+        return network
+    if own or not all(isinstance(side, keras.KerasTensor) for side in (network.input, network.output)):
+        return keras.Model(network.inputs[0], network.outputs[0])
     return network
+
+
+def check_outputs(network: Any, space: str) -> None:
+    """Run a new network on a few images; raises SpaceError where its outputs are no logits that can be trained."""
+    if fault := find_fault(network):
+        raise SpaceError(f"search space '{space}': build returned a model {fault}.")
 
 
 def _what_is_wrong(network: Any, dataset: DatasetInfo) -> str:
@@ -56,9 +73,6 @@ def _what_does_not_fit(network: Any, inputs: tuple[int | None, ...], outputs: tu
         return f"a model for inputs of shape {tuple(network.inputs[0].shape)}, not {inputs}"
     if tuple(network.outputs[0].shape) != outputs:
         return f"a model with outputs of shape {tuple(network.outputs[0].shape)}, not {outputs}"
-    last = network.layers[-1]
-    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
-        return "a model that ends in a softmax. Leave it out: the outputs must be logits"
     return "" if network.trainable_weights else "a model without trainable weights"
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import FailureKind, Slot, TrialPlan
 from mloptimizer.training.devices import Decide, Devices, configure_devices
+from mloptimizer.training.export.openable import find_own_code
 from mloptimizer.training.input.augmentation import choose_augmentation
 from mloptimizer.training.input.pipeline import (
     PREFETCHED_BATCHES,
@@ -24,7 +25,7 @@ from mloptimizer.training.input.pipeline import (
 from mloptimizer.training.memory.batch_plan import BatchPlan, largest_automatic_batch, plan_batch
 from mloptimizer.training.memory.batch_size import SMALLEST_BATCH, choose_batch_size, identify_model, measure_speed
 from mloptimizer.training.memory.estimate import Estimate, MemoryPlan, estimate_memory, plan_memory
-from mloptimizer.training.network import build_network, load_weights
+from mloptimizer.training.network import build_network, check_outputs, load_weights
 from mloptimizer.training.step.compilation import can_compile, choose_xla
 from mloptimizer.training.step.optimizers import choose_rule, make_optimizer
 from mloptimizer.training.step.precision import FLOAT32, Precision, choose_precision, precision_policy
@@ -72,6 +73,10 @@ def set_up(plan: TrialPlan, slot: Slot, decide: Decide, divided: Divided = lambd
     devices = choose_devices(plan, slot, decide)
     precision = _choose_precision(settings, devices, decide)
     network = make_network(plan, devices, precision)
+    if not plan.initial_weights and not plan.resumes:
+        check_outputs(network, plan.space)
+        if reason := find_own_code(network):
+            decide("export", "not possible", reason)
     insists = settings.xla == "on" and "xla" not in plan.tuned
     compilable = settings.xla == "off" or can_compile(network, devices, insists, decide)
     batch, memory = _divide_step(plan, network, (devices, precision), compilable and settings.xla == "on", decide)

@@ -23,14 +23,14 @@ SPACES = {
     "return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Dense(10)])": "outputs of shape (None, 8, 8, 10)",
     "return keras.Sequential([keras.Input((4,)), keras.layers.Dense(10)])": "a model for inputs of shape (None, 4)",
     "return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(),"
-    " keras.layers.Dense(10, activation='softmax')])": "ends in a softmax",
+    " keras.layers.Dense(10, activation='softmax')])": "behind a softmax",
 }
 
 
 @pytest.mark.parametrize(("body", "message"), SPACES.items())
 def test_a_space_that_builds_no_trainable_model(make_training_plan: Any, run: Any, body: str, message: str) -> None:
     result = run(make_training_plan(space_source=BUILD.format(body=body))).result
-    assert (result.outcome, result.failure.kind) == (Outcome.FAILED, FailureKind.SPACE_ERROR)
+    assert (result.outcome, result.failure.kind) == (Outcome.FAILED, FailureKind.SPACE_ERROR), result.failure.traceback
     assert message in result.failure.message
     assert "\n" not in result.failure.message
 

@@ -1,0 +1,89 @@
+"""Finds what keeps a model from being opened with Keras alone, without the code that built it."""
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from mloptimizer.spaces.space_files import MODULE_PREFIX
+
+
+def find_own_code(network: Any) -> str:
+    """Return in words the first layer that Keras alone cannot make again; empty where there is none.
+
+    A layer is tried, without its weights, where more than Keras's own classes and plain values stands in its
+    configuration.
+    """
+    layers = [network, *network._flatten_layers(include_self=False)]
+    operations = [part for layer in layers for part in getattr(layer, "operations", ())]
+    for part in (*layers, *operations):
+        if not type(part).__module__.startswith("keras."):
+            return f"layer '{part.name}' is of the class {type(part).__name__}, which Keras does not have"
+    for layer in layers:
+        if not isinstance(layer, keras.Model) and (reason := _try(layer)):
+            return f"layer '{layer.name}' ({type(layer).__name__}) {reason}"
+    return ""
+
+
+def _try(layer: Any) -> str:
+    """Return why Keras alone cannot make the layer from its configuration; empty where it can."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # it warns of a lambda, and says where it stands
+            saved = keras.saving.serialize_keras_object(layer)
+    except Exception:  # noqa: BLE001  (it asks the person's objects for theirs)
+        return "has an argument that Keras cannot save"
+    config = saved["config"]
+    if own := next(_own_code([*config.values()]), ""):
+        with as_fresh_keras():
+            try:
+                keras.saving.deserialize_keras_object({**saved, "build_config": None}, safe_mode=True)
+            except Exception:  # noqa: BLE001  (as many kinds as there are classes)
+                return f"needs {own}, which Keras does not have"
+    return _compare_activations(layer, config.get("activation"))
+
+
+def _own_code(value: Any) -> Iterator[str]:
+    """Yield what stands in a configuration and may be code of the person."""
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _own_code(item)
+    elif isinstance(value, Mapping) and value:
+        name, module = value.get("class_name", "__lambda__"), value.get("module") or "keras"
+        if name == "function":
+            yield f"the function '{value['config']}'"
+        elif name == "__lambda__":
+            yield "a Python lambda"
+        elif module.partition(".")[0] != "keras":
+            yield f"the class {name}"
+        elif not name.startswith("__"):  # otherwise a tensor, a slice and the like
+            yield from _own_code([*value.get("config", {}).values()])
+
+
+def _compare_activations(layer: Any, saved: Any) -> str:
+    """Return that Keras saves another function's name for the layer's: `keras.ops.gelu` is no `"gelu"`."""
+    used = getattr(layer, "activation", None)
+    if not isinstance(saved, str) or used is None or (named := keras.activations.get(saved)) is used:
+        return ""
+    values = keras.ops.reshape(keras.ops.linspace(-4.0, 4.0, 64), (1, 64))
+    same = np.allclose(used(values), named(values), atol=1e-6)
+    return "" if same else f"has an activation that Keras saves as its own '{saved}', which computes otherwise"
+
+
+@contextlib.contextmanager
+def as_fresh_keras() -> Iterator[None]:
+    """Forget meanwhile what search spaces have defined and registered."""
+    registered = keras.saving.get_custom_objects()
+    objects = dict(registered)
+    modules = {name: module for name, module in sys.modules.items() if name.startswith(MODULE_PREFIX)}
+    registered.clear()
+    for name in modules:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        registered.update(objects)
+        sys.modules.update(modules)
