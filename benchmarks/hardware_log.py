@@ -30,7 +30,7 @@ from mloptimizer.hardware.columns import MAX_ROWS  # noqa: E402
 from mloptimizer.hardware.log.writer import HardwareLog  # noqa: E402
 from mloptimizer.hardware.read.machine import list_cpus  # noqa: E402
 from mloptimizer.hardware.read.monitor import Monitor  # noqa: E402
-from mloptimizer.hardware.read.reader import HardwareReader, columns  # noqa: E402
+from mloptimizer.hardware.read.reader import HardwareReader, column_names  # noqa: E402
 from mloptimizer.hardware.read.training_clock import TrainingClock  # noqa: E402
 from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in, gpu_uuid  # noqa: E402
 
@@ -49,7 +49,7 @@ LINES = (  # words, GPUs, rows a second, microseconds that a PCIe reading sleeps
 def measure(gpus: int, rows_per_second: float, seconds: float) -> dict[str, float]:
     """Return what a monitor with its log cost this process in so many seconds; NVML is the stand-in."""
     with tempfile.TemporaryDirectory() as folder:
-        log = HardwareLog(Path(folder) / "log.csv", columns(gpus, list_cpus()))
+        log = HardwareLog(Path(folder) / "log.csv", column_names(gpus, list_cpus()))
         late: list[float] = []
 
         def emit(row: object) -> None:
@@ -77,7 +77,7 @@ def measure_driver(gpus: int, rows: int = MAX_ROWS) -> dict[str, float]:
     """Return what a row costs the process that writes it, and what the thinning of a full log of so many rows does."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.csv"
-        log = HardwareLog(path, columns(gpus, list_cpus()), rows)
+        log = HardwareLog(path, column_names(gpus, list_cpus()), rows)
         reader = HardwareReader([gpu_uuid(index) for index in range(gpus)], os.getpid(), cpu_ids=list_cpus())
         reader.read()
         time.sleep(0.1)

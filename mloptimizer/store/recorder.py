@@ -23,7 +23,7 @@ from mloptimizer.hardware.analysis.grid import WORLD_G_PER_KWH
 from mloptimizer.hardware.columns import Cell
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.machine import list_cpus
-from mloptimizer.hardware.read.reader import columns, render_log_readme
+from mloptimizer.hardware.read.reader import column_names, render_log_readme
 from mloptimizer.store.activity import Activity
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
@@ -77,7 +77,7 @@ class Recorder:
         path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
         if not plan.resumes:
             path.unlink(missing_ok=True)
-        self._logs[plan.number] = HardwareLog(path, columns(len(slot.gpu_ids), slot.cpu_ids or list_cpus()))
+        self._logs[plan.number] = HardwareLog(path, column_names(len(slot.gpu_ids), slot.cpu_ids or list_cpus()))
         self._activity.start(plan, slot)
         return epochs
 
@@ -144,7 +144,9 @@ class Recorder:
                 log.close()
                 plan = self._plans[sample.number]
                 path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
-                log = self._logs[sample.number] = HardwareLog(path, list(dict.fromkeys([*columns(0), *sample.row])))
+                log = self._logs[sample.number] = HardwareLog(
+                    path, list(dict.fromkeys([*column_names(0), *sample.row]))
+                )
             log.append(sample.row)
         except MloptimizerError as error:  # a full disk costs rows, not the search
             if sample.number not in self._told:

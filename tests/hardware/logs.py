@@ -10,7 +10,7 @@ import pandas as pd
 from mloptimizer.hardware.analysis.summary import meter_energy
 from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.hardware.log.writer import HardwareLog
-from mloptimizer.hardware.read.reader import columns
+from mloptimizer.hardware.read.reader import column_names
 
 
 def spend_processor_seconds(seconds: float) -> float:
@@ -38,7 +38,7 @@ class Ramp:
 
 
 def gpu_log(path: Path, rows: list[dict[str, float]], gpus: int = 1) -> Path:
-    log = HardwareLog(path, columns(gpus))
+    log = HardwareLog(path, column_names(gpus))
     for row in rows:
         log.append({"time_utc": "2026-01-01T00:00:00.000Z", **row})
     log.close()

@@ -175,11 +175,11 @@ LOG_90_SECONDS = """
 import json, os
 from pathlib import Path
 from mloptimizer.hardware.log.writer import HardwareLog
-from mloptimizer.hardware.read.reader import HardwareReader, columns
+from mloptimizer.hardware.read.reader import HardwareReader, column_names
 now, changes = 1000.0, json.loads(os.environ["CHANGES"])
 set_figures(now_s=now)
 reader = HardwareReader([gpu_uuid(0)], os.getpid(), clock=lambda: now)
-log = HardwareLog(Path(os.environ["LOG"]), columns(1))
+log = HardwareLog(Path(os.environ["LOG"]), column_names(1))
 for row in range(91):
     set_figures(now_s=now, **changes.get(str(row), {}))
     log.append(reader.read())

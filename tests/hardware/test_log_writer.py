@@ -16,7 +16,7 @@ from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.hardware.log import writer as log_module
 from mloptimizer.hardware.log.thinning import thin
 from mloptimizer.hardware.log.writer import HardwareLog
-from mloptimizer.hardware.read.reader import columns, find_column
+from mloptimizer.hardware.read.reader import column_names, find_column
 from tests.hardware.logs import gpu_log, gpu_watt_hours, read_log
 
 
@@ -32,8 +32,8 @@ def test_a_killed_writers_log_is_read_without_its_torn_line(tmp_path: Path) -> N
     code = f"""
 from pathlib import Path
 from mloptimizer.hardware.log.writer import HardwareLog
-from mloptimizer.hardware.read.reader import columns
-log = HardwareLog(Path({str(tmp_path / "log.csv")!r}), columns(0))
+from mloptimizer.hardware.read.reader import column_names
+log = HardwareLog(Path({str(tmp_path / "log.csv")!r}), column_names(0))
 while True:
     log.append({{"time_utc": "2026-01-01T00:00:00.000Z", "seconds": 1.0, "disk_write_mb_s": 12345.678}})
     print(flush=True)
@@ -62,13 +62,13 @@ def test_a_continued_log_loses_its_torn_line_and_repeats_no_header(tmp_path: Pat
 def test_a_log_of_another_slot_goes_on_with_the_columns_of_both(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     row = {"seconds": 1.0, "gpu1_power_w": 200.0, "core1_percent": 50.0, "part": "save"}
-    write_rows(path, columns(2, (0, 1)), [row])
+    write_rows(path, column_names(2, (0, 1)), [row])
     with path.open("a") as file:
         file.write("2026-01-01T00:00:00.000Z,8")  # torn by a kill
-    write_rows(path, columns(1, (5,)), [{"seconds": 0.5, "gpu0_power_w": 90.0, "core5_percent": 7.0}])
+    write_rows(path, column_names(1, (5,)), [{"seconds": 0.5, "gpu0_power_w": 90.0, "core5_percent": 7.0}])
     table = read_log(path)
     assert list(table.columns) == [
-        *columns(1, (5,)), *(name for name in columns(2, (0, 1)) if name not in columns(1, (5,)))
+        *column_names(1, (5,)), *(name for name in column_names(2, (0, 1)) if name not in column_names(1, (5,)))
     ]  # fmt: skip
     cells = table[["seconds", "part", "gpu0_power_w", "gpu1_power_w", "core1_percent", "core5_percent"]]
     assert cells.astype(object).where(cells.notna(), None).to_numpy().tolist() == [
@@ -80,7 +80,7 @@ def test_a_log_of_another_slot_goes_on_with_the_columns_of_both(tmp_path: Path) 
 def test_a_log_of_an_older_version_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("time_utc,seconds,cpu_percent,fan_percent\n2026-01-01T00:00:00.000Z,3.0,25.0,80.0\n")
-    write_rows(path, columns(0), [{"seconds": 0.0, "cpu_percent": 50.0}, {"seconds": 1.0}])
+    write_rows(path, column_names(0), [{"seconds": 0.0, "cpu_percent": 50.0}, {"seconds": 1.0}])
     table = read_log(path)
     assert list(table["cpu_percent"].dropna()) == [25.0, 50.0]
     assert list(table["fan_percent"].dropna()) == [80.0]
@@ -91,13 +91,13 @@ def test_a_file_that_is_no_log_is_not_continued_and_kept(tmp_path: Path) -> None
     path = tmp_path / "log.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(UsageError, match="is no hardware log. Move it away"):
-        HardwareLog(path, columns(0))
+        HardwareLog(path, column_names(0))
     assert path.read_text() == "a,b\n1,2\n"
 
 
 def test_cells_without_a_figure_are_empty(tmp_path: Path) -> None:
     path = gpu_log(tmp_path / "log.csv", [{"seconds": 1.0, "gpu0_power_w": math.nan, "cpu_percent": math.inf}])
-    assert path.read_text().splitlines()[1] == "2026-01-01T00:00:00.000Z,1.0" + "," * (len(columns(1)) - 2)
+    assert path.read_text().splitlines()[1] == "2026-01-01T00:00:00.000Z,1.0" + "," * (len(column_names(1)) - 2)
 
 
 def test_a_row_that_the_disk_has_no_room_for_is_one_line_and_leaves_whole_rows(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ import resource
 from pathlib import Path
 from mloptimizer.core.errors import RunError
 from mloptimizer.hardware.log.writer import HardwareLog
-from mloptimizer.hardware.read.reader import columns
-log = HardwareLog(Path({str(tmp_path / "log.csv")!r}), columns(0))
+from mloptimizer.hardware.read.reader import column_names
+log = HardwareLog(Path({str(tmp_path / "log.csv")!r}), column_names(0))
 row = {{"time_utc": "2026-01-01T00:00:00.000Z", "seconds": 1.5}}
 log.append(row)
 size = Path({str(tmp_path / "log.csv")!r}).stat().st_size
@@ -173,7 +173,7 @@ def test_a_log_never_grows_beyond_its_rows_and_its_resolution_falls_with_age(tmp
         for second in range(1000)
     ]
     rows[123]["process_rss_mb"] = 777.0
-    log = HardwareLog(path, columns(1), max_rows=64)
+    log = HardwareLog(path, column_names(1), max_rows=64)
     for row in rows:
         log.append({"time_utc": "2026-01-01T00:00:00.000Z", **row})
         assert path.read_bytes().count(b"\n") <= 64
@@ -196,14 +196,14 @@ def test_a_kill_while_a_log_is_thinned_leaves_the_old_or_the_new_one(tmp_path: P
 import os, signal
 from pathlib import Path
 from mloptimizer.hardware.log.writer import HardwareLog
-from mloptimizer.hardware.read.reader import columns
+from mloptimizer.hardware.read.reader import column_names
 replace = Path.replace
 def killed(self, target):
     if {moment!r} == "after":
         replace(self, target)
     os.kill(os.getpid(), signal.SIGKILL)
 Path.replace = killed
-log = HardwareLog(Path({str(path)!r}), columns(0), max_rows=16)
+log = HardwareLog(Path({str(path)!r}), column_names(0), max_rows=16)
 for second in range(17):
     log.append({{"time_utc": "2026-01-01T00:00:00.000Z", "seconds": float(second)}})
 """
@@ -211,7 +211,7 @@ for second in range(17):
     assert done.returncode == -signal.SIGKILL
     seconds = list(read_log(path)["seconds"])
     assert (len(seconds), seconds[0], seconds[-1]) == (rows, 0.0, 15.0)
-    write_rows(path, columns(0), [{"seconds": 0.0}])
+    write_rows(path, column_names(0), [{"seconds": 0.0}])
     assert list(read_log(path)["seconds"]) == [*seconds, 0.0][-len(read_log(path)) :]
     assert [file.name for file in tmp_path.iterdir()] == ["log.csv"]  # what the kill left is gone
 
@@ -223,7 +223,7 @@ def test_a_log_that_cannot_be_thinned_for_want_of_room_grows_on(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     path = tmp_path / "log.csv"
-    log = HardwareLog(path, columns(0), max_rows=16)
+    log = HardwareLog(path, column_names(0), max_rows=16)
     monkeypatch.setattr(log_module, "thin", full)
     for second in range(17):
         log.append({"time_utc": "2026-01-01T00:00:00.000Z", "seconds": float(second)})

@@ -10,7 +10,7 @@ import pytest
 
 from mloptimizer.hardware.read import monitor as monitor_module
 from mloptimizer.hardware.read.monitor import Monitor, next_tick
-from mloptimizer.hardware.read.reader import columns
+from mloptimizer.hardware.read.reader import column_names
 from tests.hardware.logs import Ramp
 from tests.hardware.nvml.stand_in import NvmlStandIn
 
@@ -79,8 +79,8 @@ import os, threading
 from pathlib import Path
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.monitor import Monitor
-from mloptimizer.hardware.read.reader import HardwareReader, columns
-log, rows = HardwareLog(Path(os.environ["LOG"]), columns(2)), threading.Semaphore(0)
+from mloptimizer.hardware.read.reader import HardwareReader, column_names
+log, rows = HardwareLog(Path(os.environ["LOG"]), column_names(2)), threading.Semaphore(0)
 reader = HardwareReader([gpu_uuid(0), gpu_uuid(1)], os.getpid())
 with Monitor(reader, 0.1, lambda row: (log.append(row), rows.release())):
     assert all(rows.acquire(timeout=30) for _ in range(3))
@@ -88,7 +88,7 @@ print(0)
 """
     nvml.run(code, LOG=str(tmp_path / "log.csv"))
     table = pd.read_csv(tmp_path / "log.csv")
-    assert list(table.columns) == columns(2)
+    assert list(table.columns) == column_names(2)
     assert len(table) >= 4
     assert set(table["gpu1_power_w"]) == {250}
     assert table["gpu0_energy_j"].iloc[-1] == pytest.approx(250 * table["seconds"].iloc[-1], rel=0.2, abs=3)

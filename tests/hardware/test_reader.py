@@ -4,7 +4,13 @@ import os
 import re
 from pathlib import Path
 
-from mloptimizer.hardware.read.reader import HardwareReader, columns, describe_columns, find_column, render_log_readme
+from mloptimizer.hardware.read.reader import (
+    HardwareReader,
+    column_names,
+    describe_columns,
+    find_column,
+    render_log_readme,
+)
 from mloptimizer.hardware.read.training_clock import TrainingClock
 from tests.hardware.logs import spend_processor_seconds
 
@@ -16,7 +22,11 @@ def test_a_row_has_every_column_in_order_and_no_gpu_without_one() -> None:
     reader = HardwareReader([], os.getpid(), TrainingClock(), clock=lambda: next(clock))
     spend_processor_seconds(0.05)
     row = reader.read()
-    assert list(row) == columns(0) == [name for name in columns(2, (0, 5)) if not name.startswith(("gpu", "core"))]
+    assert (
+        list(row)
+        == column_names(0)
+        == [name for name in column_names(2, (0, 5)) if not name.startswith(("gpu", "core"))]
+    )
     assert row["seconds"] == 1.5
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(row["time_utc"]))
     optional = {"disk_read_mb_s", "disk_write_mb_s", "cpu_mhz", "page_cache_mb", "cpu_energy_j"}  # on some machines
@@ -24,7 +34,7 @@ def test_a_row_has_every_column_in_order_and_no_gpu_without_one() -> None:
 
 
 def test_the_cores_of_the_slot_and_its_gpus_have_columns_of_their_own() -> None:
-    names = columns(2, (4, 1))
+    names = column_names(2, (4, 1))
     assert [name for name in names if name.startswith("core")] == ["core4_percent", "core1_percent"]
     assert names.index("cpu_percent") + 1 == names.index("core4_percent")
     assert [name for name in names if name.endswith("throttle_reasons")] == [
@@ -59,4 +69,4 @@ def test_the_readme_is_the_one_that_the_program_writes() -> None:
 
 
 def test_the_readme_names_every_column_once() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", render_log_readme(), re.MULTILINE) == columns(1, (0,))
+    assert re.findall(r"^\| `(\w+)` \|", render_log_readme(), re.MULTILINE) == column_names(1, (0,))

@@ -4,7 +4,7 @@ import pytest
 
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import Outcome, Phase, TrialResult
-from mloptimizer.hardware.read.reader import columns
+from mloptimizer.hardware.read.reader import column_names
 from mloptimizer.reports.terminal import hardware_table as report_module
 from mloptimizer.reports.terminal.hardware_table import hardware_report
 from mloptimizer.reports.terminal.trial_page import trial_report
@@ -19,7 +19,7 @@ def study(workspace: Workspace, make_plan: MakePlan) -> StudyWriter:
 
 def write_log(workspace: Workspace, number: int, gpus: int, phase: Phase = Phase.EXPLORATION, **cells: float) -> None:
     """Write rows of seconds 0, 1 and 2 in which each cell is 1, 2 and 3 times the given figure."""
-    header = columns(gpus)
+    header = column_names(gpus)
     lines = [",".join(header)]
     for second in range(3):
         row = {"time_utc": f"2026-01-01T00:00:0{second}Z", "seconds": second}

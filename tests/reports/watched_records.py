@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mloptimizer.hardware.read.reader import columns
+from mloptimizer.hardware.read.reader import column_names
 from mloptimizer.store.workspace import Workspace
 
 GPU = {"name": "NVIDIA Stand-in", "memory_mb": 81920, "driver": "580.1", "count": 8}
@@ -66,7 +66,7 @@ def running_trial(**changes: Any) -> dict[str, Any]:
 
 
 def write_log(path: Path, rows: list[dict[str, Any]], gpus: int = 1) -> None:
-    header = columns(gpus)
+    header = column_names(gpus)
     lines = [",".join(header), *(",".join(str(row.get(name, "")) for name in header) for row in rows)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")

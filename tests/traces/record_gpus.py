@@ -35,13 +35,13 @@ import json, os, sys, time
 from pathlib import Path
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.monitor import Monitor
-from mloptimizer.hardware.read.reader import HardwareReader, columns
+from mloptimizer.hardware.read.reader import HardwareReader, column_names
 from mloptimizer.hardware.read.training_clock import TrainingClock
 
 gpus, state, idle = json.loads(os.environ["TRAINING"])
 step_s = state.pop("step_s")
 clock, begun = TrainingClock(), [None]
-log = HardwareLog(Path(os.environ["LOG"]), columns(gpus))
+log = HardwareLog(Path(os.environ["LOG"]), column_names(gpus))
 reader = HardwareReader([gpu_uuid(index) for index in range(gpus)], os.getpid(), clock)
 
 def find_steps():

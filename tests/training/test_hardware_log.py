@@ -12,7 +12,7 @@ import pytest
 from mloptimizer.core.nouns import EpochRecord, Outcome, Slot, TrialPlan
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.monitor import Monitor
-from mloptimizer.hardware.read.reader import HardwareReader, columns
+from mloptimizer.hardware.read.reader import HardwareReader, column_names
 from mloptimizer.hardware.read.training_clock import TrainingClock
 from mloptimizer.training.trial import run_trial
 from tests.hardware.logs import read_log
@@ -33,7 +33,7 @@ def logged(tmp_path: Path) -> Callable[..., tuple[Run, pd.DataFrame]]:
         def should_stop() -> bool:
             return sum(isinstance(event, EpochRecord) for event in events) == stop_after_epochs
 
-        log = HardwareLog(path, columns(0))
+        log = HardwareLog(path, column_names(0))
         with Monitor(HardwareReader([], os.getpid(), clock), INTERVAL_SECONDS, log.append):
             result = run_trial(plan, Slot("cpu0", cpu_ids=(0, 1)), events.append, should_stop, clock)
         log.close()

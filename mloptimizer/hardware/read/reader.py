@@ -28,7 +28,7 @@ def describe_columns(gpu_count: int, cpu_ids: Iterable[int] = ()) -> dict[str, C
     return {**named, **gpus, **machine_columns(cpu_ids)}
 
 
-def columns(gpu_count: int, cpu_ids: Iterable[int] = ()) -> list[str]:
+def column_names(gpu_count: int, cpu_ids: Iterable[int] = ()) -> list[str]:
     """Return the header of the log of a slot with so many GPUs and these logical cores."""
     return list(describe_columns(gpu_count, cpu_ids))
 
@@ -66,13 +66,13 @@ class HardwareReader:
         """
         self._clock = clock
         self._start = clock()
-        self._columns = columns(len(gpu_ids), cpu_ids)
+        self._columns = column_names(len(gpu_ids), cpu_ids)
         self._training = TrainingReader(training, self._start) if training else None
         self._gpus = [GpuReader(uuid) for uuid in gpu_ids]
         self._machine = MachineReader(pid, self._start, cpu_ids)
 
     def read(self) -> dict[str, Cell]:
-        """Return a row by column, in the order of `columns`; None for what cannot be read now."""
+        """Return a row by column, in the order of `column_names`; None for what cannot be read now."""
         now = self._clock()
         training = self._training.read(now) if self._training else [None] * len(TRAINING_COLUMNS)
         machine = self._machine.read(now)
