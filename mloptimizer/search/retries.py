@@ -82,7 +82,8 @@ def find_next_attempt(
         return result
     if failure.kind is FailureKind.OUT_OF_MEMORY:
         if shared:
-            return _alone(plan, failure)
+            reason = f"attempt {plan.attempt} ran out of memory beside another trial on its GPU: {failure.message}"
+            return _again(plan, "out of memory beside another trial on its GPU; again alone", reason, ", alone")
         return _with_less_memory(plan, slot, result, failure) if plan.phase is not Phase.VERDICT else result
     retry = RETRIES[failure.kind]
     in_vain = count_in_vain(ended)
@@ -91,7 +92,7 @@ def find_next_attempt(
         after = f", from epoch {done + 1}" if 0 < done < plan.epochs else ", from its last epoch" if done else ""
         words = f"{failure.kind}: {failure.message}; again{after}"
         reason = f"attempt {plan.attempt} ended with {failure.kind}: {failure.message}; {retry.change}"
-        return NextAttempt(go_on(plan), words, Decision(plan.number, "attempt", str(plan.attempt + 1), reason))
+        return _again(plan, words, reason)
     if retry.times:
         message = f"{failure.message} ({in_vain} attempts in a row ended so without a new epoch)"
         return replace(result, failure=replace(failure, message=message))
@@ -115,26 +116,19 @@ def go_on(plan: TrialPlan) -> TrialPlan:
 
 def make_way(plan: TrialPlan) -> NextAttempt:
     """Return the attempt that follows one which was stopped for want of main memory."""
-    following = go_on(plan)
     words = f"stopped, the main memory is nearly full; again below {plan.settings.memory_threshold:g} %"
-    reason = "stopped for want of main memory, and queued again"
-    return NextAttempt(following, words, Decision(plan.number, "attempt", str(following.attempt), reason))
+    return _again(plan, words, "stopped for want of main memory, and queued again")
 
 
 def leave_gpu(plan: TrialPlan) -> NextAttempt:
     """Return the attempt that follows one which was stopped because sharing its GPU did not pay."""
-    following = go_on(plan)
     words = "stopped, sharing its GPU does not pay; again when there is room elsewhere"
-    reason = "stopped because sharing its GPU did not pay, and queued again"
-    return NextAttempt(following, words, Decision(plan.number, "attempt", str(following.attempt), reason))
+    return _again(plan, words, "stopped because sharing its GPU did not pay, and queued again")
 
 
-def _alone(plan: TrialPlan, failure: Failure) -> NextAttempt:
-    """Return the attempt with as many images at a time: the memory was short because others were there."""
+def _again(plan: TrialPlan, words: str, reason: str, how: str = "") -> NextAttempt:
     following = go_on(plan)
-    reason = f"attempt {plan.attempt} ran out of memory beside another trial on its GPU: {failure.message}"
-    words = "out of memory beside another trial on its GPU; again alone"
-    return NextAttempt(following, words, Decision(plan.number, "attempt", f"{following.attempt}, alone", reason))
+    return NextAttempt(following, words, Decision(plan.number, "attempt", f"{following.attempt}{how}", reason))
 
 
 def _with_less_memory(plan: TrialPlan, slot: Slot, result: TrialResult, failure: Failure) -> NextAttempt | TrialResult:

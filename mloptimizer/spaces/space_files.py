@@ -93,11 +93,7 @@ def read_spaces(names: Sequence[str], own_folder: Path) -> list[SearchSpace]:
 
 
 def read_space(name: str, path: Path) -> SearchSpace:
-    """Return the space in the file.
-
-    Raises:
-        UsageError: the file cannot be read or is no search space.
-    """
+    """Return the space in the file. Raises UsageError: the file cannot be read or is no search space."""
     try:
         source = path.read_text(encoding="utf-8-sig")
     except OSError as error:

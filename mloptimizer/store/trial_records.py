@@ -102,11 +102,7 @@ class MetricsStore:
         write_json(self._workspace.study_file(self._study), facts)
 
     def read_space(self, name: str) -> str:
-        """Return the text of the search space as the study used it.
-
-        Raises:
-            UsageError: it is missing or damaged.
-        """
+        """Return the text of the search space as the study used it. Raises UsageError: it is missing or damaged."""
         path = self._workspace.space_snapshot(self._study, name)
         if not name.isidentifier():  # a damaged plan must not name a file elsewhere
             raise UsageError(f"study '{self._study}': {name!r} is no name of a search space. Restore its files.")

@@ -46,11 +46,7 @@ class Fitting:
 
 
 def fit(answers: Answers, spaces: Sequence[SearchSpace], dataset: DatasetInfo, names: ParameterNames) -> Fitting:
-    """Return what the space makes of the answers.
-
-    Raises:
-        UsageError: none of the spaces could propose them.
-    """
+    """Return what the space makes of the answers. Raises UsageError: none of the spaces could propose them."""
     given = _Given(answers.space, answers.values)
     params = given.draw(spaces, dataset, names)
     for name in answers.values:

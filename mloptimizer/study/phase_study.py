@@ -119,11 +119,7 @@ class PhaseStudy:
         return bool(running.trial.should_prune())  # some pruners return NumPy's
 
     def finish(self, result: TrialResult) -> None:
-        """Take a running trial's result.
-
-        Raises:
-            ValueError: the trial is not running.
-        """
+        """Take a running trial's result. Raises ValueError: the trial is not running."""
         if result.number not in self._running:
             raise ValueError(f"trial {result.number} is not running in the phase {self.phase}")
         outcome, failure = result.outcome, result.failure

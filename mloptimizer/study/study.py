@@ -224,11 +224,7 @@ class Study:
             return study is not None and study.report(number, epoch, value)
 
     def finish(self, result: TrialResult, phase: Phase = Phase.EXPLORATION) -> None:
-        """Take the result of a running trial.
-
-        Raises:
-            ValueError: no such trial is running.
-        """
+        """Take the result of a running trial. Raises ValueError: no such trial is running."""
         study = self._study(phase)
         if study is None:
             raise ValueError(f"study '{self.name}' has no phase {phase} yet")

@@ -18,14 +18,8 @@ import keras
 import tensorflow as tf
 
 _REFUSALS = (  # what the driver, the compiler or a missing library makes TensorFlow raise
+    *(ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     tf.errors.OpError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
 )
 
 

@@ -30,7 +30,7 @@ def start_fork_server(preload: Sequence[str]) -> None:
         modules = ["mloptimizer.engines.process.fork_preload", *preload]
         multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
         _use_own_temporary_folder()
-        with interrupts_ignored(), _errors_muted(), _driver_named():
+        with interrupts_ignored(), stderr_muted(), _driver_named():
             multiprocessing.forkserver.ensure_running()
 
 
@@ -74,9 +74,11 @@ def interrupts_ignored() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _errors_muted() -> Iterator[None]:
-    """Let a process that is started here write its errors nowhere: importing TensorFlow prints lines that nothing
-    turns off. Trial processes write to their own log, and an import that fails there fails again, and is told."""
+def stderr_muted() -> Iterator[None]:
+    """Let this process, and those that are started here, write their errors nowhere.
+
+    Importing TensorFlow prints lines that nothing turns off; an import that fails fails again in a trial, and is told.
+    """
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

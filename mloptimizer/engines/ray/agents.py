@@ -136,11 +136,7 @@ class Agents:
         return Agent(actor, actor.describe.remote())
 
     def welcome(self, agent: Agent) -> None:
-        """Take what an actor says of itself.
-
-        Raises:
-            RunError: no actor can be made in this cluster.
-        """
+        """Take what an actor says of itself. Raises RunError: no actor can be made in this cluster."""
         try:
             facts = ray.get(agent.described)
         except RayError as error:

@@ -20,6 +20,7 @@ from typing import Any
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.interrupts import deferred
 from mloptimizer.core.words import in_a_line
+from mloptimizer.engines.process.fork_server import stderr_muted
 from mloptimizer.engines.ray.shapes import Node
 from mloptimizer.hardware.read.machine import list_cpus
 from mloptimizer.hardware.read.nvml import list_gpus
@@ -71,7 +72,7 @@ def _init(ray: Any, address: str) -> None:
             ray.init("local", num_cpus=len(list_cpus()), num_gpus=len(list_gpus()), include_dashboard=False,
                      object_store_memory=_STORE_MB * _MB, **common)  # fmt: skip
         else:
-            with _stderr_muted():
+            with stderr_muted():  # of a wrong token, Ray warns at every try, before it can be told not to
                 ray.init(address, **common)
     except ray.exceptions.AuthenticationError as error:
         ray.shutdown()
@@ -82,11 +83,7 @@ def _init(ray: Any, address: str) -> None:
 
 
 def _find_head(address: str) -> tuple[str, int] | None:
-    """Return where the head answers; None where that is to be found out.
-
-    Raises:
-        UsageError: the address is none.
-    """
+    """Return where the head answers; None where that is to be found out. Raises UsageError: the address is none."""
     stated = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     if stated in ("", "auto", "local"):
         return None
@@ -105,19 +102,6 @@ def _reach(address: str, host: str, port: int) -> None:
             f"--address {address}: nothing answers at {host}, port {port} ({error}). Is its head started with "
             "`ray start --head`, and is the port open?"
         ) from error
-
-
-@contextlib.contextmanager
-def _stderr_muted() -> Iterator[None]:
-    """Mute this process: of a wrong token, Ray's own library warns at every try, before it can be told not to."""
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (it is no file of a workspace)
-        kept = os.dup(2)
-        try:
-            os.dup2(nowhere.fileno(), 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _environment(address: str, stack: contextlib.ExitStack) -> dict[str, str]:

@@ -4,9 +4,9 @@ Guarantees: a file is moved to its name when it is whole, and checkpoints hold c
 a kill has torn is passed over. Credentials are those of the node: none travel with a plan.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.nouns import TrialPlan
@@ -35,12 +35,8 @@ class RemoteFolder:
         self._attempt, self._own = attempt, f"{self._root}/{_name_folder(attempt)}"
 
     def fetch(self, folder: Path) -> None:
-        """Copy into the folder what the last attempt that kept anything has left.
-
-        Raises:
-            RunError: it cannot be read.
-        """
-        try:
+        """Copy into the folder what the last attempt that kept anything has left; raise RunError where that fails."""
+        with self._errors():
             if not self._files.exists(self._root):
                 return
             self._files.invalidate_cache()
@@ -50,8 +46,6 @@ class RemoteFolder:
                 if path.parent.name == newest:
                     folder.mkdir(parents=True, exist_ok=True)
                     self._files.get_file(str(path), str(folder / path.name))
-        except Exception as error:
-            raise self._error(error) from error
 
     def keep(self, new: Iterable[Path], names: Iterable[str]) -> None:
         """Copy the new files there, and remove the attempt's others that are not among the names, and earlier attempts.
@@ -60,7 +54,7 @@ class RemoteFolder:
             RunError: it cannot be written.
         """
         kept = set(names)
-        try:
+        with self._errors():
             self._files.makedirs(self._own, exist_ok=True)
             for path in new:
                 unfinished = f"{self._own}/.{path.name}.part"
@@ -73,40 +67,31 @@ class RemoteFolder:
             for there in self._files.find(self._own):
                 if PurePosixPath(there).name not in kept:
                     self._files.rm_file(there)
-            self._remove(range(1, self._attempt))
-        except Exception as error:
-            raise self._error(error) from error
+            self._remove(_name_folder(attempt) for attempt in range(1, self._attempt))
 
     def remove(self) -> None:
-        """Remove all of it.
-
-        Raises:
-            RunError: it cannot be removed.
-        """
-        try:
-            if self._files.exists(self._root):
-                self._files.rm(self._root, recursive=True)
-        except Exception as error:
-            raise self._error(error) from error
+        """Remove all of it; raise RunError where that fails."""
+        with self._errors():
+            self._remove([""])
 
     def remove_attempts(self) -> None:
-        """Remove what this attempt and earlier ones have kept.
+        """Remove what this attempt and earlier ones have kept; raise RunError where that fails."""
+        with self._errors():
+            self._remove(_name_folder(attempt) for attempt in range(1, self._attempt + 1))
 
-        Raises:
-            RunError: it cannot be removed.
-        """
-        try:
-            self._remove(range(1, self._attempt + 1))
-        except Exception as error:
-            raise self._error(error) from error
-
-    def _remove(self, attempts: Iterable[int]) -> None:
-        for attempt in attempts:
-            if self._files.exists(folder := f"{self._root}/{_name_folder(attempt)}"):
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            if self._files.exists(folder := f"{self._root}/{name}".rstrip("/")):
                 self._files.rm(folder, recursive=True)
 
-    def _error(self, error: Any) -> RunError:
-        return RunError(f"checkpoint_url: {self._root}: {type(error).__name__}: {in_a_line(error)}")
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn whatever the file system's library raises into one line."""
+        try:
+            yield
+        except Exception as error:
+            words = f"{type(error).__name__}: {in_a_line(error)}"
+            raise RunError(f"checkpoint_url: {self._root}: {words}") from error
 
 
 def _name_folder(attempt: int) -> str:

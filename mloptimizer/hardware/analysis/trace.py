@@ -78,11 +78,7 @@ class Trace:
 
 
 def read_trace(path: Path) -> Trace:
-    """Return the whole rows of a log.
-
-    Raises:
-        UsageError: the file is missing, unreadable or no hardware log.
-    """
+    """Return the whole rows of a log. Raises UsageError: the file is missing, unreadable or no hardware log."""
     try:
         lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]  # what stands behind the last end is torn
     except OSError as error:

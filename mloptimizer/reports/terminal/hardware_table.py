@@ -4,7 +4,7 @@ A training that has ended shows the figures of its record, one that runs or is o
 says. A figure that was not read is a dash, and a machine without GPUs says so.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,32 @@ from mloptimizer.reports.terminal.study_page import facts_grid
 from mloptimizer.reports.terminal.summaries import amount, summary_rows, total_words
 from mloptimizer.store.workspace import Workspace
 
-_TITLES = ("time", "idle", "cores", "RAM GB", "CPU %", "images/s", "wait %")
-_GPU_TITLES = ("GPUs", "GPU %", "p95 %", "GPU GB", "GPU W")
-_ENERGY_TITLES = ("Wh", "CO2 g")
 _LEGEND = "cores and RAM: of the trial; CPU: of the machine; wait: for images; GB: peaks of 1024 MB; the rest: means."
 _GPU_LEGEND = "GPU %: mean of its GPUs; GPU GB: of one GPU; W and Wh: of all GPUs of the trial."
 _NO_GPU = "CPU only: these trials had no GPU, or no NVIDIA library to read it with."
+
+_Cells = Mapping[str, Callable[[Mapping[str, Cell]], str]]
+"""What stands under each title."""
+_MACHINE: _Cells = {
+    "time": lambda summary: duration(summary.get("duration_s")),
+    "idle": lambda summary: duration(summary.get("idle_s")),
+    "cores": lambda summary: fixed(summary.get("process_cores"), 2),
+    "RAM GB": lambda summary: fixed(_gigabytes(summary.get("ram_peak_mb")), 1),
+    "CPU %": lambda summary: fixed(summary.get("cpu_percent"), 0),
+    "images/s": lambda summary: fixed(summary.get("images_per_second"), 0),
+    "wait %": lambda summary: fixed(summary.get("data_wait_percent"), 0),
+}
+_GPUS: _Cells = {
+    "GPUs": lambda summary: fixed(summary.get("gpus") or None, 0),
+    "GPU %": lambda summary: fixed(summary.get("gpu_utilization_percent"), 0),
+    "p95 %": lambda summary: fixed(summary.get("gpu_utilization_p95_percent"), 0),
+    "GPU GB": lambda summary: fixed(_gigabytes(summary.get("gpu_memory_peak_mb")), 1),
+    "GPU W": lambda summary: fixed(summary.get("gpu_power_w"), 0),
+}
+_ENERGY: _Cells = {
+    "Wh": lambda summary: amount(summary.get("energy_wh")),
+    "CO2 g": lambda summary: amount(summary.get("co2_g")),
+}
 
 
 @dataclass(frozen=True)
@@ -89,43 +109,15 @@ def _grid_of(record: StudyRecord) -> float:
 def _study_table(found: Sequence[TrialHardware]) -> Table:
     with_gpus = any(each.summary.get("gpus") for each in found)
     with_energy = any(is_figure(each.summary.get("energy_wh")) for each in found)
-    titles = _TITLES + (_GPU_TITLES if with_gpus else ()) + (_ENERGY_TITLES if with_energy else ())
+    cells = {**_MACHINE, **(_GPUS if with_gpus else {}), **(_ENERGY if with_energy else {})}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("trial", justify="right")
     table.add_column("phase")
-    for title in titles:
+    for title in cells:
         table.add_column(title, justify="right", overflow="fold")
     for each in found:
-        cells = dict(zip(_TITLES, _machine_cells(each.summary), strict=True))
-        cells |= zip(_GPU_TITLES, _gpu_cells(each.summary), strict=True)
-        cells |= {
-            title: amount(each.summary.get(name))
-            for title, name in zip(_ENERGY_TITLES, ("energy_wh", "co2_g"), strict=True)
-        }
-        table.add_row(str(each.number), each.phase.words, *(Text(cells[title]) for title in titles))
+        table.add_row(str(each.number), each.phase.words, *(Text(cell(each.summary)) for cell in cells.values()))
     return table
-
-
-def _machine_cells(summary: Mapping[str, Cell]) -> list[str]:
-    return [
-        duration(summary.get("duration_s")),
-        duration(summary.get("idle_s")),
-        fixed(summary.get("process_cores"), 2),
-        fixed(_gigabytes(summary.get("ram_peak_mb")), 1),
-        fixed(summary.get("cpu_percent"), 0),
-        fixed(summary.get("images_per_second"), 0),
-        fixed(summary.get("data_wait_percent"), 0),
-    ]
-
-
-def _gpu_cells(summary: Mapping[str, Cell]) -> list[str]:
-    return [
-        fixed(summary.get("gpus") or None, 0),
-        fixed(summary.get("gpu_utilization_percent"), 0),
-        fixed(summary.get("gpu_utilization_p95_percent"), 0),
-        fixed(_gigabytes(summary.get("gpu_memory_peak_mb")), 1),
-        fixed(summary.get("gpu_power_w"), 0),
-    ]
 
 
 def _gigabytes(megabytes: Cell) -> float | None:

@@ -170,11 +170,7 @@ def flatten_gradients(gradients: Sequence[Any], weights: Sequence[Any]) -> Any:
 
 
 def choose_rule(params: Params) -> UpdateRule:
-    """Return the rule that the parameter `optimizer` names.
-
-    Raises:
-        SpaceError: there is no such optimizer.
-    """
+    """Return the rule that the parameter `optimizer` names. Raises SpaceError: there is no such optimizer."""
     name = str(params.get("optimizer", "adamw"))
     if name not in UPDATE_RULES:
         raise SpaceError(f"optimizer = {name!r}: is not known. Possible: {', '.join(UPDATE_RULES)}.")

@@ -29,11 +29,7 @@ class Precision:
 
 
 def choose_precision(setting: str, devices: Devices, decide: Decide) -> Precision:
-    """Return the number format for the devices.
-
-    Raises:
-        RunError: the GPU cannot compute in the one that was set.
-    """
+    """Return the number format for the devices. Raises RunError: the GPU cannot compute in the one that was set."""
     capability = devices.compute_capability
     number = ".".join(map(str, capability or ()))
     if setting != "auto":

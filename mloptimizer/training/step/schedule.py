@@ -155,10 +155,6 @@ class Staircase(keras.optimizers.schedules.LearningRateSchedule):
         fallen = sum((tf.cast(step >= fall, tf.float32) for fall in self.falls), tf.zeros(()))
         return self.peak * rise * 0.1**fallen
 
-    def get_config(self) -> dict[str, Any]:
-        """Return what the schedule is made of."""
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "falls": self.falls}
-
 
 class Plateau:
     """Says when to halve the learning rate: whenever so many epochs have brought no better value."""
