@@ -6,16 +6,17 @@ Nothing that the file holds is executed, and nothing in it takes long: what woul
 import ast
 import operator
 import warnings
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from mloptimizer.core.errors import UsageError
 
-POSSIBLE = "Possible: NAME = VALUE with numbers, texts, True, False, None, tuples, lists, + - * / // % ** of numbers, "
-POSSIBLE += "texts or lists joined with +, and names assigned above"
+_POSSIBLE = (
+    "Possible: NAME = VALUE with numbers, texts, True, False, None, tuples, lists, + - * / // % ** of numbers, texts "
+    "or lists joined with +, and names assigned above"
+)
 _MOST_BITS = 1024  # of a whole number
 _MOST_PARTS = 100_000  # of a text, tuple or list
-_OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+_OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -24,24 +25,7 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
 }
-_WORDS = {
-    "Import": "an import",
-    "ImportFrom": "an import",
-    "Call": "a call",
-    "Attribute": "an attribute",
-    "If": "a condition",
-    "For": "a loop",
-    "FunctionDef": "a function",
-    "JoinedStr": "an f-string",
-}
-
-
-class _Refused(Exception):  # noqa: N818  (it becomes a UsageError with the place)
-    """What a node of the file must not be."""
-
-    def __init__(self, node: Any, reason: str) -> None:
-        super().__init__(reason)
-        self.line = node.lineno
+_WORDS = {"JoinedStr": "f-string", "ImportFrom": "import", "FunctionDef": "function"}  # for names of nodes
 
 
 def read_assignments(source: bytes, place: str) -> dict[str, tuple[object, int]]:
@@ -57,8 +41,8 @@ def read_assignments(source: bytes, place: str) -> dict[str, tuple[object, int]]
             statements = ast.parse(source).body
         for statement in statements:
             _read(statement, found)
-    except _Refused as refused:
-        raise UsageError(f"{place}, line {refused.line}: {refused}. {POSSIBLE}.") from None
+    except _RefusedError as refused:
+        raise UsageError(f"{place}, line {refused.args[0].lineno}: {refused.args[1]}. {_POSSIBLE}.") from None
     except SyntaxError as error:
         where = f"{place}, line {error.lineno}" if error.lineno else place
         raise UsageError(f"{where}: {error.msg}. Correct it, or remove the file.") from error
@@ -68,64 +52,61 @@ def read_assignments(source: bytes, place: str) -> dict[str, tuple[object, int]]
     return {name: value for name, value in found.items() if not name.startswith("_")}
 
 
+class _RefusedError(Exception):
+    """A node of the file, and why it is not taken."""
+
+
+def _not_read(node: ast.AST) -> _RefusedError:
+    kind = type(node).__name__
+    return _RefusedError(node, f"this ({_WORDS.get(kind, kind.lower())}) is refused: the file is read, not run")
+
+
 def _read(statement: ast.stmt, found: dict[str, tuple[object, int]]) -> None:
-    targets: list[ast.expr]
     match statement:
         case ast.Expr(value=ast.Constant(value=str())):  # a docstring
             return
-        case ast.Assign(targets=targets, value=value):
-            pass
-        case ast.AnnAssign(target=target, value=ast.expr() as value):
-            targets = [target]
+        case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value):
+            result = _evaluate(value, found)
         case _:
             raise _not_read(statement.value if isinstance(statement, ast.Expr) else statement)
-    result = _evaluate(value, found)
-    for one in targets:
-        if not isinstance(one, ast.Name):
-            raise _Refused(one, "only a name can be assigned to")
-        found[one.id] = result, statement.lineno
+    for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
+        if not isinstance(target, ast.Name):
+            raise _RefusedError(target, "only a name can be assigned to")
+        found[target.id] = result, statement.lineno
 
 
-def _not_read(node: ast.AST) -> _Refused:
-    return _Refused(node, f"{_WORDS.get(type(node).__name__, 'this')} is refused: the file is read, not run")
-
-
-def _evaluate(node: ast.expr, found: Mapping[str, tuple[object, int]]) -> Any:
+def _evaluate(node: ast.expr, found: dict[str, tuple[object, int]]) -> Any:
     match node:
         case ast.Constant(value=None | bool() | int() | float() | str() as value):
             return value
-        case ast.Name(id=name) if name in found:
-            return found[name][0]
         case ast.Name(id=name):
-            raise _Refused(node, f"'{name}' is not assigned above")
+            if name not in found:
+                raise _RefusedError(node, f"'{name}' is not assigned above")
+            return found[name][0]
         case ast.Tuple(elts=parts) | ast.List(elts=parts):
             values = [_evaluate(part, found) for part in parts]
             return values if isinstance(node, ast.List) else tuple(values)
-        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-            return _calculate(node, ast.Add(), 0, _evaluate(operand, found))
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return _calculate(node, ast.Sub(), 0, _evaluate(operand, found))
+        case ast.UnaryOp(op=ast.UAdd() | ast.USub() as sign, operand=operand):
+            return _calculate(node, ast.Add if isinstance(sign, ast.UAdd) else ast.Sub, 0, _evaluate(operand, found))
         case ast.BinOp(left=left, op=op, right=right):
-            return _calculate(node, op, _evaluate(left, found), _evaluate(right, found))
-        case _:
-            raise _not_read(node)
+            return _calculate(node, type(op), _evaluate(left, found), _evaluate(right, found))
+    raise _not_read(node)
 
 
-def _calculate(node: ast.expr, op: ast.operator, left: Any, right: Any) -> Any:
-    if isinstance(op, ast.Add) and type(left) is type(right) and isinstance(left, (str, tuple, list)):
+def _calculate(node: ast.expr, op: type[ast.operator], left: Any, right: Any) -> Any:
+    if op is ast.Add and type(left) is type(right) and isinstance(left, (str, tuple, list)):
         if len(left) + len(right) > _MOST_PARTS:
-            raise _Refused(node, "the value is too long")
+            raise _RefusedError(node, "the value is too long")
         return left + right
-    if type(op) not in _OPERATORS or not (isinstance(left, (int, float)) and isinstance(right, (int, float))):
-        raise _Refused(node, "this cannot be computed")
-    if isinstance(left, int) and isinstance(right, int) and isinstance(op, (ast.Mult, ast.Pow)):
-        digits = left.bit_length()
-        if (digits * right if isinstance(op, ast.Pow) else digits + right.bit_length()) > _MOST_BITS:
-            raise _Refused(node, "the number is too large")
+    if op not in _OPERATORS or not (isinstance(left, (int, float)) and isinstance(right, (int, float))):
+        raise _RefusedError(node, "this cannot be computed")
+    bits = 0
+    if isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length() * right if op is ast.Pow else left.bit_length() + right.bit_length()
     try:
-        result = _OPERATORS[type(op)](left, right)
+        result = _OPERATORS[op](left, right) if bits <= _MOST_BITS else None
     except ArithmeticError as error:
-        raise _Refused(node, "division by zero" if right == 0 else "the number is too large") from error
-    if isinstance(result, complex):
-        raise _Refused(node, "the number is not real")
+        raise _RefusedError(node, "division by zero" if right == 0 else "the number is too large") from error
+    if not isinstance(result, (int, float)):  # a negative number has no real root
+        raise _RefusedError(node, "the number is not real" if result is not None else "the number is too large")
     return result
