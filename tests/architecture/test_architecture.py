@@ -142,10 +142,10 @@ def public_names(name: str) -> Iterator[str]:
 
 
 def test_a_public_name_has_one_meaning() -> None:
-    homes: dict[str, list[str]] = {}
+    homes: dict[str, set[str]] = {}
     for name in FILES:
         for given in public_names(name):
-            homes.setdefault(given, []).append(name)
+            homes.setdefault(given, set()).add(name)
     assert {given: names for given, names in homes.items() if len(names) > 1} == {}
 
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from mloptimizer.spaces.space_files import MODULE_PREFIX
+from mloptimizer.training.keras_internals import all_layers
 
 
 def find_own_code(network: Any) -> str:
@@ -18,7 +19,7 @@ def find_own_code(network: Any) -> str:
     A layer is tried, without its weights, where more than Keras's own classes and plain values stands in its
     configuration.
     """
-    layers = [network, *network._flatten_layers(include_self=False)]
+    layers = all_layers(network)
     operations = [part for layer in layers for part in getattr(layer, "operations", ())]
     for part in (*layers, *operations):
         if not type(part).__module__.startswith("keras."):
