@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.files import write_json
+from mloptimizer.core.import_path import guard_children
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.reports.model.standings import find_study, find_winner
 from mloptimizer.store.trial_records import MetricsStore
@@ -52,6 +53,7 @@ def launch_export(workspace: Workspace, study: str, target: Path, number: int | 
 
 
 def _in_own_process(function: Callable[..., Mapping[str, object]], *arguments: object) -> Mapping[str, object]:
+    guard_children()
     spawn = multiprocessing.get_context("spawn")
     try:
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.import_path import guard_children
 from mloptimizer.core.locks import take_lock
 from mloptimizer.engines.process.left_over import LOCK, remove_left_over
 from mloptimizer.engines.process.lifeline import DRIVER
@@ -27,6 +28,7 @@ _LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 def start_fork_server(preload: Sequence[str]) -> None:
     """Let the fork server begin its imports, if it is not there yet; returns at once."""
     if "forkserver" in multiprocessing.get_all_start_methods():
+        guard_children()
         modules = ["mloptimizer.engines.process.fork_preload", *preload]
         multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
         _use_own_temporary_folder()

@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Literal
 
 from mloptimizer.core.errors import RunError
+from mloptimizer.core.import_path import guard_children
 from mloptimizer.core.nouns import Decision, Event, FailureKind, Outcome, RunTrial, Slot, TrialPlan, TrialResult
 from mloptimizer.engines.gpu_memory import GpuClaim, GpuMemory
 from mloptimizer.engines.process.child import serve
@@ -162,6 +163,7 @@ class ProcessEngine:
                 _close(*begun.theirs)
 
     def _spawn(self, plan: TrialPlan, slot: Slot) -> _Start:
+        guard_children()
         begun = self._prepare(multiprocessing.get_context("spawn"), plan, slot)
         with interrupts_ignored():
             begun.process.start()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.core.import_path import guard_children
 from mloptimizer.core.interrupts import deferred
 from mloptimizer.core.words import in_a_line
 from mloptimizer.engines.process.fork_server import stderr_muted
@@ -48,6 +49,7 @@ def connected(address: str) -> Iterator[None]:
     """
     if importlib.util.find_spec("ray") is None:
         raise UsageError("engine = ray: needs the extra 'ray'. Install it: pip install 'mloptimizer[ray]'.")
+    guard_children()
     head = _find_head(address)
     with contextlib.ExitStack() as stack:
         words = _environment(address, stack)
