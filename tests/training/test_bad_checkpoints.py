@@ -23,6 +23,8 @@ from mloptimizer.training.step.schedule import Plateau
 from mloptimizer.training.step.training_model import Objectives, TrainableModel
 from tests.bad_inputs.harness import REPEATABLE, damaged, json_values, with_other_values
 
+pytestmark = pytest.mark.slow
+
 IDENTITY = {"study": "s", "number": 3}
 
 

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from mloptimizer.training.memory.batch_size import choose_batch_size, identify_model
 
+pytestmark = pytest.mark.slow
+
 
 def silent(*_: Any) -> None:
     """Takes a decision that the test is not about."""

@@ -33,6 +33,8 @@ from mloptimizer.training.step.training_model import Objectives, TrainableModel
 from mloptimizer.training.trial import run_trial
 from tests.training.conftest import Run
 
+pytestmark = pytest.mark.slow
+
 TIMES = {"images_per_second", "data_wait_percent"}
 NOISY_SPACE = '''"""A convolution with statistics of its own on every replica, and dropout."""
 

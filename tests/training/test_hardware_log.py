@@ -18,6 +18,8 @@ from mloptimizer.training.trial import run_trial
 from tests.hardware.logs import read_log
 from tests.training.conftest import Run
 
+pytestmark = pytest.mark.slow
+
 INTERVAL_SECONDS = 0.02
 BATCH, STEPS = 16, 20  # of the 320 images of an epoch
 

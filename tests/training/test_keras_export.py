@@ -16,6 +16,8 @@ from mloptimizer.spaces.space_files import RandomSuggest, SearchSpace, read_spac
 from mloptimizer.training.export.keras_export import export_model
 from mloptimizer.training.network import build_network, save_weights
 
+pytestmark = pytest.mark.slow
+
 ALONE = """
 import json, sys
 import keras, numpy as np

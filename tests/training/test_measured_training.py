@@ -3,12 +3,16 @@
 import contextlib
 from collections.abc import Iterator
 
+import pytest
+
 from mloptimizer.config.settings import Settings
 from mloptimizer.data.library import prepare_dataset
 from mloptimizer.spaces.space_files import load_space
 from mloptimizer.training.trial import run_trial
 from mloptimizer.tuning.measurement import Variant, Workload, measure
 from tests.pretended_machine import make_machine
+
+pytestmark = pytest.mark.slow
 
 TINY = '''"""One layer."""
 

@@ -21,6 +21,8 @@ from mloptimizer.training.memory.batch_plan import BatchPlan
 from mloptimizer.training.memory.estimate import Estimate, MemoryPlan, estimate_memory, plan_memory, relieve_memory
 from tests.training.impure_layers import Noisy, Penalised
 
+pytestmark = pytest.mark.slow
+
 
 def network(normalize: Callable[[], Any] = layers.LayerNormalization) -> Any:
     images = keras.Input((8, 8, 3))

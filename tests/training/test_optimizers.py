@@ -270,6 +270,7 @@ def same_everywhere(one: tuple[Any, Devices, Any], other: tuple[Any, Devices, An
             np.testing.assert_allclose(copy, copies(one[1], reference)[0], atol=atol, err_msg=reference.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [2, 3, 4])
 @pytest.mark.parametrize(
     ("name", "clipping"), [("adamw", "global_norm"), ("sgd", "adaptive"), ("lion", "norm"), ("sgd", "value")]
@@ -280,12 +281,14 @@ def test_every_replica_takes_the_step_of_one_device(replicas: int, name: str, cl
     same_everywhere(one, several, 1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_loss_scale_changes_no_step(replicas: int, name: str) -> None:
     same_everywhere(train_on_one(name, "adaptive"), train(replicas, name, "adaptive", scale_loss=True), 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale_loss", [False, True])
 @pytest.mark.parametrize("clipping", ["global_norm", "norm", "adaptive"])
 def test_a_compiled_step_is_the_same(clipping: str, scale_loss: bool) -> None:

@@ -171,6 +171,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
+@pytest.mark.slow
 def test_a_child_forked_after_the_preload_chooses_its_devices_and_trains() -> None:
     done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

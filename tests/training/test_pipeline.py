@@ -80,6 +80,7 @@ def test_an_image_is_changed_differently_every_epoch(photos: Images) -> None:
     assert not np.array_equal(first, last)
 
 
+@pytest.mark.slow
 @AUGMENTATIONS
 @pytest.mark.parametrize("on_device", [False, True])
 def test_the_batch_of_a_step_can_be_made_again(photos: Images, augmentation: Augmentation, on_device: bool) -> None:

@@ -16,6 +16,8 @@ from keras import layers
 from mloptimizer.training.memory.recompute import Rematerialised, can_rematerialise, rematerialised, split_network
 from tests.training.impure_layers import Noisy, Penalised
 
+pytestmark = pytest.mark.slow
+
 SIDE = 8
 IMAGES = np.random.default_rng(0).normal(size=(16, SIDE, SIDE, 3)).astype("float32")
 LABELS = np.arange(16, dtype="int32") % 10

@@ -15,6 +15,8 @@ from mloptimizer.training.step.optimizers import make_optimizer
 from mloptimizer.training.step.precision import Precision, precision_policy
 from mloptimizer.training.step.training_model import Objectives, StepOptions, TrainableModel
 
+pytestmark = pytest.mark.slow
+
 GLOBAL_BATCH = 48  # divisible by 1, 2, 3 and 4 replicas with two micro-batches each
 RATES = {"adamw": 3e-3, "sgd": 0.05, "lion": 3e-4}
 CURVES = ("loss", "val_loss", "accuracy", "val_accuracy", "val_top_k_accuracy", "learning_rate", "gradient_norm")

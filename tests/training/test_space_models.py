@@ -11,6 +11,8 @@ import pytest
 
 from mloptimizer.spaces.space_files import RandomSuggest, SearchSpace, load_space, read_spaces, sample_params
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["cnn", "inception", "resnet"]
 SHAPES = [(8, 8, 1), (28, 28, 1), (32, 32, 3), (96, 96, 3), (5, 7, 3), (1, 1, 2)]
 SMALLEST = {"stages": 2, "blocks": 1, "convolutions": 1, "modules": 1, "width": 32}

@@ -12,6 +12,8 @@ import tensorflow as tf
 from mloptimizer.core.nouns import FailureKind, Outcome
 from mloptimizer.training.step.stability import find_bad_layer
 
+pytestmark = pytest.mark.slow
+
 # A layer that gives NaN in some training steps, counted from 0.
 BAD_STEPS_SPACE = """
 def sample(trial, dataset):

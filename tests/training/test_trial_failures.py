@@ -15,6 +15,8 @@ from mloptimizer.core.nouns import FailureKind, Outcome, Phase
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.training.trial_failures import describe_failure
 
+pytestmark = pytest.mark.slow
+
 BUILD = "def sample(trial, dataset):\n    return {{}}\n\n\ndef build(params, dataset):\n    import keras\n    {body}\n"
 SPACES = {
     "raise KeyError('width')": "build raised KeyError: 'width'",
