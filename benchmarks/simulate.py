@@ -12,6 +12,8 @@ completed, without noise; 0 is the best possible.
 """
 
 import argparse
+import contextlib
+import functools
 import json
 import statistics
 import tempfile
@@ -25,15 +27,19 @@ from rich.table import Table
 from benchmarks.landscapes import DATASET, FUNCTIONS, OBJECTIVE, SPACES, make_study, regret
 from benchmarks.simulated_engine import Clock, SimulatedEngine, Workload
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.listener import Progress
-from mloptimizer.core.nouns import EpochRecord, Outcome, Slot, TrialPlan, TrialResult
+from mloptimizer.core.listener import Listener, Listeners
+from mloptimizer.core.nouns import EndedAttempt, EpochRecord, Outcome, Slot, TrialPlan, TrialResult
+from mloptimizer.hardware.analysis.grid import WORLD_G_PER_KWH
 from mloptimizer.search.budgets import Budgets
-from mloptimizer.search.control import Control, SearchRun
+from mloptimizer.search.control import Control
 from mloptimizer.search.disk_watch import DiskWatch
+from mloptimizer.search.gpu_sharing import GpuNeeds
 from mloptimizer.search.job import Goal, Job
 from mloptimizer.search.loop import Loop
 from mloptimizer.search.phases import Exploration
-from mloptimizer.store.recorder import Recorder
+from mloptimizer.search.search_run import SearchRun
+from mloptimizer.store.activity import Activity
+from mloptimizer.store.recorder import Recorder, summarise_hardware
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.study import open_study
@@ -48,8 +54,8 @@ SAMPLERS: Mapping[str, Mapping[str, object]] = {
 
 
 @dataclass
-class Story:
-    """What happened in a search; it is its observer too."""
+class Story(Listener):
+    """What happened in a search."""
 
     function: str
     regrets: list[float] = field(default_factory=list)  # of the best trial so far, after each that ended
@@ -61,15 +67,13 @@ class Story:
     filled_share: float = 0.0  # the same from the moment at which every slot had a trial
     most_alike: int = 0
 
-    def progress(self, progress: Progress) -> None: ...
-
-    def trial_started(self, plan: TrialPlan) -> None:
+    def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
         self.decisions += 1
 
     def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
         self.decisions += 1
 
-    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
+    def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
         self.attempts += 1
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
@@ -77,8 +81,6 @@ class Story:
         best = self.regrets[-1] if self.regrets else float("inf")
         done = result.outcome is Outcome.COMPLETED
         self.regrets.append(min(best, regret(self.function, plan.space, plan.params)) if done else best)
-
-    def notice(self, line: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -132,15 +134,39 @@ def _live(
     store = MetricsStore(workspace, STUDY)
     spaces = {space.name: space for space in SPACES}
     store.write_study({"settings": settings.model_dump(mode="json")}, dict.fromkeys(spaces, ""))
-    job = Job(STUDY, study, spaces, DATASET, settings, scenario.seed, workspace, store, Goal(settings.trials))
+    job = Job(
+        name=STUDY,
+        study=study,
+        spaces=spaces,
+        dataset=DATASET,
+        settings=settings,
+        seed=scenario.seed,
+        workspace=workspace,
+        store=store,
+        goal=Goal(settings.trials),
+    )
     rows = 1.0 if scenario.driver != "none" else 0.0
     work = Workload(lambda plan: -regret(scenario.function, plan.space, plan.params), 10.0, rows, scenario.faults)
     slots = [Slot(f"slot{index}") for index in range(scenario.workers)]
     engine = SimulatedEngine(slots, clock, work, 0 if is_last else scenario.trials // scenario.lives)
     budgets = Budgets(settings, clock, float)
-    control = Control(job, budgets, DiskWatch(workspace.metrics, lambda: 1e6, 0), store.remember_trials)
-    run = SearchRun(job, lambda trials: engine, Recorder(workspace, STUDY, store), story, control)
-    run.clock, run.memory_percent = clock, lambda: 50.0
+    control = Control(job, budgets, DiskWatch(workspace.metrics, lambda: 1e6, 0))
+    records = Recorder(workspace, STUDY, store), Activity(workspace.running_file(STUDY))
+    run = SearchRun(
+        job=job,
+        control=control,
+        listeners=Listeners(*records, story),
+        make_engine=lambda run, trials, phase: engine,
+        summarise=functools.partial(summarise_hardware, workspace, WORLD_G_PER_KWH),
+        interruptible=contextlib.nullcontext,
+        clock=clock,
+        held_seconds=float,
+        memory_percent=lambda: 50.0,
+        gpu_needs=GpuNeeds(),
+        read_gpus=None,
+        explore_only=True,
+        resources=contextlib.ExitStack(),
+    )
     try:
         Loop(run, Exploration(job), engine).run()
     except KeyboardInterrupt:

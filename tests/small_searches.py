@@ -1,20 +1,24 @@
 """Runs searches of lines: real study, files and loop; training is a stand-in of a few lines in a thread."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from mloptimizer.app.assembly import SearchParts, assemble
+from mloptimizer.app.machines import Machines
+from mloptimizer.app.preparation import SearchRequest
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.listener import Progress
+from mloptimizer.core.files import write_text
+from mloptimizer.core.listener import Listener, Progress
 from mloptimizer.core.nouns import (
     DatasetInfo,
     Decision,
     Emit,
+    EndedAttempt,
     EpochRecord,
     HardwareSample,
-    Objective,
     Outcome,
     Phase,
     RunTrial,
@@ -25,18 +29,10 @@ from mloptimizer.core.nouns import (
 )
 from mloptimizer.core.trial_files import WEIGHTS
 from mloptimizer.engines.contract import Engine
-from mloptimizer.engines.gpu_memory import ReadUse
 from mloptimizer.engines.thread_engine import ThreadEngine
-from mloptimizer.search.budgets import Budgets, folder_mb
-from mloptimizer.search.control import Control, SearchRun
-from mloptimizer.search.disk_watch import DiskWatch
-from mloptimizer.search.job import Goal, Job
-from mloptimizer.search.search_run import SearchSummary, run_search
-from mloptimizer.spaces.space_files import load_space
-from mloptimizer.store.recorder import Recorder
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.search.phase_order import SearchSummary, run_search
+from mloptimizer.search.search_run import SearchRun
 from mloptimizer.store.workspace import Workspace
-from mloptimizer.study.study import open_study
 
 Search = Callable[..., tuple[SearchSummary, "Watcher"]]
 
@@ -68,8 +64,8 @@ def train(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> T
     return TrialResult(plan.number, Outcome.COMPLETED, x if plan.epochs == 0 else value, 0.1, metrics)
 
 
-class Watcher:
-    """An observer that remembers what it was told."""
+class Watcher(Listener):
+    """A listener that remembers what it was told."""
 
     def __init__(self) -> None:
         self.shown: list[Progress] = []
@@ -81,13 +77,12 @@ class Watcher:
     def progress(self, progress: Progress) -> None:
         self.shown.append(progress)
 
-    def trial_started(self, plan: TrialPlan) -> None:
+    def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
         self.started.append(plan)
 
-    def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None: ...
-
-    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
-        self.again.append(f"trial {plan.number}: {reason}")
+    def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
+        if reason:
+            self.again.append(f"trial {plan.number}: {reason}")
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
         self.ended.append((plan.phase, result))
@@ -116,34 +111,45 @@ def run_small_search(
     run_trial: RunTrial = train,
     *,
     explore_only: bool = False,
-    interruptible: Any = contextlib.nullcontext,
     source: str = LINE,
     slots: int | Sequence[Slot] = 1,
     new_engine: Callable[[SearchRun, int, Phase], Engine] | None = None,
-    read_gpus: ReadUse | None = None,
     memory_percent: Callable[[], float] = lambda: 50.0,
-    free_disk_mb: Callable[[], float] = lambda: 1e6,
-    clock: Callable[[], float] = time.monotonic,
     watcher: Watcher | None = None,
     profile_trial: int | None = None,
+    warm_start: str = "",
     **changes: Any,
 ) -> tuple[SearchSummary, "Watcher"]:
-    """Run a search named "s" on these slots, or on so many; run again, it continues."""
-    settings = Settings(**{"trials": 6, "pruner": "none", "exploration_epochs": 3, "hall_of_fame_epochs": 5, **changes})
-    study = open_study("", workspace.journal, "s", settings, 1, Objective(settings.objective))
-    store, watcher = MetricsStore(workspace, "s"), watcher or Watcher()
-    store.write_study({"settings": {"objective": settings.objective, "trials": settings.trials}}, {"line": source})
-    spaces = {"line": load_space("line", source, "line.py")}
-    goal = Goal(settings.trials)
-    job = Job("s", study, spaces, dataset, settings, 1, workspace, store, goal, profile_trial)
+    """Run a search named "s" on these slots, or on so many; run again, it continues.
+
+    Args:
+        changes: of `SearchParts`, by their names, and of the settings.
+    """
+    write_text(workspace.search_spaces / "line.py", source)
     places = [Slot(str(index)) for index in range(slots)] if isinstance(slots, int) else slots
 
-    def make_engine(trials: int, phase: Phase) -> Engine:
+    def make_engine(run: SearchRun, trials: int, phase: Phase) -> Engine:
         return new_engine(run, trials, phase) if new_engine else ThreadEngine(places, run_trial)
 
-    budgets = Budgets(settings, clock, lambda: folder_mb(*workspace.folders("s")))
-    disk = DiskWatch(workspace.metrics, free_disk_mb, settings.min_free_disk_mb)
-    control = Control(job, budgets, disk, store.remember_trials)
-    run = SearchRun(job, make_engine, Recorder(workspace, "s", store), watcher, control, interruptible)
-    run.memory_percent, run.clock, run.read_gpus = memory_percent, clock, read_gpus
-    return run_search(run, explore_only), watcher
+    stated = {name: value for name, value in changes.items() if name in Settings.model_fields}
+    settings = {"trials": 6, "pruner": "none", "exploration_epochs": 3, "hall_of_fame_epochs": 5, "spaces": "line"}
+    is_new = not workspace.study_file("s").exists()
+    request = SearchRequest(
+        workspace,
+        dataset="digits" if is_new else None,
+        study="s",
+        assignments={**settings, **({"seed": 1} if is_new else {}), **stated},
+        explore_only=explore_only,
+        profile_trial=profile_trial,
+        warm_start=warm_start,
+    )
+    watcher = watcher or Watcher()
+    others = {
+        "listeners": (watcher,),
+        "prepare_dataset": lambda *asked: dataset,
+        "open_machines": lambda *asked: contextlib.nullcontext(Machines(make_engine, memory_percent)),
+        "free_disk_mb": lambda workspace: 1e6,
+        **{part.name: changes[part.name] for part in fields(SearchParts) if part.name in changes},
+    }
+    with assemble(request, **others) as run:
+        return run_search(run), watcher

@@ -1,6 +1,7 @@
 """Opens the machines that a search runs on, this one or a Ray cluster, and looks at those of a cluster."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.check import Check, NodeFacts
 from mloptimizer.core.errors import UsageError
+from mloptimizer.core.listener import Listener
 from mloptimizer.core.nouns import Decision, Phase
 from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.process.fork_server import start_fork_server
@@ -17,35 +19,44 @@ from mloptimizer.engines.thread_engine import ThreadEngine
 from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.read.main_memory import memory_percent
 from mloptimizer.hardware.read.vendors import describe_unused
-from mloptimizer.search.control import SearchRun
+from mloptimizer.search.job import Job
+from mloptimizer.search.phases import fitted_steps
+from mloptimizer.search.search_run import SearchRun
+from mloptimizer.spaces.space_files import load_space
 from mloptimizer.training.worker import PRELOAD, run_plan
-from mloptimizer.tuning.gpus_per_trial import choose_gpus_per_trial
-from mloptimizer.tuning.measurement import this_machine
+from mloptimizer.tuning.gpus_per_trial import BrokenOffError, Question, choose_gpus_per_trial
+from mloptimizer.tuning.measured_model import choose_model
+from mloptimizer.tuning.measurement import Workload, this_machine
 
 if TYPE_CHECKING:
     from mloptimizer.engines.ray.shapes import Need
+
+_EPOCHS, _STEPS = 3, 30  # of a measured training; the first epoch compiles
+
+MakeEngine = Callable[[SearchRun, int, Phase], Engine]
+"""Returns an engine for so many trials of the phase."""
 
 
 @dataclass(frozen=True)
 class Machines:
     """What trials run on, as long as the search runs."""
 
-    make_engine: Callable[[SearchRun, int, Phase], Engine]  # for so many trials of the phase
+    make_engine: MakeEngine
     memory_percent: Callable[[], float]  # share of their main memory in use, as far as the driver has to know, %
 
 
-@contextlib.contextmanager
-def open_machines(settings: Settings, tell: Callable[[str], None]) -> Iterator[Machines]:
-    """Let trials run meanwhile.
+OpenMachines = Callable[[Settings, Listener], contextlib.AbstractContextManager[Machines]]
 
-    Args:
-        tell: takes a line for the person.
+
+@contextlib.contextmanager
+def open_machines(settings: Settings, listeners: Listener) -> Iterator[Machines]:
+    """Let trials run meanwhile.
 
     Raises:
         UsageError, RunError: there is no such cluster, or it cannot be used.
     """
     if settings.engine == "ray":
-        with _open_cluster(settings, tell) as machines:
+        with _open_cluster(settings, listeners) as machines:
             yield machines
         return
     if settings.engine == "process" and settings.start_method != "spawn":
@@ -58,19 +69,55 @@ def _make_engine_here(run: SearchRun, trials: int, phase: Phase) -> Engine:
     in_thread = settings.engine == "thread"
     if in_thread:
         settings = settings.model_copy(update={"workers": 1})
-    chosen = choose_gpus_per_trial(run, phase, trials, machine)
+    chosen = choose_gpus_per_trial(ask_for_gpus(run, trials, phase), machine)
     slots, decision = plan_slots(
         machine.gpus, list_cpus(), available_memory_mb(), trials, settings, chosen=chosen, no_gpu=others
     )
-    run.recorder.note(replace(decision, reason="engine = thread") if in_thread else decision)
-    run.recorder.begin(slots)
+    run.listeners.decided(replace(decision, reason="engine = thread") if in_thread else decision)
+    run.listeners.slots_given(slots)
     if in_thread:
         return ThreadEngine(slots, run_plan)
     return ProcessEngine(slots, run_plan, settings.start_method, PRELOAD)
 
 
+def ask_for_gpus(run: SearchRun, trials: int, phase: Phase) -> Question:
+    """Return what is to be known to choose how many GPUs each of so many trials gets."""
+
+    @contextlib.contextmanager
+    def waiting() -> Iterator[None]:
+        for line in run.control.look(None):
+            run.listeners.notice(line)
+        if run.control.stop or run.control.paused:
+            raise BrokenOffError("the search was told to stop" if run.control.stop else "the search was told to pause")
+        with run.interruptible():
+            yield
+
+    job = run.job
+    return Question(
+        phase=phase,
+        trials=trials,
+        dataset=job.dataset,
+        settings=job.settings,
+        cache=job.workspace.cache(job.name),
+        find_workload=functools.partial(find_workload, job),
+        tell=run.listeners.notice,
+        waiting=waiting,
+    )
+
+
+def find_workload(job: Job) -> Workload:
+    """Return what is measured: the best model of the exploration, or before there is one, the model of `tune`."""
+    best = job.study.best(1)
+    if not best:
+        space, params = choose_model(None, job.dataset, job.workspace.search_spaces)
+        return Workload(space, params, job.dataset, _EPOCHS, _STEPS)
+    trial, record = best[0], job.store.trial(best[0].number)
+    space = job.spaces.get(trial.space) or load_space(trial.space, job.store.read_space(trial.space), trial.space)
+    return Workload(space, trial.params, job.dataset, _EPOCHS, _STEPS, fitted_steps(record) if record else 1)
+
+
 @contextlib.contextmanager
-def _open_cluster(settings: Settings, tell: Callable[[str], None]) -> Iterator[Machines]:
+def _open_cluster(settings: Settings, listeners: Listener) -> Iterator[Machines]:
     from mloptimizer.engines.ray.cluster import connected, list_nodes
 
     with connected(settings.ray_address):
@@ -82,23 +129,20 @@ def _open_cluster(settings: Settings, tell: Callable[[str], None]) -> Iterator[M
         plan_need(list_nodes(), settings.trials, settings)  # refuses what the cluster cannot have, before anything else
         if settings.checkpoint_url:
             check_url(settings.checkpoint_url)
-        tell(f"Ray cluster: {describe_nodes(list_nodes())}.")
-        notes: list[Callable[[Decision], None]] = []
+        listeners.notice(f"Ray cluster: {describe_nodes(list_nodes())}.")
 
         def note_and_tell(decision: Decision) -> None:
-            for note in notes[-1:]:
-                note(decision)
-            tell(f"{decision.topic}: {decision.choice} ({decision.reason}).")
+            listeners.decided(decision)
+            listeners.notice(f"{decision.topic}: {decision.choice} ({decision.reason}).")
 
         agents = Agents(run_plan, settings.start_method, PRELOAD, note_and_tell, settings.ray_wait_minutes)
 
         def make_engine(run: SearchRun, trials: int, phase: Phase) -> Engine:
             now = run.job.settings
-            notes.append(run.recorder.note)
             need, decision = plan_again(agents.need, trials, now)
-            run.recorder.note(decision)
+            listeners.decided(decision)
             agents.aim(need, most_slots(trials, now), spare=now.ray_address != "local")
-            return RayEngine(agents, note_and_tell, run.recorder.begin)
+            return RayEngine(agents, note_and_tell, listeners.slots_given)
 
         with contextlib.closing(agents):
             yield Machines(make_engine, _not_this_machines)

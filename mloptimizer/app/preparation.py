@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,13 +17,12 @@ from mloptimizer.core.study_names import check_study_name
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.data.catalog import CATALOG
 from mloptimizer.engines.slots import plan_slots
-from mloptimizer.hardware.analysis.grid import find_grid
+from mloptimizer.hardware.analysis.grid import WORLD_G_PER_KWH, Grid, find_grid
 from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
-from mloptimizer.hardware.read.nvml import list_gpus
+from mloptimizer.hardware.read.nvml import Gpu, list_gpus
 from mloptimizer.spaces.space_files import SearchSpace, read_spaces
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
-from mloptimizer.study.answers import Answers
 from mloptimizer.study.earlier import EarlierStudy, list_stored_studies, read_earlier_study
 
 _CONFIGURATIONS = '{"space": "NAME", "PARAMETER": VALUE, …}, or a list of such, as parameters.json of an export'
@@ -59,11 +58,15 @@ class PreparedSearch:
     notes: tuple[str, ...] = ()  # what changes in a continued study, and what does not
     earlier: EarlierStudy | None = None  # of which trials are taken over
     configurations: tuple[Params, ...] = ()  # that are tried first, as the person has written them
-    answers: tuple[Answers, ...] = ()  # these as their search spaces take them, once the data set is known
+    grid: Grid = field(default_factory=lambda: Grid(WORLD_G_PER_KWH, ""))  # of the machines' power
+    largest_slot: Slot = field(default_factory=lambda: Slot("this machine"))  # with as many GPUs as a trial may get
 
 
-def prepare_search(request: SearchRequest) -> PreparedSearch:
+def prepare_search(request: SearchRequest, list_gpus: Callable[[], Sequence[Gpu]] = list_gpus) -> PreparedSearch:
     """Check all that can be checked before anything is created.
+
+    Args:
+        list_gpus: of this machine.
 
     Raises:
         UsageError: a name or value is not possible, here or on this machine.
@@ -73,13 +76,13 @@ def prepare_search(request: SearchRequest) -> PreparedSearch:
         prepared = _continue(request, check_study_name(request.study), stated)
     else:
         prepared = _begin(request, stated)
-    if prepared.settings.engine != "ray":  # the machines of a cluster are not known yet
-        check_machine(prepared.settings, list_gpus())
+    settings, gpus = prepared.settings, list_gpus()
+    if settings.engine != "ray":  # the machines of a cluster are not known yet
+        check_machine(settings, gpus)
         if "ray_address" in request.assignments:
             place = f"ray_address = {request.assignments['ray_address']}"
             raise UsageError(f"{place}: counts with engine = ray only. Possible: --engine ray, or no address.")
-    find_grid(prepared.settings.grid_co2)
-    largest_slot(prepared.settings)
+    prepared = replace(prepared, grid=find_grid(settings.grid_co2), largest_slot=_largest_slot(settings, gpus))
     if request.warm_start:
         earlier = _read_earlier(request.warm_start, request.workspace, prepared.name, prepared.settings)
         prepared = replace(prepared, earlier=earlier)
@@ -129,12 +132,12 @@ def free_name(request: SearchRequest, taken: Collection[str]) -> str:
     return name
 
 
-def largest_slot(settings: Settings) -> Slot:
+def _largest_slot(settings: Settings, gpus: Sequence[Gpu]) -> Slot:
     """Return a slot with as many GPUs as a trial may get: all, when it is the last one; in a cluster, those stated."""
     if settings.engine == "ray":
         count = 0 if settings.gpus_per_trial == "auto" else settings.gpus_per_trial
         return Slot("ray", gpu_ids=("?",) * count)
-    return plan_slots(list_gpus(), list_cpus(), available_memory_mb(), 1, settings)[0][0]
+    return plan_slots(gpus, list_cpus(), available_memory_mb(), 1, settings)[0][0]
 
 
 def _read_earlier(words: str, workspace: Workspace, study: str, settings: Settings) -> EarlierStudy:

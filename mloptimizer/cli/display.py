@@ -1,7 +1,5 @@
 """Shows a running search: a live view in a terminal, plain lines everywhere else."""
 
-from typing import Protocol
-
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -9,12 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.cli.terminal import say
-from mloptimizer.core.listener import Progress
-from mloptimizer.core.nouns import EpochRecord, Outcome, Phase, TrialPlan, TrialResult
+from mloptimizer.core.listener import Listener, Progress, SearchBegan
+from mloptimizer.core.nouns import EndedAttempt, EpochRecord, Outcome, Phase, Slot, TrialPlan, TrialResult
 from mloptimizer.core.words import counted
 from mloptimizer.reports.formatting import duration
-from mloptimizer.search.search_run import SearchSummary
-from mloptimizer.study.warm_start import TakenOver
+from mloptimizer.search.phase_order import SearchSummary
 
 _STAGES = {  # by part of a trial, a word of the hardware log
     "setup": "preparing its data",
@@ -23,46 +20,56 @@ _STAGES = {  # by part of a trial, a word of the hardware log
 }
 
 
-class Display(Protocol):
-    """An `Observer` of a search that is opened around it."""
+class Display(Listener):
+    """Shows a search; it is open inside its `with` block."""
 
-    def __enter__(self) -> "Display": ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def progress(self, progress: Progress) -> None: ...
-
-    def trial_started(self, plan: TrialPlan) -> None: ...
-
-    def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None: ...
-
-    def attempt_ended(self, plan: TrialPlan, reason: str) -> None: ...
-
-    def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None: ...
-
-    def notice(self, line: str) -> None: ...
-
-
-def make_display(console: Console, objective: str, engine: str = "process") -> Display:
-    """Return a live display where the console is a terminal; otherwise, and beside a debugger, plain lines."""
-    live = console.is_terminal and engine != "thread"
-    return LiveDisplay(console, objective) if live else LineDisplay(console, objective)
-
-
-class LineDisplay:
-    """One line per ended trial, and one when a phase begins."""
-
-    def __init__(self, console: Console, objective: str) -> None:
+    def __init__(self, console: Console) -> None:
+        self.began: SearchBegan | None = None  # None: the request has not been checked yet
         self._console = console
-        self._objective = objective
-        self._phase: Phase | None = None
-        self._ended = ""
 
-    def __enter__(self) -> "LineDisplay":
+    def __enter__(self) -> "Display":
         return self
 
     def __exit__(self, *error: object) -> None:
         return
+
+    @property
+    def _objective(self) -> str:
+        return self.began.objective if self.began else ""
+
+    def search_began(self, began: SearchBegan) -> None:
+        """Print what is searched, and what the person should know of it."""
+        self.began = began
+        state = "continued" if began.continued else "new"
+        self._print(f"Study '{began.study}' ({state}): data set {began.dataset}, seed {began.seed}")
+        for note in began.notes:
+            self._print(note)
+
+    def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
+        """Print why the trial starts again."""
+        if reason:
+            self.notice(f"trial {plan.number}: {reason}")
+
+    def notice(self, line: str) -> None:
+        """Print the line; in colour, where there is any."""
+        self._print(line, "yellow" if self._console.is_terminal else "")
+
+    def _print(self, line: str, style: str = "") -> None:
+        say(self._console, line, style=style)
+
+
+def make_display(console: Console) -> Display:
+    """Return a live display where the console is a terminal, otherwise plain lines."""
+    return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
+
+
+class LineDisplay(Display):
+    """One line per ended trial, and one when a phase begins."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._phase: Phase | None = None
+        self._ended = ""
 
     def progress(self, progress: Progress) -> None:
         """Print the last ended trial with where the phase stands, or that a phase begins."""
@@ -74,44 +81,28 @@ class LineDisplay:
             self._print(f"{self._ended} | {describe_progress(progress, self._objective)}")
         self._ended = ""
 
-    def trial_started(self, plan: TrialPlan) -> None:
-        """Nothing is printed: a trial is told when it has ended."""
-
-    def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
-        """Nothing is printed: see the trial's epochs.jsonl."""
-
-    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
-        """Print why the trial starts again."""
-        self._print(describe_attempt(plan, reason))
-
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
         """Keep the line for `progress`, which follows."""
         if self._ended:
             self._print(self._ended)
         self._ended = describe_result(plan, result, self._objective)
 
-    def notice(self, line: str) -> None:
-        """Print the line."""
-        self._print(line)
 
-    def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-class LiveDisplay:
+class LiveDisplay(Display):
     """The phase's progress and every running trial, redrawn in place; ended trials scroll by above."""
 
-    def __init__(self, console: Console, objective: str) -> None:
-        self._console = console
-        self._objective = objective
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self._progress: Progress | None = None
         self._has_begun = False  # any trial has got as far as its own work
         self._running: dict[int, tuple[TrialPlan, EpochRecord | None]] = {}
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+        self._live = Live(console=console, get_renderable=self.__rich__, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> "LiveDisplay":
-        self._live.start()
-        return self
+    def search_began(self, began: SearchBegan) -> None:
+        """Print what is searched, and begin to draw."""
+        super().search_began(began)
+        if began.engine != "thread":  # there a debugger may have the terminal
+            self._live.start()
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
@@ -120,7 +111,7 @@ class LiveDisplay:
         """Take where the phase stands."""
         self._progress = progress
 
-    def trial_started(self, plan: TrialPlan) -> None:
+    def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
         """Add the trial to the running ones."""
         self._running[plan.number] = (plan, None)
 
@@ -128,22 +119,18 @@ class LiveDisplay:
         """Take the trial's latest figures."""
         self._running[plan.number] = (plan, record)
 
-    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
+    def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
         """Print why the trial starts again above the live part; it waits for a slot."""
         self._running.pop(plan.number, None)
-        self._console.print(Text(describe_attempt(plan, reason), style="yellow"))
+        super().attempt_ended(plan, attempt, reason)
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
         """Print the trial's line above the live part."""
         self._running.pop(plan.number, None)
         style = {Outcome.COMPLETED: "", Outcome.PRUNED: "dim", Outcome.FAILED: "red"}[result.outcome]
-        self._console.print(Text(describe_result(plan, result, self._objective), style=style))
+        self._print(describe_result(plan, result, self._objective), style)
 
-    def notice(self, line: str) -> None:
-        """Print the line above the live part."""
-        say(self._console, line, style="yellow")
-
-    def _render(self) -> RenderableType:
+    def __rich__(self) -> RenderableType:
         progress = self._progress
         if progress is None:
             return Text("Preparing the data …")
@@ -177,11 +164,6 @@ def describe_result(plan: TrialPlan, result: TrialResult, objective: str) -> str
     if plan.phase is Phase.VERDICT:
         return f"{what}: done in {result.seconds:.0f} s"
     return f"{what}: {objective} {result.value:.4f} in {result.seconds:.0f} s"
-
-
-def describe_attempt(plan: TrialPlan, reason: str) -> str:
-    """Return one line about an attempt that another follows."""
-    return f"trial {plan.number}: {reason}"
 
 
 def describe_progress(progress: Progress, objective: str) -> str:
@@ -231,28 +213,3 @@ def _against_chance(summary: SearchSummary) -> str:
     error = (chance * (1 - chance) / summary.dataset.validation_size) ** 0.5
     verdict = "guessing gives" if summary.value > chance + 3 * error else "NOT clearly better than guessing:"
     return f" on {summary.dataset.validation_size} images ({verdict} {chance:.2f})"
-
-
-def describe_warm_start(name: str, brought: TakenOver) -> str:
-    """Return one line about what an earlier study brought."""
-    parts = []
-    if brought.taught:
-        parts.append(f"the sampler learns from {counted(brought.taught, 'trial')}")
-    if brought.enqueued:
-        parts.append(
-            "its best is tried first" if brought.enqueued == 1 else f"its best {brought.enqueued} are tried first"
-        )
-    parts = parts or ["it brings nothing that this study does not have"]
-    if brought.different:
-        parts.append(f"its values cannot be compared ({', '.join(brought.different)})")
-    if brought.unfit:
-        parts.append(f"{counted(brought.unfit, 'trial')} of it could not be proposed by the search spaces")
-    return f"Warm start from '{name}': {'; '.join(parts)}."
-
-
-def describe_enqueued(fresh: int, given: int) -> str:
-    """Return one line about the configurations that a person wants to be tried first."""
-    if not fresh:
-        return "No given configuration is new: each has been tried, or waits already."
-    known = f"; {given - fresh} had been tried, or waited already" if fresh < given else ""
-    return f"{fresh} given configuration{' is' if fresh == 1 else 's are'} tried first{known}."

@@ -44,7 +44,8 @@ from mloptimizer.store.machine_file import check_free, write_machine_file
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.tuning.bench import BenchResult, bench_settings, run_bench
 from mloptimizer.tuning.machine_bench import list_cases, run_machine_bench
-from mloptimizer.tuning.measurement import Machine, Workload, choose_model, this_machine
+from mloptimizer.tuning.measured_model import choose_model
+from mloptimizer.tuning.measurement import Machine, Workload, this_machine
 from mloptimizer.tuning.tune import run_tuning
 
 _SPLIT_SEED = 0

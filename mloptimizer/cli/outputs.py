@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mloptimizer.app.exporting import launch_export
-from mloptimizer.app.launch import open_workspace_storage
+from mloptimizer.app.workspaces import open_workspace_storage
 from mloptimizer.cli.chosen_study import choose_study
 from mloptimizer.cli.options import (
     examples,

@@ -4,9 +4,8 @@ import re
 import sys
 from typing import Any
 
-from mloptimizer.app.claims import claim_study
-from mloptimizer.app.launch import launch_search
-from mloptimizer.app.preparation import SearchRequest, prepare_search
+from mloptimizer.app import assembly
+from mloptimizer.app.preparation import SearchRequest
 from mloptimizer.cli.chosen_study import command_line, resume_command
 from mloptimizer.cli.display import describe_summary, make_display
 from mloptimizer.cli.options import stated_settings
@@ -20,31 +19,28 @@ def search_and_show(dataset: str | None, study: str | None, options: dict[str, A
     request = _make_request(dataset, study, options)
     console = open_console()
     log_to(console)
-    prepared = prepare_search(request)
-    with claim_study(request, prepared) as prepared:
-        state = "continued" if prepared.continued else "new"
-        say(console, f"Study '{prepared.name}' ({state}): data set {prepared.dataset}, seed {prepared.seed}")
-        for note in prepared.notes:
-            say(console, note)
-        again = resume_command(prepared.name, request.workspace, *_options_to_repeat(options))
-        with stop_signals() as stop:
-            try:
-                with make_display(console, prepared.settings.objective, prepared.settings.engine) as display:
-                    summary = launch_search(request, prepared, display, stop.interruptible)
-            except KeyboardInterrupt:
-                say(console, f"\nStopped; everything so far is recorded. Continue with: {again}")
-                sys.exit(130)
+    with stop_signals() as stop:
+        try:
+            with make_display(console) as display:
+                summary = assembly.run_request(request, listeners=(display,), interruptible=stop.interruptible)
+        except KeyboardInterrupt:
+            if display.began is None:
+                raise
+            again = resume_command(display.began.study, request.workspace, *_options_to_repeat(options))
+            say(console, f"\nStopped; everything so far is recorded. Continue with: {again}")
+            sys.exit(130)
     for line in describe_summary(summary):
         say(console, line)
-    profile = request.workspace.profile(prepared.name, request.profile_trial or 0)
+    profile = request.workspace.profile(summary.study, request.profile_trial or 0)
     if request.profile_trial is not None and profile.is_dir():
         say(console, f"Profile of trial {request.profile_trial}: tensorboard --logdir {profile}")
         say(console, "It needs: pip install tensorboard tensorboard-plugin-profile")
     if summary.stopped:
+        again = resume_command(summary.study, request.workspace, *_options_to_repeat(options))
         say(console, f"Continue with: {again}")
     elif summary.winner is not None:
         say(console, "Next:")
-        for words in (("show", prepared.name), ("export", prepared.name, "-o", "DIR"), ("dashboard",)):
+        for words in (("show", summary.study), ("export", summary.study, "-o", "DIR"), ("dashboard",)):
             say(console, f"  {command_line(request.workspace, *words)}")
 
 

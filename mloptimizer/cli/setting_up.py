@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from mloptimizer.app.doctor import examine_machine
-from mloptimizer.app.launch import launch_init
 from mloptimizer.app.machines import examine_cluster
+from mloptimizer.app.workspaces import launch_init
 from mloptimizer.cli.options import examples, set_option, storage_option, workspace_option, workspace_settings
 from mloptimizer.cli.terminal import open_console, say, show_table
 from mloptimizer.reports.terminal.doctor_table import cluster_table, doctor_table

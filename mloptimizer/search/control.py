@@ -3,52 +3,32 @@ trials that all fail in the same way."""
 
 import contextlib
 import re
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.interrupts import Interruptible
-from mloptimizer.core.listener import Observer
-from mloptimizer.core.nouns import FailureKind, Phase, TrialPlan, TrialResult
-from mloptimizer.engines.contract import Engine
-from mloptimizer.engines.gpu_memory import ReadUse
-from mloptimizer.hardware.read.main_memory import memory_percent
+from mloptimizer.core.nouns import FailureKind, TrialPlan, TrialResult
 from mloptimizer.search.budgets import Budgets, Stop, find_target_stop
 from mloptimizer.search.disk_watch import DiskWatch
-from mloptimizer.search.gpu_sharing import GpuNeeds
 from mloptimizer.search.job import Job
 from mloptimizer.store.orders import Order, OrderName, take_orders
-from mloptimizer.store.recorder import Recorder
 
 ALIKE_FAILURES = 3  # of the search space, in the first trials of a run: then all will fail
-
-MakeEngine = Callable[[int, Phase], Engine]
-"""Returns an engine for so many trials of the phase."""
 
 
 class Control:
     """What one run of a search is told; its phases share it."""
 
-    def __init__(
-        self,
-        job: Job,
-        budgets: Budgets,
-        disk: DiskWatch,
-        remember_goal: Callable[[int], None],
-        has_waited: Callable[[], str] = str,
-    ) -> None:
+    def __init__(self, job: Job, budgets: Budgets, disk: DiskWatch, has_waited: Callable[[], str] = str) -> None:
         """Watch for orders in the study's folder.
 
         Args:
-            remember_goal: keeps how many models are to be explored, for runs to come.
             has_waited: returns a line when a trouble that held the run up has passed, otherwise nothing.
         """
         self.stop: Stop | None = None
         self.paused = False
         self.stagnant = False  # the exploration ended early
         self.budgets = budgets
-        self._job, self._disk, self._remember_goal, self._has_waited = job, disk, remember_goal, has_waited
+        self._job, self._disk, self._has_waited = job, disk, has_waited
         self._orders = job.workspace.orders(job.name)
         self._failures: list[str] | None = []  # of the search space, as long as every trial has had the same
 
@@ -76,8 +56,8 @@ class Control:
             self.stop = self.stop or Stop("it was told to")
             return "Told to stop: what runs goes on when the study is continued."
         if order.name is OrderName.ADD_TRIALS:
-            self._job.goal.trials += order.trials
-            self._remember_goal(self._job.goal.trials)
+            self._job.goal.raise_by(order.trials)
+            self._job.store.remember_trials(self._job.goal.trials)
             return f"Told to explore {order.trials} more: {self._job.goal.trials} models in all."
         was, self.paused = self.paused, order.name is OrderName.PAUSE
         if self.paused == was:
@@ -85,6 +65,15 @@ class Control:
         if not self.paused:
             return "Told to go on."
         return f"Told to pause: running trials make way. Continue with: mloptimizer resume {self._job.name}"
+
+    @contextlib.contextmanager
+    def past_its_stop(self) -> Iterator[None]:
+        """Let a phase run inside though the run was to stop, until it is told so anew."""
+        before, self.stop = self.stop, None
+        try:
+            yield
+        finally:
+            self.stop = self.stop or before
 
     def note_full_disk(self) -> None:
         """Take note that a trial found the disk full: none starts until there is more room than it had."""
@@ -113,20 +102,3 @@ class Control:
                 f"{result.failure.message.rstrip('.')}. The first {ALIKE_FAILURES} trials all failed so, and the "
                 f"search ended. See: mloptimizer show {plan.study} {plan.number}. Mend the space, then continue."
             )
-
-
-@dataclass
-class SearchRun:
-    """The parts that one run of a search works with."""
-
-    job: Job
-    make_engine: MakeEngine
-    recorder: Recorder
-    observer: Observer
-    control: Control
-    interruptible: Interruptible = contextlib.nullcontext
-    clock: Callable[[], float] = field(default=time.monotonic)
-    held_seconds: Callable[[], float] = float  # in which this round of the run waited for a disk or a server
-    memory_percent: Callable[[], float] = field(default=memory_percent)  # share of the main memory in use, %
-    gpu_needs: GpuNeeds = field(default_factory=GpuNeeds)  # of the study's trials
-    read_gpus: ReadUse | None = None  # what is free of a GPU now; None: NVML is asked

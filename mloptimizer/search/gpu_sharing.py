@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import Decision, Division, Event, HardwareSample, Slot
+from mloptimizer.core.listener import Listener
+from mloptimizer.core.nouns import Decision, Division, HardwareSample, Slot, TrialPlan
 from mloptimizer.engines.gpu_memory import ReadUse
 from mloptimizer.hardware.columns import Row, row_figure
 from mloptimizer.hardware.read.nvml import GpuUseReader
@@ -60,7 +61,7 @@ class _Gpu:
     has_paid: bool = True  # whether that was seen to pay
 
 
-class Packing:
+class GpuSharing(Listener):
     """Follows the trials of one phase that share GPUs; slots that are not shared are always free to use."""
 
     def __init__(
@@ -83,6 +84,7 @@ class Packing:
         self._slots: dict[int, Slot] = {}
         self._alone: set[int] = set()  # trials that ran out of memory beside others
         self._offers: dict[str, str] = {}  # by slot: why a trial may start there beside others
+        self._leaving: list[int] = []
         self._refused: set[tuple[str, ...]] = set()  # GPUs of which it was told that their memory is too short
 
     # What may start
@@ -128,10 +130,11 @@ class Packing:
         self._offers[slot.name] = f"its GPU is busy {percent:.0f} % of the time with {_names(residents)}; {memory}"
         return replace(slot, gpu_memory_mb=int(use.free_mb))
 
-    def start(self, number: int, slot: Slot) -> None:
+    def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
         """Take note that the trial starts on the slot, which was offered."""
         if slot.gpu_trials == 1:
             return
+        number = plan.number
         gpu = self._gpu(slot)
         there = list(gpu.residents.values())
         use = self._read(slot.gpu_ids) if self._auto and not there else None
@@ -168,18 +171,26 @@ class Packing:
 
     # What is seen of the trials
 
-    def hear(self, event: Event) -> int | None:
-        """Take an event of a running trial; return the number of a trial that is to make way, or None."""
-        if isinstance(event, Division):
-            self._needs.learn(event.memory_mb)
-        slot = self._slots.get(event.number) if self._auto and event.number is not None else None
-        if slot is None or not isinstance(event, HardwareSample):
-            return None
+    def step_divided(self, plan: TrialPlan, division: Division) -> None:
+        """Learn what the trial is estimated to need."""
+        self._needs.learn(division.memory_mb)
+
+    def hardware_sampled(self, plan: TrialPlan, sample: HardwareSample) -> None:
+        """Learn the trial's memory, and follow its pace beside the others."""
+        slot = self._slots.get(plan.number) if self._auto else None
+        if slot is None:
+            return
         gpu = self._gpu(slot)
-        resident = gpu.residents[event.number]
-        self._learn_memory(resident, event.row)
-        self._follow(gpu, resident, event.row)
-        return self._judge(gpu)
+        resident = gpu.residents[plan.number]
+        self._learn_memory(resident, sample.row)
+        self._follow(gpu, resident, sample.row)
+        if (leaving := self._judge(gpu)) is not None:
+            self._leaving.append(leaving)
+
+    def take_leaving(self) -> list[int]:
+        """Return, once, the trials that are to leave the GPU that they share, as that does not pay."""
+        leaving, self._leaving = self._leaving, []
+        return leaving
 
     def _learn_memory(self, resident: _Resident, row: Row) -> None:
         """Take the process's memory, and while it is alone what the GPU's has grown by: in some containers NVML lists

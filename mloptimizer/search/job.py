@@ -20,8 +20,12 @@ class Goal:
 
     trials: int
 
+    def raise_by(self, trials: int) -> None:
+        """Explore so many more."""
+        self.trials += trials
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What all phases of one search share."""
 

@@ -4,9 +4,11 @@ Whatever ends the loop, every started trial has been told to the study or waits 
 running in the records. To the study all attempts of a trial are one trial.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from mloptimizer.core.listener import Progress
+from mloptimizer.core.listener import Listeners, Progress
 from mloptimizer.core.nouns import (
     Decision,
     Division,
@@ -25,12 +27,12 @@ from mloptimizer.core.nouns import (
 )
 from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.deadlines import Deadlines
-from mloptimizer.search.control import SearchRun
-from mloptimizer.search.gpu_sharing import Packing
+from mloptimizer.search.gpu_sharing import GpuSharing
 from mloptimizer.search.job import PhaseRun, Untrained
 from mloptimizer.search.memory_watch import MemoryWatch
 from mloptimizer.search.retries import NextAttempt, find_next_attempt, go_on, leave_gpu, make_way, with_last_division
-from mloptimizer.search.running_trials import Running, Told, check_result, describe_end
+from mloptimizer.search.running_trials import Running, Told, check_result, count_neighbours, describe_end
+from mloptimizer.search.search_run import SearchRun
 
 _WAIT_SECONDS = 0.5
 STOP_SECONDS = 15.0  # how long a trial that was told to end has until its process is ended
@@ -40,13 +42,14 @@ class Loop:
     """One phase on one engine."""
 
     def __init__(self, run: SearchRun, phase: PhaseRun, engine: Engine) -> None:
-        self._run, self._phase, self._engine = run, phase, engine
+        self._run, self._phase, self._engine, self._control = run, phase, engine, run.control
         self._running: dict[int, Running] = {}  # the newest last
         self._again: list[TrialPlan] = []  # next attempts that wait for a slot
         self._ended: dict[int, list[EndedAttempt]] = {}  # attempts, by trial
         self._memory = MemoryWatch(run.memory_percent, run.job.settings)
-        self._packing = Packing(run.job.settings, run.gpu_needs, run.recorder.note, run.read_gpus)
+        self._sharing = GpuSharing(run.job.settings, run.gpu_needs, run.listeners.decided, run.read_gpus)
         self._deadlines = Deadlines(run.job.settings, run.clock)
+        self._listeners = Listeners(run.listeners, self._sharing)
         self._started = self._shown = run.clock()
         self._ended_before = len(phase.ended())
 
@@ -62,27 +65,29 @@ class Loop:
                 self._obey()
                 self._relieve_memory()
                 self._fill_slots()
-                self._run.recorder.show_running(self._run.control.paused)
                 self._show()
+                self._listeners.turn_ended()
                 if not self._running and not self._is_held():
                     return
                 with self._run.interruptible():
                     events = self._engine.wait(_WAIT_SECONDS)
                 for event in events:
-                    self._handle(event)
+                    self._deadlines.hear(event)
+                    _TAKE.get(type(event), Loop._ignore)(self, event)
+                self._end_what_does_not_pay()
                 self._deadlines.hold(self._run.held_seconds())
                 self._end_overdue()
         finally:
             if self._running or self._again:
                 self._abandon()
-            self._packing.close()
+            self._sharing.close()
 
     # What the run is told
 
     def _obey(self) -> None:
-        for line in self._run.control.look(self._phase.best()):
-            self._run.observer.notice(line)
-        if self._run.control.stop or self._run.control.paused:
+        for line in self._control.look(self._phase.best()):
+            self._listeners.notice(line)
+        if self._control.stop or self._control.paused:
             for running in self._running.values():
                 if running.told is None:
                     self._tell(running, Told.SUSPEND)
@@ -106,15 +111,20 @@ class Loop:
             if now - running.told_at > STOP_SECONDS:
                 self._engine.kill_trial(running.plan.number)
 
+    def _end_what_does_not_pay(self) -> None:
+        for number in self._sharing.take_leaving():
+            if number in self._running and self._running[number].told is None:
+                self._tell(self._running[number], Told.LEAVE_GPU)
+
     def _relieve_memory(self) -> None:
         stop = self._memory.choose_stop([number for number, running in self._running.items() if not running.told])
         if stop is not None and stop.number is not None:
-            self._run.recorder.note(stop)
+            self._listeners.decided(stop)
             self._tell(self._running[stop.number], Told.MAKE_WAY)
 
     def _is_held(self) -> bool:
         """Whether there is something to do though nothing runs: slots are not free yet, or the search pauses."""
-        control = self._run.control
+        control = self._control
         if control.stop:
             return False
         if self._again or self._engine.releasing():
@@ -124,13 +134,13 @@ class Loop:
     # Starting
 
     def _fill_slots(self) -> None:
-        control = self._run.control
-        for idle in self._packing.order(self._engine.idle_slots()):
+        control = self._control
+        for idle in self._sharing.order(self._engine.idle_slots()):
             if control.stop or control.paused or control.disk_is_low:
                 return
             if not self._memory.allows_start(len(self._running)):
                 return
-            slot = self._packing.offer(idle, [plan.number for plan in self._again])
+            slot = self._sharing.offer(idle, [plan.number for plan in self._again])
             if slot is None:
                 continue
             plan = self._again.pop(0) if self._again else self._next_plan()
@@ -139,16 +149,14 @@ class Loop:
             self._start(plan, slot)
 
     def _start(self, plan: TrialPlan, slot: Slot) -> None:
-        run, number = self._run, plan.number
+        run, number, store = self._run, plan.number, self._run.job.store
         if number not in self._ended:
-            self._ended[number] = run.recorder.read_attempts(plan) if plan.resumes else []
-        epochs = run.recorder.start(plan, slot)
-        plan = replace(plan, recorded_epochs=epochs)
-        self._running[number] = Running(plan, slot, epochs)
-        self._packing.start(number, slot)
+            self._ended[number] = store.ended_attempts(plan) if plan.resumes else []
+        plan = replace(plan, recorded_epochs=store.measure(number, plan.phase)[0] if plan.resumes else 0)
+        self._running[number] = Running(plan, slot, plan.recorded_epochs)
+        self._listeners.trial_started(plan, slot)
         spent = sum(attempt.seconds for attempt in self._ended[number])
         self._deadlines.start(number, spent)
-        run.observer.trial_started(plan)
         with run.interruptible():
             self._engine.start(plan, slot)
         self._deadlines.start(number, spent)  # the first one has waited for the imports
@@ -156,58 +164,54 @@ class Loop:
     def _next_plan(self) -> TrialPlan | None:
         job, patience = self._run.job, self._run.job.settings.stop_when_stagnant
         if self._phase.phase is Phase.EXPLORATION and 0 < patience <= job.study.count_since_best():
-            self._run.control.note_stagnation()
+            self._control.note_stagnation()
             return None
         while isinstance(planned := self._phase.next_plan(), Untrained):
-            self._run.recorder.record_untrained(planned.plan, planned.result)
-            self._run.observer.trial_ended(planned.plan, planned.result)
-            self._run.control.judge(planned.plan, planned.result)
+            self._listeners.trial_ended(planned.plan, planned.result)
+            self._control.judge(planned.plan, planned.result)
             self._show()
         return planned
 
-    # What comes back
+    # What comes back; what a trial says after its end is ignored
 
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, TrialResult):
-            self._finish(event)
-            return
-        running = self._running.get(event.number) if event.number is not None else None
-        self._deadlines.hear(event)
-        leaving = self._packing.hear(event)
-        if leaving is not None and self._running[leaving].told is None:
-            self._tell(self._running[leaving], Told.LEAVE_GPU)
-        if isinstance(event, Division) and running:
+    def _ignore(self, event: Event) -> None: ...
+
+    def _take_division(self, event: Division) -> None:
+        if running := self._running.get(event.number):
             running.division = event
-        if isinstance(event, EpochRecord):
-            if running is None or running.told is Told.PRUNED:
-                return  # it went on for a moment after the decision
-            self._note_repetition(running, event.epoch)
-            running.epochs = event.epoch
-            self._run.observer.epoch_ended(running.plan, event)
-            if self._phase.report(event) and running.told is None:
-                self._tell(running, Told.PRUNED)
-        if isinstance(event, HardwareSample):
-            if running:
-                running.part = str(event.row.get("part") or "")
-            event = self._run.recorder.fill_in(event)
-            self._run.control.budgets.spend(event)
-        if isinstance(event, (EpochRecord, HardwareSample, Decision)):
-            self._run.recorder.record(event)
+            self._listeners.step_divided(running.plan, event)
 
-    def _note_repetition(self, running: Running, epoch: int) -> None:
-        again = running.epochs - epoch + 1
+    def _take_epoch(self, event: EpochRecord) -> None:
+        running = self._running.get(event.number)
+        if running is None or running.told is Told.PRUNED:
+            return  # it went on for a moment after the decision
+        again = running.epochs - event.epoch + 1
         if again > 0:
-            reason = f"attempt {running.plan.attempt} went on behind epoch {epoch - 1} of {running.epochs}"
-            self._run.recorder.note(Decision(running.plan.number, "epochs trained again", str(again), reason))
+            reason = f"attempt {running.plan.attempt} went on behind epoch {event.epoch - 1} of {running.epochs}"
+            self._listeners.decided(Decision(event.number, "epochs trained again", str(again), reason))
+        running.epochs = event.epoch
+        self._listeners.epoch_ended(running.plan, event)
+        if self._phase.report(event) and running.told is None:
+            self._tell(running, Told.PRUNED)
 
-    def _finish(self, result: TrialResult) -> None:
+    def _take_sample(self, event: HardwareSample) -> None:
+        if running := self._running.get(event.number):
+            running.part = str(event.row.get("part") or "")
+            event = replace(event, row={**event.row, **count_neighbours(running, self._running.values())})
+            self._control.budgets.spend(event)
+            self._listeners.hardware_sampled(running.plan, event)
+
+    def _take_decision(self, event: Decision) -> None:
+        self._listeners.decided(event)
+
+    def _take_result(self, result: TrialResult) -> None:
         """Take the end of an attempt: the trial's end, unless another attempt is to follow."""
         running = self._running.pop(result.number)
         plan, told, seconds = running.plan, running.told, self._deadlines.end(result.number)
         result = with_last_division(result, running.division)
         self._memory.end(plan.number)
         ran_out = result.failure is not None and result.failure.kind is FailureKind.OUT_OF_MEMORY
-        shared = self._packing.end(plan.number, ran_out)
+        shared = self._sharing.end(plan.number, ran_out)
         if told is Told.PRUNED or result.outcome is Outcome.COMPLETED:
             self._end(plan, result, told is Told.PRUNED)
             return
@@ -225,31 +229,28 @@ class Loop:
                 self._end(plan, following)
                 return
             if result.failure and result.failure.kind is FailureKind.DISK_FULL:
-                self._run.control.note_full_disk()
+                self._control.note_full_disk()
             self._start_again(plan, attempt, following)
 
     def _start_again(self, plan: TrialPlan, attempt: EndedAttempt, following: NextAttempt) -> None:
-        self._run.recorder.note(following.decision)
-        self._run.recorder.end_attempt(plan, attempt)
-        self._run.observer.attempt_ended(plan, following.words)
+        self._listeners.decided(following.decision)
+        self._listeners.attempt_ended(plan, attempt, following.words)
         self._again.append(following.plan)
 
-    def _suspend(self, plan: TrialPlan, attempt: EndedAttempt | None = None) -> None:
+    def _suspend(self, plan: TrialPlan, attempt: EndedAttempt) -> None:
         """Let the trial wait: for the end of the pause, or in the study for the next run."""
-        if attempt:
-            self._run.recorder.end_attempt(plan, attempt)
-        if attempt and not self._run.control.stop:
+        self._listeners.attempt_ended(plan, attempt, "")
+        if self._control.stop:
+            self._phase.suspend(plan.number)
+        else:
             self._again.append(go_on(plan))
-            return
-        self._phase.suspend(plan.number)
 
     def _end(self, plan: TrialPlan, result: TrialResult, pruned: bool = False) -> None:
         result = check_result(result, self._run.job.objective.metric, pruned)
-        result = replace(result, attempts=plan.attempt, hardware=self._run.recorder.summarise(plan))
-        self._run.recorder.record(result)
+        result = replace(result, attempts=plan.attempt, hardware=self._run.summarise(plan))
+        self._listeners.trial_ended(plan, result)
         self._phase.finish(result)
-        self._run.observer.trial_ended(plan, result)
-        self._run.control.judge(plan, result)
+        self._control.judge(plan, result)
 
     def _abandon(self) -> None:
         """Leave what runs, and what was to run again, to the next run of the search."""
@@ -258,7 +259,7 @@ class Loop:
             seconds = round(self._deadlines.end(number), 3)
             message = "the search ended while this trial ran"
             attempt = EndedAttempt(running.plan.attempt, "suspended", message, running.epochs, seconds)
-            self._run.recorder.end_attempt(running.plan, attempt)
+            self._listeners.attempt_ended(running.plan, attempt, "")
             self._phase.suspend(number)
         for plan in self._again:
             self._phase.suspend(plan.number)
@@ -270,7 +271,7 @@ class Loop:
         counts = {outcome: outcomes.count(outcome) for outcome in Outcome}
         total = self._phase.total()
         fresh = len(outcomes) - self._ended_before
-        now, paused = self._run.clock(), self._run.control.paused
+        now, paused = self._run.clock(), self._control.paused
         if paused:
             self._started += now - self._shown  # a pause says nothing about the pace
         self._shown = now
@@ -279,4 +280,13 @@ class Loop:
         doing = {number: running.part for number, running in self._running.items()}
         best = self._phase.best()
         progress = Progress(self._phase.phase, total, counts, len(self._running), best, left, paused, doing)
-        self._run.observer.progress(progress)
+        self._listeners.progress(progress)
+
+
+_TAKE: Mapping[type, Callable[[Loop, Any], None]] = {
+    Division: Loop._take_division,
+    EpochRecord: Loop._take_epoch,
+    HardwareSample: Loop._take_sample,
+    Decision: Loop._take_decision,
+    TrialResult: Loop._take_result,
+}

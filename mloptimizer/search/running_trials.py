@@ -1,6 +1,7 @@
 """What the loop knows of a running trial, and how its end counts."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -27,6 +28,17 @@ class Running:
     told_at: float = math.inf
     division: Division | None = None  # the last that this attempt told
     part: str = ""  # what it was doing last, a word of the hardware log
+
+
+def count_neighbours(mine: Running, running: Iterable[Running]) -> dict[str, int]:
+    """Return how many of the running trials are on this trial's GPUs and cores now, itself included."""
+    gpus, cores = frozenset(mine.slot.gpu_ids), frozenset(mine.slot.cpu_ids)
+    others = [other.slot for other in running if other is not mine]
+    neighbours = [frozenset(slot.cpu_ids) for slot in others if slot.host == mine.slot.host]
+    return {
+        "trials_on_gpu": 1 + sum(not gpus.isdisjoint(slot.gpu_ids) for slot in others),
+        "trials_on_cores": 1 + sum(not (cores and their) or bool(cores & their) for their in neighbours),
+    }
 
 
 _ENDS = {

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from mloptimizer.core.errors import RunError
 from mloptimizer.core.interrupts import Interruptible
-from mloptimizer.core.listener import Observer
+from mloptimizer.core.listener import Listener
 from mloptimizer.search.budgets import Budgets
 
 _WAIT_SECONDS = 0.5  # between two tries
@@ -17,13 +17,13 @@ class Waiting:
     def __init__(
         self,
         budgets: Budgets,
-        observer: Observer,
+        listeners: Listener,
         interruptible: Interruptible,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Args: budgets: the waiting ends with the run's."""
-        self._budgets, self._observer, self._interruptible = budgets, observer, interruptible
+        self._budgets, self._listeners, self._interruptible = budgets, listeners, interruptible
         self._clock, self._sleep = clock, sleep
         self._since: float | None = None  # None: nothing is waited for
 
@@ -38,7 +38,7 @@ class Waiting:
             pass
         if self._since is None:
             self._since = self._clock()
-            self._observer.notice(f"{problem}. The search waits, and goes on as soon as it can. Ctrl-C ends it.")
+            self._listeners.notice(f"{problem}. The search waits, and goes on as soon as it can. Ctrl-C ends it.")
         if stop := self._budgets.find_stop():
             raise RunError(f"{problem}, and {stop.reason}. Everything recorded so far is kept.")
         with self._interruptible():

@@ -14,14 +14,15 @@ from typing import Any
 
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import whole_file
-from mloptimizer.core.nouns import Slot, TrialPlan
+from mloptimizer.core.listener import Listener, Progress
+from mloptimizer.core.nouns import EndedAttempt, Slot, TrialPlan, TrialResult
 from mloptimizer.core.words import utc_now
 from mloptimizer.hardware.read.machine_facts import host_name, slot_facts
 
 _logger = logging.getLogger(__name__)
 
 
-class Activity:
+class Activity(Listener):
     """What one run of a search runs, and its file."""
 
     def __init__(self, path: Path) -> None:
@@ -34,12 +35,13 @@ class Activity:
         self._is_written = True
         self._told = False
 
-    def begin(self, slots: Sequence[Slot]) -> None:
-        """Take the slots of the phase that begins."""
+    def slots_given(self, slots: Sequence[Slot]) -> None:
+        """Take the slots that the next trials run on."""
         self._slots = slots
         self._is_written = False
+        self.turn_ended()
 
-    def start(self, plan: TrialPlan, slot: Slot) -> None:
+    def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
         """Take an attempt of a trial that begins."""
         self._trials[plan.number] = {
             "number": plan.number,
@@ -52,22 +54,29 @@ class Activity:
         }
         self._is_written = False
 
-    def end(self, number: int) -> None:
+    def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
+        """Take that the trial does not run at the moment."""
+        self._forget(plan.number)
+
+    def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
         """Take that the trial runs no longer."""
+        self._forget(plan.number)
+
+    def _forget(self, number: int) -> None:
         if self._trials.pop(number, None):
             self._is_written = False
 
-    def pause(self, paused: bool) -> None:
+    def progress(self, progress: Progress) -> None:
         """Take whether the search pauses."""
-        if paused != bool(self._paused):
-            self._paused = utc_now() if paused else ""
+        if progress.paused != bool(self._paused):
+            self._paused = utc_now() if progress.paused else ""
             self._is_written = False
 
-    def close(self) -> None:
-        """Remove the file: the search has ended."""
+    def search_ended(self) -> None:
+        """Remove the file."""
         self._remove()
 
-    def write(self) -> None:
+    def turn_ended(self) -> None:
         """Write the file if it does not tell what runs now: once for many trials that start or end together."""
         if self._is_written:
             return

@@ -155,6 +155,20 @@ class MetricsStore:
         path = self._folder(plan.number, plan.phase) / ATTEMPTS
         append_line(path, line_of_json({**to_json(attempt), "ended_utc": utc_now()}))
 
+    def ended_attempts(self, plan: TrialPlan) -> list[EndedAttempt]:
+        """Return the attempts of the plan's trial that have ended, in earlier runs of the search too.
+
+        One that ended with its driver, and was recorded by nobody, is recorded now; its time is that of its epochs.
+        """
+        ended = self.read_attempts(plan.number, plan.phase)
+        if plan.attempt > 1 and (not ended or ended[-1].attempt < plan.attempt - 1):
+            epochs, seconds = self.measure(plan.number, plan.phase)
+            seconds = max(seconds - sum(attempt.seconds for attempt in ended), 0.0)
+            lost = EndedAttempt(plan.attempt - 1, "interrupted", "the search died", epochs, round(seconds, 3))
+            self.add_attempt(plan, lost)
+            ended.append(lost)
+        return ended
+
     def read_attempts(self, number: int, phase: Phase) -> list[EndedAttempt]:
         """Return the training's attempts that another followed, or that were cut off; damaged lines are left out."""
         names = [field.name for field in dataclasses.fields(EndedAttempt)]

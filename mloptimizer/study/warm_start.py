@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import DatasetInfo
+from mloptimizer.core.words import counted
 from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.study.answers import Answers, Fitting, fit
 from mloptimizer.study.earlier import EarlierStudy
@@ -35,6 +36,22 @@ class TakenOver:
     enqueued: int
     unfit: int
     different: tuple[str, ...] = ()  # why the earlier values cannot be compared
+
+    def describe(self) -> str:
+        """Return it in words, without an end."""
+        parts = []
+        if self.taught:
+            parts.append(f"the sampler learns from {counted(self.taught, 'trial')}")
+        if self.enqueued:
+            parts.append(
+                "its best is tried first" if self.enqueued == 1 else f"its best {self.enqueued} are tried first"
+            )
+        parts = parts or ["it brings nothing that this study does not have"]
+        if self.different:
+            parts.append(f"its values cannot be compared ({', '.join(self.different)})")
+        if self.unfit:
+            parts.append(f"{counted(self.unfit, 'trial')} of it could not be proposed by the search spaces")
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True)

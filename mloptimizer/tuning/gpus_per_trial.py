@@ -4,27 +4,24 @@ Guarantees: what cannot pay even with perfect scaling is not measured. What was 
 a search that goes on knows it. A measurement that fails, or that the person breaks off, changes nothing.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.files import read_json, write_json
-from mloptimizer.core.nouns import Phase, to_json
+from mloptimizer.core.interrupts import Interruptible
+from mloptimizer.core.nouns import DatasetInfo, Phase, to_json
 from mloptimizer.core.words import counted
 from mloptimizer.engines.slots import GpusPerTrial, choose_by_count, has_instances
-from mloptimizer.search.control import SearchRun
-from mloptimizer.search.job import Job
-from mloptimizer.search.phases import fitted_steps
-from mloptimizer.spaces.space_files import load_space
-from mloptimizer.tuning.measurement import Machine, Measurement, Variant, Workload, choose_model, measure
+from mloptimizer.tuning.measurement import Machine, Measurement, Variant, Workload, measure
 from mloptimizer.tuning.plans import identify_tuning
 
 _LEAST_GAIN = 1.1  # times the trials per hour of one GPU each; less is not worth a larger batch, nor measuring
-_EPOCHS, _STEPS = 3, 30  # of a measured training; the first epoch compiles
 
 _MeasureOn = Callable[[int], Measurement]
 """Returns what a training on so many GPUs gave."""
@@ -69,13 +66,31 @@ class Load:
         return 3600 * self.trials / (self.rounds(pace.gpus) * pace.seconds(images))
 
 
-def choose_gpus_per_trial(run: SearchRun, phase: Phase, trials: int, machine: Machine) -> GpusPerTrial | None:
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """The trials of a phase that are to get GPUs, and how a measurement for them is done."""
+
+    phase: Phase
+    trials: int
+    dataset: DatasetInfo
+    settings: Settings
+    cache: Path  # the study's; what was measured is kept there
+    find_workload: Callable[[], Workload]  # what to measure
+    tell: Callable[[str], None]  # takes a line for the person
+    waiting: Interruptible  # around each wait of a measurement; raises BrokenOffError where it must not go on
+
+
+class BrokenOffError(Exception):
+    """The search was told something that a measurement must not hold up."""
+
+
+def choose_gpus_per_trial(question: Question, machine: Machine) -> GpusPerTrial | None:
     """Return how many GPUs each of the phase's trials gets, and why; None without a GPU.
 
     Raises:
-        KeyboardInterrupt: inside `run.interruptible`, while it was measured.
+        KeyboardInterrupt: inside `question.waiting`, while it was measured.
     """
-    job, settings = run.job, run.job.settings
+    trials, settings, phase = question.trials, question.settings, question.phase
     by_count = choose_by_count(trials, machine.gpus, settings)
     stated = settings.gpus_per_trial != "auto" or settings.trials_per_gpu not in ("auto", 1)
     if len(machine.gpus) < 2 or stated or has_instances(machine.gpus):
@@ -89,13 +104,23 @@ def choose_gpus_per_trial(run: SearchRun, phase: Phase, trials: int, machine: Ma
         return GpusPerTrial(1, f"{trials} trials on {load.gpus} GPUs: with more each, trials per hour would grow "
                                f"{max(most, 1.0):.2f} times at most")  # fmt: skip
     epochs = settings.exploration_epochs if phase is Phase.EXPLORATION else settings.hall_of_fame_epochs
-    known = _KeptPaces(job, phase, machine)
+    known = _KeptPaces(question, machine)
     if {1, *load.sizes()} - set(known.paces):
-        _tell(run, load)
-    measure_on = _make_measure(run, machine)
+        *fewer, most_gpus = sorted([1, *load.sizes()])
+        question.tell(
+            f"Measuring short trainings on {', '.join(map(str, fewer))} and {most_gpus} GPUs, once, to see how many "
+            "each trial should get; --set gpus_per_trial=1 skips it."
+        )
+
+    def measure_on(size: int) -> Measurement:
+        variant = Variant(
+            counted(size, "GPU"), settings.model_copy(update={"gpus_per_trial": size, "trials_per_gpu": 1})
+        )
+        return measure(question.find_workload(), variant, machine, question.waiting)
+
     try:
-        return _choose(load, epochs * job.dataset.train_size, known, measure_on, by_count)
-    except _BrokenOffError as reason:
+        return _choose(load, epochs * question.dataset.train_size, known, measure_on, by_count)
+    except BrokenOffError as reason:
         return GpusPerTrial(by_count.count, f"{by_count.reason}; not measured: {reason}")
     except (MloptimizerError, OSError) as error:  # the measured training has a folder of its own, which may be full
         return GpusPerTrial(by_count.count, f"{by_count.reason}; the measurement failed: {error}")
@@ -136,9 +161,9 @@ def _choose(
 class _KeptPaces:
     """The paces that were measured for a phase of a study, on GPUs and with settings like these."""
 
-    def __init__(self, job: Job, phase: Phase, machine: Machine) -> None:
-        self._path = job.workspace.cache(job.name) / f"gpus_per_trial_{phase}.json"
-        self._identity = identify_tuning(machine, job.dataset, job.settings)
+    def __init__(self, question: Question, machine: Machine) -> None:
+        self._path = question.cache / f"gpus_per_trial_{question.phase}.json"
+        self._identity = identify_tuning(machine, question.dataset, question.settings)
         self.paces = {pace.gpus: pace for pace in self._read()}
 
     def _read(self) -> list[Pace]:
@@ -154,43 +179,3 @@ class _KeptPaces:
         self.paces[pace.gpus] = pace
         paces = [to_json(kept) for kept in self.paces.values()]
         write_json(self._path, {"identity": self._identity, "paces": paces})
-
-
-class _BrokenOffError(Exception):
-    """The search was told something that a measurement must not hold up."""
-
-
-def _make_measure(run: SearchRun, machine: Machine) -> _MeasureOn:
-    @contextlib.contextmanager
-    def waiting() -> Iterator[None]:
-        for line in run.control.look(None):
-            run.observer.notice(line)
-        if run.control.stop or run.control.paused:
-            raise _BrokenOffError("the search was told to stop" if run.control.stop else "the search was told to pause")
-        with run.interruptible():
-            yield
-
-    def measure_on(size: int) -> Measurement:
-        settings = run.job.settings.model_copy(update={"gpus_per_trial": size, "trials_per_gpu": 1})
-        return measure(find_workload(run.job), Variant(counted(size, "GPU"), settings), machine, waiting)
-
-    return measure_on
-
-
-def find_workload(job: Job) -> Workload:
-    """Return what is measured: the best model of the exploration, or before there is one, the model of `tune`."""
-    best = job.study.best(1)
-    if not best:
-        space, params = choose_model(None, job.dataset, job.workspace.search_spaces)
-        return Workload(space, params, job.dataset, _EPOCHS, _STEPS)
-    trial, record = best[0], job.store.trial(best[0].number)
-    space = job.spaces.get(trial.space) or load_space(trial.space, job.store.read_space(trial.space), trial.space)
-    return Workload(space, trial.params, job.dataset, _EPOCHS, _STEPS, fitted_steps(record) if record else 1)
-
-
-def _tell(run: SearchRun, load: Load) -> None:
-    *fewer, most = sorted([1, *load.sizes()])
-    run.observer.notice(
-        f"Measuring short trainings on {', '.join(map(str, fewer))} and {most} GPUs, once, to see how many each "
-        "trial should get; --set gpus_per_trial=1 skips it."
-    )

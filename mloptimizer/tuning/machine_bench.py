@@ -20,16 +20,8 @@ from mloptimizer.core.nouns import DatasetInfo
 from mloptimizer.core.words import counted, utc_now
 from mloptimizer.hardware.read.machine_facts import read_machine_facts
 from mloptimizer.store.machine_file import BenchRun, MachineBenchmark
-from mloptimizer.tuning.measurement import (
-    MEASURED_MODEL,
-    SEED,
-    Machine,
-    Measurement,
-    Variant,
-    Workload,
-    choose_model,
-    measure,
-)
+from mloptimizer.tuning.measured_model import MEASURED_MODEL, choose_model
+from mloptimizer.tuning.measurement import SEED, Machine, Measurement, Variant, Workload, measure
 from mloptimizer.tuning.tune import why_not
 
 SHAPE, CLASSES = (32, 32, 3), 10
@@ -122,7 +114,7 @@ def run_machine_bench(machine: Machine, tell: Tell, extent: Extent | None = None
 
 def _join(case: _Case, rows: Sequence[Measurement]) -> BenchRun:
     """Return the mean of the repetitions, or why there is none."""
-    stated = case.settings.model_dump(mode="json", include={"profile", *Settings.names("training", "speed")})
+    stated = case.settings.model_dump(mode="json", include={*_FIXED, *"gpus_per_trial"})
     choices = dict(rows[0].choices)
     if failure := next((row.failure for row in rows if row.failure), ""):
         return BenchRun(case.name, case.gpus, stated, choices, failure=failure)

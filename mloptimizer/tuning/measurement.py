@@ -11,8 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.interrupts import Interruptible
@@ -38,25 +36,13 @@ from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.read.machine_facts import cpu_model, describe_machine, group_gpus
 from mloptimizer.hardware.read.nvml import Gpu, list_gpus
 from mloptimizer.spaces.space_files import (
-    RandomSuggest,
     SearchSpace,
-    builtin_folder,
-    read_space,
-    read_spaces,
-    sample_params,
 )
 from mloptimizer.training.worker import PRELOAD, run_plan
 
 _WAIT_SECONDS = 0.5
 MONITOR_SECONDS = 0.5  # between two hardware samples: measured trainings are short
 SEED = 0  # of every measured training: all of them see the same images in the same order
-
-# The model that is measured unless a search space is named: a residual network from the middle of the built-in space.
-MEASURED_MODEL: Mapping[str, Any] = {
-    **{"stages": 3, "blocks": 2, "width": 32, "stem_kernel": 3, "kernel": 3, "normalization": "batch"},
-    **{"activation": "relu", "pooling": "average", "dropout": 0.0, "head_units": 0, "optimizer": "adamw"},
-    **{"adamw_learning_rate": 2e-3, "weight_decay": 5e-4, "label_smoothing": 0.0},
-}
 
 FindSlot = Callable[[Settings], Slot]
 """Returns what a training under these settings would run on. Raises UsageError where they ask for too much."""
@@ -145,34 +131,6 @@ def this_machine() -> Machine:
         return ProcessEngine([find_slot(settings)], run_plan, settings.start_method, PRELOAD)
 
     return Machine(gpus, cpu_model(), len(list_cpus()), find_slot, make_engine)
-
-
-def choose_model(name: str | None, dataset: DatasetInfo, own_folder: Path) -> tuple[SearchSpace, Params]:
-    """Return what is measured: `MEASURED_MODEL`, or the first draw, seed 0, from the named search space.
-
-    Raises:
-        UsageError: there is no such space, or it cannot be sampled.
-    """
-    if name is None:
-        space = read_space("resnet", builtin_folder() / "resnet.py")
-        return space, sample_params(space, _Fixed(), dataset)
-    space = read_spaces([name], own_folder)[0]
-    return space, sample_params(space, RandomSuggest(SEED), dataset)
-
-
-class _Fixed:
-    """Suggests `MEASURED_MODEL`: whole numbers as near to it as the data set allows."""
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return int(min(max(MEASURED_MODEL[name], low), high))
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        return float(MEASURED_MODEL[name])
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return MEASURED_MODEL[name]
 
 
 def measure(

@@ -19,7 +19,8 @@ from mloptimizer.core.words import utc_now
 from mloptimizer.hardware.read.nvml import Gpu
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.training.memory.batch_plan import REFERENCE_BATCH, largest_automatic_batch
-from mloptimizer.tuning.measurement import Machine, Measurement, Variant, Workload, choose_model, measure, this_machine
+from mloptimizer.tuning.measured_model import choose_model
+from mloptimizer.tuning.measurement import Machine, Measurement, Variant, Workload, measure, this_machine
 from mloptimizer.tuning.plans import (
     TuningPlan,
     fill_in,

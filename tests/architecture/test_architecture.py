@@ -175,7 +175,7 @@ def test_the_public_names_are_those_in_all() -> None:
 
 def test_the_whole_driver_runs_without_tensorflow() -> None:
     code = (
-        "import sys, mloptimizer.app.launch, mloptimizer.cli.main; "
+        "import sys, mloptimizer.app.assembly, mloptimizer.cli.main; "
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -137,7 +137,6 @@ def test_a_folder_in_the_place_of_an_order_does_not_end_the_search(place: Path) 
 
 
 def test_brackets_in_names_and_texts_are_shown_as_they_are(place: Path) -> None:
-    (place / "search_spaces").mkdir()
     (place / "search_spaces/own.py").write_text('"""Blocks [/x] of [red]."""\nsample = build = print\n')
     assert "[/x] of [red]" in shown("spaces", cwd=place).out
     assert "[/red]" in shown("settings", "--set", "storage=[/red]", cwd=place).out

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mloptimizer.app import launch
+from mloptimizer.app import assembly
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.nouns import Phase
 from mloptimizer.store.workspace import Workspace
@@ -26,7 +26,7 @@ def _without_search(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise RunError("prepared")
 
-    monkeypatch.setattr(launch, "launch_search", stop)
+    monkeypatch.setattr(assembly, "_prepare_dataset", stop)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mloptimizer.app import exporting, launch
+from mloptimizer.app import assembly, exporting
 from mloptimizer.app.preparation import SearchRequest, prepare_search
 from mloptimizer.core.errors import MloptimizerError, RunError
 from mloptimizer.core.nouns import dataset_from_json
@@ -39,7 +39,7 @@ def _without_training(monkeypatch: pytest.MonkeyPatch) -> None:
         dataset_from_json(plan.get("dataset", {}))
         return {}
 
-    monkeypatch.setattr(launch, "launch_search", stop)
+    monkeypatch.setattr(assembly, "_prepare_dataset", stop)
     monkeypatch.setattr(exporting, "_in_own_process", export)
 
 

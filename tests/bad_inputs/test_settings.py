@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mloptimizer.app import launch
+from mloptimizer.app import assembly
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import RunError
 from tests.bad_inputs.harness import REPEATABLE, assert_well_told, json_values, plain_text, run, snapshot
@@ -30,7 +30,7 @@ def _without_search(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise RunError("prepared")
 
-    monkeypatch.setattr(launch, "launch_search", stop)
+    monkeypatch.setattr(assembly, "_prepare_dataset", stop)
 
 
 @given(name=names, value=words)

@@ -1,5 +1,4 @@
 import io
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,28 +7,30 @@ from rich.console import Console
 
 from mloptimizer.cli.display import (
     LiveDisplay,
-    describe_enqueued,
     describe_result,
     describe_summary,
-    describe_warm_start,
     make_display,
 )
-from mloptimizer.core.listener import Progress
+from mloptimizer.core.listener import Progress, SearchBegan
 from mloptimizer.core.nouns import (
     DatasetInfo,
+    EndedAttempt,
     EpochRecord,
     FailureKind,
     Outcome,
     Phase,
+    Slot,
     TrialPlan,
     TrialResult,
     failed,
 )
-from mloptimizer.search.search_run import SearchSummary
-from mloptimizer.study.warm_start import TakenOver
+from mloptimizer.search.phase_order import SearchSummary
 
 MakePlan = Callable[..., TrialPlan]
 DONE = TrialResult(7, Outcome.COMPLETED, 0.91234, 12.3)
+
+
+BEGAN = SearchBegan("s", "digits", 1, "val_accuracy", "process", continued=False)
 
 
 def progress(**changes: Any) -> Progress:
@@ -67,13 +68,15 @@ def summary(make_dataset: Callable[..., DatasetInfo]) -> Callable[..., list[str]
 
 def test_without_a_terminal_each_ended_trial_is_a_line(make_plan: MakePlan) -> None:
     out = io.StringIO()
-    with make_display(Console(file=out), "val_accuracy") as display:
+    with make_display(Console(file=out)) as display:
+        display.search_began(BEGAN)
         display.progress(progress(total=4, ended={}))
-        display.trial_started(make_plan(7))
+        display.trial_started(make_plan(7), Slot("cpu"))
         display.epoch_ended(make_plan(7), EpochRecord(7, 1, {"val_accuracy": 0.5}, 1.0))
         display.trial_ended(make_plan(7), DONE)
         display.progress(progress())
-    first, second = out.getvalue().splitlines()
+    began, first, second = out.getvalue().splitlines()
+    assert began == "Study 's' (new): data set digits, seed 1"
     assert first == "Exploration: 4 trials"
     assert second.startswith(
         "trial 7 (line): val_accuracy 0.9123 in 12 s | 2 of 4 done (1 completed, 1 failed), 1 running"
@@ -83,10 +86,11 @@ def test_without_a_terminal_each_ended_trial_is_a_line(make_plan: MakePlan) -> N
 
 def test_a_terminal_shows_the_running_trials_with_their_epochs(make_plan: MakePlan) -> None:
     out = io.StringIO()
-    with make_display(Console(file=out, force_terminal=True, width=100), "val_accuracy") as display:
+    with make_display(Console(file=out, force_terminal=True, width=100)) as display:
+        display.search_began(BEGAN)
         assert isinstance(display, LiveDisplay)
         display.progress(progress())
-        display.trial_started(make_plan(8))
+        display.trial_started(make_plan(8), Slot("cpu"))
         display.epoch_ended(make_plan(8), EpochRecord(8, 2, {"val_accuracy": 0.625}, 1.0))
         display.trial_ended(make_plan(7), DONE)
     assert "trial 7 (line): val_accuracy 0.9123" in out.getvalue()
@@ -97,9 +101,11 @@ def test_a_terminal_shows_the_running_trials_with_their_epochs(make_plan: MakePl
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_trial_that_starts_again_is_told_at_once(make_plan: MakePlan, terminal: bool) -> None:
     out = io.StringIO()
-    with make_display(Console(file=out, force_terminal=terminal, width=100), "val_accuracy") as display:
-        display.trial_started(make_plan(3))
-        display.attempt_ended(make_plan(3), "no room; again")
+    with make_display(Console(file=out, force_terminal=terminal, width=100)) as display:
+        display.search_began(BEGAN)
+        display.trial_started(make_plan(3), Slot("cpu"))
+        attempt = EndedAttempt(1, "out_of_memory", "too large", 0, 1.0)
+        display.attempt_ended(make_plan(3), attempt, "no room; again")
         assert "trial 3: no room; again" in out.getvalue()
 
 
@@ -140,35 +146,19 @@ def test_the_best_trial_is_the_winner_when_it_has_been_tested(summary: Callable[
 
 
 def test_a_paused_search_promises_no_end_and_shows_no_trial_that_starts(make_plan: MakePlan) -> None:
-    out = io.StringIO()
-    with make_display(Console(file=out, force_terminal=True, width=100), "val_accuracy") as display:
-        display.progress(progress(doing={8: "first_step"}))
-        display.trial_started(make_plan(8))
-        time.sleep(0.4)  # two drawings
-        assert "tracing and compiling" in out.getvalue()
-        display.progress(progress(paused=True, running=0))
-        out.truncate(out.seek(0))
-    assert "paused" in out.getvalue()
-    assert not any(words in out.getvalue() for words in (" left", "trial 8", "running"))
+    def shown() -> str:
+        out = io.StringIO()
+        Console(file=out, width=100).print(display)
+        return out.getvalue()
 
-
-@pytest.mark.parametrize(
-    ("brought", "says"),
-    [
-        (TakenOver(40, 6, 0), "the sampler learns from 40 trials; its best 6 are tried first."),
-        (TakenOver(1, 1, 2), "the sampler learns from 1 trial; its best is tried first; 2 trials of it could not be"),
-        (TakenOver(0, 0, 0), "it brings nothing that this study does not have."),
-        (TakenOver(0, 2, 0, ("other images",)), "its best 2 are tried first; its values cannot be compared (other i"),
-    ],
-)
-def test_a_warm_start_tells_what_it_brought(brought: TakenOver, says: str) -> None:
-    assert describe_warm_start("old", brought).startswith(f"Warm start from 'old': {says}")
-
-
-def test_given_configurations_are_counted() -> None:
-    assert describe_enqueued(1, 1) == "1 given configuration is tried first."
-    assert describe_enqueued(2, 3) == "2 given configurations are tried first; 1 had been tried, or waited already."
-    assert describe_enqueued(0, 3).startswith("No given configuration is new")
+    display = LiveDisplay(Console(file=io.StringIO(), width=100))
+    display.began = BEGAN
+    display.progress(progress(doing={8: "first_step"}))
+    display.trial_started(make_plan(8), Slot("cpu"))
+    assert "tracing and compiling" in shown()
+    display.progress(progress(paused=True, running=0))
+    assert "paused" in shown()
+    assert not any(words in shown() for words in (" left", "trial 8", "running"))
 
 
 def test_a_search_ends_with_what_slows_it_down(summary: Callable[..., list[str]]) -> None:

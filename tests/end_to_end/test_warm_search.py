@@ -9,7 +9,6 @@ from mloptimizer.spaces.space_files import load_space
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.answers import complete_configuration
-from mloptimizer.study.earlier import read_earlier_study
 from mloptimizer.study.study import Study, open_study
 from mloptimizer.study.trials import TrialStatus
 from tests.small_searches import LINE, run_small_search
@@ -33,10 +32,9 @@ def test_trials_that_teach_are_no_trials_of_the_search(
         suggestion = old.ask(SPACES, dataset)
         assert suggestion and suggestion.params == {"x": x}
         finish(old, suggestion, 10 * x)  # more than any trial of the search can reach
-    earlier = read_earlier_study("", workspace.journal, "old")
-    assert open_line(workspace, "s").warm_start(earlier, SPACES, dataset, 2).taught == len(VALUES)
 
-    summary, watcher = run_small_search(workspace, dataset)
+    summary, watcher = run_small_search(workspace, dataset, warm_start="old", hall_of_fame_size=2)
+    assert f"the sampler learns from {len(VALUES)} trials" in watcher.notices[0]
     explored = [result.number for phase, result in watcher.ended if phase is Phase.EXPLORATION]
     assert explored == list(range(5, 11))
     assert [plan.params["x"] for plan in watcher.started[:2]] == [0.9, 0.8]

@@ -36,8 +36,8 @@ from mloptimizer.engines.ray.cluster import connected
 from mloptimizer.engines.ray.nodes import NodeRecords
 from mloptimizer.engines.ray.ray_engine import RayEngine
 from mloptimizer.engines.ray.shapes import Need
-from mloptimizer.search.control import SearchRun
 from mloptimizer.search.retries import go_on
+from mloptimizer.search.search_run import SearchRun
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.training.worker import PRELOAD, run_plan
 from tests.engines.contract import EngineContract, bare_plan, collect, results_of
@@ -275,7 +275,7 @@ def test_every_trial_of_a_search_that_loses_a_node_ends_exactly_once(
 ) -> None:
     def make_engine(run: SearchRun, trials: int, phase: Phase) -> RayEngine:
         forget_deaths(agents)
-        engine = RayEngine(agents, agents._note, run.recorder.begin)
+        engine = RayEngine(agents, agents._note, run.listeners.slots_given)
         wait_for_slots(engine, 2)  # so that a trial is running on each node
         return engine
 

@@ -11,6 +11,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import (
     DatasetInfo,
     Emit,
+    EndedAttempt,
     EpochRecord,
     HardwareSample,
     Outcome,
@@ -71,8 +72,8 @@ class Gpu(Watcher):
         self._pids: dict[int, int] = {}  # of those that have their memory
         self._write()
 
-    def trial_started(self, plan: TrialPlan) -> None:
-        super().trial_started(plan)
+    def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
+        super().trial_started(plan, slot)
         self._running.add(plan.number)
         self.most = max(self.most, len(self._running))
         self._write()
@@ -82,8 +83,8 @@ class Gpu(Watcher):
             self._pids[plan.number] = int(record.metrics["pid"])
             self._write()
 
-    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
-        super().attempt_ended(plan, reason)
+    def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
+        super().attempt_ended(plan, attempt, reason)
         self._end(plan)
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.files import waiting_for_room
 from mloptimizer.core.locks import hold_lock
-from mloptimizer.core.nouns import DatasetInfo, Slot, TrialPlan
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Slot, TrialPlan, failed
 from mloptimizer.hardware.read.live import GpuNow, MachineNow
 from mloptimizer.hardware.read.machine_facts import host_name, remember_machines
 from mloptimizer.hardware.read.nvml import Gpu
@@ -175,7 +175,7 @@ def test_a_search_keeps_running_json_while_it_runs_and_only_then(
         return train(plan, *others)
 
     run_small_search(workspace, make_dataset(), watch, trials=2, explore_only=True)
-    assert json.loads(workspace.running_file("s").read_text())["trials"] == []
+    assert not workspace.running_file("s").exists()
     plan = json.loads((workspace.trial("s", 0) / "plan.json").read_text())
     assert plan["slot"]["host"] == host_name()
     result = json.loads((workspace.trial("s", 0) / "result.json").read_text())
@@ -186,17 +186,16 @@ def test_a_search_keeps_running_json_while_it_runs_and_only_then(
 def test_a_full_disk_costs_the_file_and_no_waiting(tmp_path: Path, make_plan: Callable[..., TrialPlan]) -> None:
     def on_disk(disk: Path) -> None:
         activity, path = Activity(disk / "running.json"), disk / "running.json"
-        activity.begin([Slot("one")])
-        activity.write()
+        activity.slots_given([Slot("one")])
         assert path.is_file()
         filler = fill(disk)
         with waiting_for_room(pytest.fail):
-            activity.start(make_plan(1), Slot("one"))
-            activity.write()
+            activity.trial_started(make_plan(1), Slot("one"))
+            activity.turn_ended()
         assert not path.exists(), "it would tell what is no longer so"
         filler.unlink()
-        activity.start(make_plan(2), Slot("one"))
-        activity.write()
+        activity.trial_started(make_plan(2), Slot("one"))
+        activity.turn_ended()
         assert [trial["number"] for trial in json.loads(path.read_text())["trials"]] == [1, 2]
 
     run_on_small_disk(tmp_path / "disk", 64, on_disk)
@@ -215,10 +214,11 @@ def test_a_file_that_cannot_be_written_costs_the_search_nothing(
 ) -> None:
     (tmp_path / "file").write_text("")
     activity = Activity(tmp_path / "file/running.json")
-    for change in (lambda: activity.start(make_plan(1), Slot("one")), lambda: activity.end(1)):
-        change()
-        activity.write()
-    activity.close()
+    activity.trial_started(make_plan(1), Slot("one"))
+    activity.turn_ended()
+    activity.trial_ended(make_plan(1), failed(1, FailureKind.CRASH, "killed"))
+    activity.turn_ended()
+    activity.search_ended()
     assert len(caplog.records) == 1
 
 

@@ -198,7 +198,7 @@ def test_a_stagnant_exploration_ends_and_the_best_are_trained_on(search: Search)
 
 def test_a_disk_that_runs_low_lets_nothing_start_until_there_is_room(search: Search) -> None:
     free = iter([500.0, 100.0, 100.0, 100.0])
-    summary, watcher = search(free_disk_mb=lambda: next(free, 300.0), explore_only=True)
+    summary, watcher = search(free_disk_mb=lambda workspace: next(free, 300.0), explore_only=True)
     low, enough = watcher.notices
     assert "100 MB" in low and "(min_free_disk_mb = 200)" in low
     assert "300 MB" in enough

@@ -6,12 +6,18 @@ from typing import Any
 import pytest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import Decision, Division, HardwareSample, Slot
+from mloptimizer.core.nouns import DatasetInfo, Decision, Division, HardwareSample, Phase, Slot, TrialPlan
 from mloptimizer.hardware.read.nvml import GpuUse
-from mloptimizer.search.gpu_sharing import GpuNeeds, Packing
+from mloptimizer.search.gpu_sharing import GpuNeeds, GpuSharing
 
 STEADY_ROWS = 8  # after which a trial's pace and memory are known
 SLOTS = [Slot(name, gpu_ids=("GPU-a",), gpu_memory_mb=16_000, gpu_trials=4) for name in ("a", "ab", "ac", "ad")]
+
+
+def plan_of(number: int) -> TrialPlan:
+    """Return a plan of which nothing but the number matters."""
+    dataset = DatasetInfo("d", "classification", (8, 8, 1), 2, ("0", "1"), 8, 2, 2, (0.0,), (1.0,), "f", "", 0, 0.2, 0)
+    return TrialPlan("s", number, Phase.EXPLORATION, "line", "", {}, dataset, 1, 1, 0, "", settings=Settings())
 
 
 class Gpu:
@@ -23,18 +29,29 @@ class Gpu:
         self.notes: list[Decision] = []
         self.needs = needs or GpuNeeds()
         settings = {"trials_per_gpu": "auto", **settings}
-        self.packing = Packing(Settings(**settings), self.needs, self.notes.append, self.read)
+        self.sharing = GpuSharing(Settings(**settings), self.needs, self.notes.append, self.read)
         self._progress: dict[int, tuple[float, float]] = {}
 
     def read(self, uuids: Sequence[str]) -> GpuUse | None:
         return GpuUse(frozenset(), self.used_mb, 16_000 - self.used_mb)
 
     def start(self, number: int, slot: int = 0) -> None:
-        self.packing.start(number, SLOTS[slot])
+        self.start_on(number, SLOTS[slot])
+
+    def start_on(self, number: int, slot: Slot) -> None:
+        self.sharing.trial_started(plan_of(number), slot)
+
+    def hear(self, event: HardwareSample | Division) -> int | None:
+        """Let the event be heard; return the number of a trial that is to make way."""
+        if isinstance(event, Division):
+            self.sharing.step_divided(plan_of(event.number), event)
+        else:
+            self.sharing.hardware_sampled(plan_of(event.number), event)
+        return next(iter(self.sharing.take_leaving()), None)
 
     def end(self, number: int, ran_out_of_memory: bool = False) -> bool:
         del self._progress[number]
-        return self.packing.end(number, ran_out_of_memory)
+        return self.sharing.end(number, ran_out_of_memory)
 
     def row(self, number: int, pace: float = 100.0, **changes: Any) -> int | None:
         images, seconds = self._progress.get(number, (0.0, 0.0))
@@ -48,7 +65,7 @@ class Gpu:
             "gpu0_memory_used_mb": self.used_mb,
             "gpu0_process_memory_mb": None,
         }
-        return self.packing.hear(HardwareSample(number, {**facts, **changes}))
+        return self.hear(HardwareSample(number, {**facts, **changes}))
 
     def train(self, *numbers: int, pace: float = 100.0, rows: int = STEADY_ROWS + 1, **changes: Any) -> list[int]:
         """Let the trials train for so many seconds; return those that are to make way."""
@@ -56,7 +73,7 @@ class Gpu:
         return [number for number in heard if number is not None]
 
     def offers(self, slot: int = 1, waiting: Sequence[int] = ()) -> bool:
-        return self.packing.offer(SLOTS[slot], waiting) is not None
+        return self.sharing.offer(SLOTS[slot], waiting) is not None
 
 
 @pytest.fixture
@@ -80,9 +97,9 @@ def share(gpu: Gpu) -> None:
 
 def test_another_trial_starts_where_there_is_room_and_the_figures_are_told(gpu: Gpu) -> None:
     gpu.train(3)
-    offered = gpu.packing.offer(SLOTS[1], [])
+    offered = gpu.sharing.offer(SLOTS[1], [])
     assert offered is not None and offered.gpu_memory_mb == 14_000
-    gpu.packing.start(5, offered)
+    gpu.start_on(5, offered)
     assert gpu.notes == [
         Decision(
             5,
@@ -140,7 +157,7 @@ def test_what_is_free_now_must_be_a_fifth_more_than_the_hungriest_trial_needs(us
 def test_what_a_trial_needs_is_the_most_that_was_measured_or_estimated(
     gpu: Gpu, needs: str, event: HardwareSample | Division
 ) -> None:
-    gpu.packing.hear(event)
+    gpu.hear(event)
     gpu.train(3)
     assert gpu.needs.hungriest_mb == 5000.0, needs
 
@@ -187,15 +204,15 @@ def test_a_third_trial_waits_until_the_second_has_paid_and_is_steady(gpu: Gpu) -
 
 def test_slots_on_empty_gpus_come_first(gpu: Gpu) -> None:
     other = Slot("b", gpu_ids=("GPU-b",), gpu_trials=4)
-    assert gpu.packing.order([SLOTS[1], other, SLOTS[2]]) == [other, SLOTS[1], SLOTS[2]]
+    assert gpu.sharing.order([SLOTS[1], other, SLOTS[2]]) == [other, SLOTS[1], SLOTS[2]]
 
 
 def test_slots_that_nobody_shares_are_free_to_use() -> None:
     gpu, slot = Gpu(), Slot("cpu")
-    gpu.packing.start(1, slot)
-    assert gpu.packing.offer(slot, []) is slot
-    assert gpu.packing.hear(HardwareSample(1, {})) is None
-    assert not gpu.packing.end(1, ran_out_of_memory=True)
+    gpu.start_on(1, slot)
+    assert gpu.sharing.offer(slot, []) is slot
+    assert gpu.hear(HardwareSample(1, {})) is None
+    assert not gpu.sharing.end(1, ran_out_of_memory=True)
 
 
 # What is taken back
@@ -223,7 +240,7 @@ def test_what_is_taken_back_is_told_and_that_gpu_has_no_company_any_more(gpu: Gp
     gpu.start(7)
     gpu.train(7)
     assert not gpu.offers(), "until the end of the phase"
-    assert gpu.packing.offer(Slot("b", gpu_ids=("GPU-b",), gpu_trials=4), []) is not None
+    assert gpu.sharing.offer(Slot("b", gpu_ids=("GPU-b",), gpu_trials=4), []) is not None
 
 
 def test_one_trial_is_told_once(gpu: Gpu) -> None:
@@ -264,7 +281,7 @@ def test_validation_does_not_count_against_the_pace(gpu: Gpu) -> None:
     share(gpu)
     for _ in range(20):
         assert gpu.row(3, 80.0) is None
-        gpu.packing.hear(HardwareSample(3, {"part": "validation", "epoch": 2.0, "images": 0.0, "training_s": 0.0}))
+        gpu.hear(HardwareSample(3, {"part": "validation", "epoch": 2.0, "images": 0.0, "training_s": 0.0}))
         assert gpu.row(5, 80.0) is None
 
 
@@ -286,8 +303,8 @@ def test_a_trial_that_ran_out_of_memory_beside_another_goes_on_alone(gpu: Gpu) -
     assert gpu.end(5, ran_out_of_memory=True)
     assert (gpu.notes[-1].number, gpu.notes[-1].choice[:2]) == (5, "1 ")
     other = Slot("b", gpu_ids=("GPU-b",), gpu_trials=4)
-    gpu.packing.start(8, other)
-    assert gpu.packing.offer(other, [5]) is None, "it waits for an empty GPU"
+    gpu.start_on(8, other)
+    assert gpu.sharing.offer(other, [5]) is None, "it waits for an empty GPU"
     gpu.end(3)
     gpu.start(5)
     gpu.used_mb = 2000.0
@@ -311,10 +328,10 @@ def test_with_a_stated_number_so_many_start_at_once_and_nobody_is_taken_back() -
     gpu = Gpu(trials_per_gpu=2)
     slots = [Slot(name, gpu_ids=("GPU-a",), gpu_trials=2) for name in ("a", "ab")]
     for number, slot in enumerate(slots):
-        assert gpu.packing.offer(slot, []) is slot
-        gpu.packing.start(number, slot)
-    assert gpu.packing.offer(slots[1], []) is None
+        assert gpu.sharing.offer(slot, []) is slot
+        gpu.start_on(number, slot)
+    assert gpu.sharing.offer(slots[1], []) is None
     assert gpu.train(0, 1, pace=1.0, rows=30) == []
     assert gpu.notes == []
-    assert gpu.packing.end(1, ran_out_of_memory=True)
-    assert gpu.packing.offer(slots[1], []) is None
+    assert gpu.sharing.end(1, ran_out_of_memory=True)
+    assert gpu.sharing.offer(slots[1], []) is None

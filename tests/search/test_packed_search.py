@@ -1,6 +1,5 @@
 """Searches whose trials share a GPU: the real loop, study and records; training and NVML are a few lines."""
 
-import contextlib
 import csv
 import functools
 import threading
@@ -12,6 +11,7 @@ import pytest
 from mloptimizer.core.nouns import (
     DatasetInfo,
     Emit,
+    EndedAttempt,
     FailureKind,
     HardwareSample,
     Outcome,
@@ -22,7 +22,9 @@ from mloptimizer.core.nouns import (
     TrialResult,
     failed,
 )
+from mloptimizer.hardware.read import nvml
 from mloptimizer.hardware.read.nvml import GpuUse
+from mloptimizer.search.running_trials import Running, count_neighbours
 from mloptimizer.store.recorder import Recorder
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
@@ -37,15 +39,24 @@ def read_gpus(uuids: Sequence[str]) -> GpuUse:
 
 @pytest.fixture
 def search(workspace: Workspace, make_dataset: Callable[..., DatasetInfo]) -> Search:
+    gpus = [nvml.Gpu(0, "GPU-a", "a GPU", 16_000, (8, 0), "575.1", False)]
     return functools.partial(
-        run_small_search, workspace, make_dataset(), slots=SLOTS, read_gpus=read_gpus, explore_only=True, trials=4
+        run_small_search,
+        workspace,
+        make_dataset(),
+        slots=SLOTS,
+        read_gpus=read_gpus,
+        list_gpus=lambda: gpus,
+        explore_only=True,
+        trials=4,
     )
 
 
 @pytest.fixture
 def recorder(workspace: Workspace) -> Iterator[Recorder]:
-    with contextlib.closing(Recorder(workspace, "test", MetricsStore(workspace, "test"))) as recorder:
-        yield recorder
+    recorder = Recorder(workspace, "test", MetricsStore(workspace, "test"))
+    yield recorder
+    recorder.search_ended()
 
 
 class Gpu(Watcher):
@@ -57,8 +68,8 @@ class Gpu(Watcher):
         self._running: set[tuple[int, int]] = set()
         self._lock, self._second_ended = threading.Lock(), threading.Event()
 
-    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
-        super().attempt_ended(plan, reason)
+    def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
+        super().attempt_ended(plan, attempt, reason)
         self._second_ended.set()
 
     def run(self, plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
@@ -143,34 +154,35 @@ def test_the_log_says_how_many_trials_ran_on_the_gpu(search: Search, workspace: 
     assert set(counts(3)) == {1.0}
 
 
-def test_a_trial_without_a_gpu_is_alone(recorder: Recorder, make_plan: Callable[..., TrialPlan]) -> None:
-    recorder.start(make_plan(0), Slot("cpu0"))
-    recorder.start(make_plan(1), Slot("cpu1"))
-    assert recorder.fill_in(HardwareSample(0, {"trials_on_gpu": None})).row["trials_on_gpu"] == 1
+def neighbours(make_plan: Callable[..., TrialPlan], what: str, *slots: Slot) -> list[int]:
+    running = [Running(make_plan(number), slot, 0) for number, slot in enumerate(slots)]
+    return [count_neighbours(trial, running)[what] for trial in running]
 
 
-def test_trials_with_some_gpus_in_common_are_counted(recorder: Recorder, make_plan: Callable[..., TrialPlan]) -> None:
-    for number, gpus in enumerate([("a", "b"), ("b",), ("c",)]):
-        recorder.start(make_plan(number), Slot(str(number), gpu_ids=gpus))
-    assert [recorder.fill_in(HardwareSample(n, {})).row["trials_on_gpu"] for n in range(3)] == [2, 2, 1]
+def test_a_trial_without_a_gpu_is_alone(make_plan: Callable[..., TrialPlan]) -> None:
+    assert neighbours(make_plan, "trials_on_gpu", Slot("cpu0"), Slot("cpu1")) == [1, 1]
+
+
+def test_trials_with_some_gpus_in_common_are_counted(make_plan: Callable[..., TrialPlan]) -> None:
+    slots = [Slot(name, gpu_ids=gpus) for name, gpus in (("x", ("a", "b")), ("y", ("b",)), ("z", ("c",)))]
+    assert neighbours(make_plan, "trials_on_gpu", *slots) == [2, 2, 1]
 
 
 def test_trials_whose_slots_have_no_cores_of_their_own_share_those_of_their_machine(
-    recorder: Recorder, make_plan: Callable[..., TrialPlan]
+    make_plan: Callable[..., TrialPlan],
 ) -> None:
     slots = [Slot("a", "one", cpu_ids=(0, 1)), Slot("b", "one", cpu_ids=(2,)), Slot("c", "two"), Slot("d", "two")]
-    for number, slot in enumerate(slots):
-        recorder.start(make_plan(number), slot)
-    assert [recorder.fill_in(HardwareSample(n, {})).row["trials_on_cores"] for n in range(4)] == [1, 1, 2, 2]
+    assert neighbours(make_plan, "trials_on_cores", *slots) == [1, 1, 2, 2]
 
 
 def test_the_log_of_a_trial_on_another_machine_has_the_columns_of_its_cores(
     workspace: Workspace, recorder: Recorder, make_plan: Callable[..., TrialPlan]
 ) -> None:
     plan = make_plan(0)
-    recorder.start(plan, Slot("far", cpu_ids=(0,)))
+    recorder.trial_started(plan, Slot("far", cpu_ids=(0,)))
     for seconds in (1.0, 2.0):
-        recorder.record(HardwareSample(0, {"seconds": seconds, "core96_percent": 50.0, "gpu0_power_w": 200.0}))
+        row = {"seconds": seconds, "core96_percent": 50.0, "gpu0_power_w": 200.0}
+        recorder.hardware_sampled(plan, HardwareSample(0, row))
     with workspace.hardware_log("test", 0, plan.phase).open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["seconds"], row["core96_percent"], row["gpu0_power_w"]) for row in rows] == [

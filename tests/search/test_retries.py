@@ -311,8 +311,8 @@ class Signal(Watcher):
         super().__init__()
         self._machine = machine
 
-    def attempt_ended(self, plan: TrialPlan, reason: str) -> None:
-        super().attempt_ended(plan, reason)
+    def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
+        super().attempt_ended(plan, attempt, reason)
         self._machine.attempt_was_seen()
 
 

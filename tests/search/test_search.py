@@ -51,7 +51,6 @@ def test_of_equal_models_search_and_reports_name_the_same_winner(search: Search,
         result = train(plan, slot, emit, should_stop)
         return dataclasses.replace(result, value=0.99) if plan.phase is Phase.HALL_OF_FAME else result
 
-    MetricsStore(workspace, "s").write_study({"settings": {"objective": "val_accuracy"}}, {})
     summary, watcher = search(reach_the_top)
     trained_on = [result.number for phase, result in watcher.ended if phase is Phase.HALL_OF_FAME]
     assert trained_on != sorted(trained_on), "the best of the exploration should not have the lowest number here"

@@ -355,3 +355,16 @@ def test_a_configuration_of_an_unknown_space_names_the_nearest() -> None:
 def test_a_value_that_the_space_computes_counts_by_either_name(known: Params) -> None:
     answers = complete_configuration({"space": "own", **known}, [space(sample_computed)], DATASET)
     assert answers.values == {"eights": 2, "flag": False}
+
+
+@pytest.mark.parametrize(
+    ("brought", "says"),
+    [
+        (TakenOver(40, 6, 0), "the sampler learns from 40 trials; its best 6 are tried first"),
+        (TakenOver(1, 1, 2), "the sampler learns from 1 trial; its best is tried first; 2 trials of it could not be"),
+        (TakenOver(0, 0, 0), "it brings nothing that this study does not have"),
+        (TakenOver(0, 2, 0, ("other images",)), "its best 2 are tried first; its values cannot be compared (other i"),
+    ],
+)
+def test_a_warm_start_tells_what_it_brought(brought: TakenOver, says: str) -> None:
+    assert brought.describe().startswith(says)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mloptimizer.app.machines import ask_for_gpus
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import (
     DatasetInfo,
@@ -27,7 +28,7 @@ from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.slots import GpusPerTrial
 from mloptimizer.engines.thread_engine import ThreadEngine
 from mloptimizer.hardware.read.nvml import Gpu
-from mloptimizer.search.control import SearchRun
+from mloptimizer.search.search_run import SearchRun
 from mloptimizer.store.orders import Order, OrderName, send_order
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.tuning.gpus_per_trial import Load, choose_gpus_per_trial
@@ -63,7 +64,7 @@ class Gpus:
         return TrialResult(plan.number, Outcome.COMPLETED, 0.1, 9.0, timings=timings)
 
     def make_engine(self, run: SearchRun, trials: int, phase: Phase) -> Engine:
-        self.chosen[phase] = choose_gpus_per_trial(run, phase, trials, self.machine)
+        self.chosen[phase] = choose_gpus_per_trial(ask_for_gpus(run, trials, phase), self.machine)
         return ThreadEngine([Slot("one")], train)
 
     def sizes(self) -> list[int]:
@@ -79,7 +80,7 @@ def search(workspace: Workspace, make_dataset: Callable[..., DatasetInfo]) -> Se
 
 def choose(search: Search, gpus: Gpus, phase: Phase = Phase.EXPLORATION, **settings: Any) -> GpusPerTrial:
     only = {"explore_only": True} if phase is Phase.EXPLORATION else {}
-    search(new_engine=gpus.make_engine, **only, **settings)
+    search(new_engine=gpus.make_engine, list_gpus=lambda: gpus.machine.gpus, **only, **settings)
     chosen = gpus.chosen[phase]
     assert chosen is not None
     return chosen

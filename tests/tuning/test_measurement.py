@@ -23,14 +23,8 @@ from mloptimizer.core.nouns import (
     TrialResult,
 )
 from mloptimizer.spaces.space_files import SearchSpace
-from mloptimizer.tuning.measurement import (
-    Measurement,
-    Variant,
-    Workload,
-    choose_model,
-    measure,
-    this_machine,
-)
+from mloptimizer.tuning.measured_model import choose_model
+from mloptimizer.tuning.measurement import Measurement, Variant, Workload, measure, this_machine
 from tests.pretended_machine import Pretence, make_machine
 
 

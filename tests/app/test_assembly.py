@@ -1,12 +1,12 @@
-import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mloptimizer.app.launch import launch_init, launch_search
+from mloptimizer.app.assembly import run_request
 from mloptimizer.app.preparation import PreparedSearch, SearchRequest, prepare_search, read_configurations
+from mloptimizer.app.workspaces import launch_init
 from mloptimizer.config.settings import Settings
 from mloptimizer.config.values import make_settings
 from mloptimizer.core.errors import MloptimizerError, UsageError
@@ -17,7 +17,6 @@ from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.tuning.measurement import this_machine
 from mloptimizer.tuning.plans import TuningPlan, identify_tuning, keep_plan
-from tests.small_searches import Watcher
 
 DAMAGED = '{"dataset": {}, "settings": 3, "seed": 1, "spaces": [], "storage": ""}'
 Prepare = Callable[..., PreparedSearch]
@@ -177,7 +176,7 @@ def search_digits(workspace: Workspace, **assignments: Any) -> Mapping[str, Any]
     """Explore the study s of digits, one more trial, in a moment; return the plan of its last trial."""
     small = {"train_limit": 100, "exploration_epochs": 1, "spaces": "cnn", "seed": 1, "workers": 1}
     request = SearchRequest(workspace, "digits", "s", {**small, **assignments}, explore_only=True)
-    launch_search(request, prepare_search(request), Watcher(), contextlib.nullcontext)
+    run_request(request)
     return MetricsStore(workspace, "s").trials()[-1].plan
 
 
@@ -402,7 +401,6 @@ def test_a_configuration_that_does_not_fit_ends_the_search_before_anything_is_cr
     path = workspace.root / "known.json"
     path.write_text(text)
     request = SearchRequest(workspace, "digits", "s", enqueue=path)
-    prepared = prepare_search(request)
     with pytest.raises(UsageError, match=f"^--enqueue, {says}"):
-        launch_search(request, prepared, Watcher(), contextlib.nullcontext)
+        run_request(request)
     assert list(workspace.root.iterdir()) == [path]

@@ -1,0 +1,254 @@
+"""Puts the parts of a search together: the one place that knows them all.
+
+The command line and the tests call `assemble`, with other parts where they need them.
+"""
+
+import contextlib
+import functools
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mloptimizer.app.claims import claim_study
+from mloptimizer.app.machines import OpenMachines, open_machines
+from mloptimizer.app.preparation import PreparedSearch, SearchRequest, prepare_search
+from mloptimizer.app.requirements import check_images
+from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.core.files import Wait, waiting_for_room
+from mloptimizer.core.interrupts import Interruptible
+from mloptimizer.core.listener import Listener, Listeners, SearchBegan
+from mloptimizer.core.nouns import DatasetInfo, Decision, Objective, to_json
+from mloptimizer.core.versions import installed_version
+from mloptimizer.core.words import utc_now
+from mloptimizer.data.library import prepare_dataset
+from mloptimizer.engines.gpu_memory import ReadUse
+from mloptimizer.hardware.read.machine_facts import remember_machines
+from mloptimizer.hardware.read.nvml import Gpu, list_gpus
+from mloptimizer.reports.terminal.diagnosis_page import describe_main_finding
+from mloptimizer.search.budgets import RUN_SETTINGS, Budgets, folder_mb
+from mloptimizer.search.control import Control
+from mloptimizer.search.disk_watch import DiskWatch
+from mloptimizer.search.gpu_sharing import GpuNeeds
+from mloptimizer.search.job import Goal, Job
+from mloptimizer.search.phase_order import SearchSummary, run_search
+from mloptimizer.search.search_run import SearchRun
+from mloptimizer.search.waiting import Waiting
+from mloptimizer.spaces.augmented import with_augmentation
+from mloptimizer.spaces.space_files import SearchSpace
+from mloptimizer.store.activity import Activity
+from mloptimizer.store.recorder import Recorder, summarise_hardware
+from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.workspace import Workspace
+from mloptimizer.study.answers import Answers, complete_configuration
+from mloptimizer.study.storage import hide_secrets
+from mloptimizer.study.study import open_study
+from mloptimizer.tuning.plans import find_tuned
+from mloptimizer.tuning.tune import apply_tuning
+
+
+def _free_mb(workspace: Workspace) -> float:
+    return shutil.disk_usage(workspace.metrics).free / 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchParts:
+    """What a search is made of beside its request; each may be another one."""
+
+    listeners: Sequence[Listener] = ()  # beside those that keep the records
+    interruptible: Interruptible = contextlib.nullcontext
+    list_gpus: Callable[[], Sequence[Gpu]] = list_gpus  # of this machine
+    prepare_dataset: Callable[[str, float, int, int], DatasetInfo] = prepare_dataset
+    open_machines: OpenMachines = open_machines
+    read_gpus: ReadUse | None = None  # what is free of a GPU now; None: NVML is asked
+    free_disk_mb: Callable[[Workspace], float] = _free_mb
+    clock: Callable[[], float] = time.monotonic
+
+
+def run_request(request: SearchRequest, **parts: Any) -> SearchSummary:
+    """Run the search to its end.
+
+    Args:
+        parts: other `SearchParts` than the usual ones.
+
+    Raises:
+        UsageError, RunError: it could not run, or no trial was completed.
+        KeyboardInterrupt: the person stopped it; everything is recorded.
+    """
+    with assemble(request, **parts) as run:
+        summary = run_search(run)
+    workspace, store = run.job.workspace, run.job.store
+    if summary.winner is None and not summary.stopped:
+        raise RunError(_why_no_winner(store, summary.study))
+    return replace(summary, hardware=describe_main_finding(workspace, summary.study))
+
+
+def assemble(request: SearchRequest, **parts: Any) -> SearchRun:
+    """Return a search that is ready to run, with its study locked and its machines opened until its `with` block ends.
+
+    Raises:
+        UsageError, RunError: it cannot run; nothing stays locked or open.
+    """
+    given = SearchParts(**parts)
+    with contextlib.ExitStack() as stack:
+        prepared = stack.enter_context(claim_study(request, prepare_search(request, given.list_gpus)))
+        workspace, name, settings = request.workspace, prepared.name, prepared.settings
+        store = MetricsStore(workspace, name)
+        records = Recorder(workspace, name, store), Activity(workspace.running_file(name))
+        listeners = Listeners(*records, *given.listeners)
+        listeners.search_began(_describe(prepared))
+        dataset = _prepare_dataset(prepared, given)
+        answers = _complete(prepared, dataset)
+        store.remove_leftovers()
+        budgets = Budgets(settings, given.clock, lambda: folder_mb(*workspace.folders(name)))
+        wait = Waiting(budgets, listeners, given.interruptible)
+        stack.enter_context(waiting_for_room(wait))
+        machines = stack.enter_context(given.open_machines(settings, listeners))
+        job = _open_job(request, prepared, dataset, listeners, wait)
+        _take_over(job, prepared, answers, listeners)
+        stack.callback(listeners.search_ended)
+        disk = DiskWatch(workspace.metrics, lambda: given.free_disk_mb(workspace), settings.min_free_disk_mb)
+        return SearchRun(
+            job=job,
+            control=Control(job, budgets, disk, wait.look),
+            listeners=listeners,
+            make_engine=machines.make_engine,
+            summarise=functools.partial(summarise_hardware, workspace, prepared.grid.g_per_kwh),
+            interruptible=given.interruptible,
+            clock=given.clock,
+            held_seconds=wait.held_seconds,
+            memory_percent=machines.memory_percent,
+            gpu_needs=_known_needs(job),
+            read_gpus=given.read_gpus,
+            explore_only=request.explore_only,
+            resources=stack.pop_all(),
+        )
+
+
+def _describe(prepared: PreparedSearch) -> SearchBegan:
+    return SearchBegan(
+        prepared.name,
+        prepared.dataset,
+        prepared.seed,
+        prepared.settings.objective,
+        prepared.settings.engine,
+        prepared.continued,
+        prepared.notes,
+    )
+
+
+def _prepare_dataset(prepared: PreparedSearch, given: SearchParts) -> DatasetInfo:
+    settings = prepared.settings
+    dataset = given.prepare_dataset(prepared.dataset, settings.validation_fraction, prepared.seed, settings.train_limit)
+    if prepared.fingerprint not in ("", dataset.fingerprint):
+        raise UsageError(
+            f"study '{prepared.name}': the images of {prepared.dataset} have changed since it began, so its values "
+            "could not be compared with new ones. Put the old images back, or start a new study."
+        )
+    check_images(settings, prepared.largest_slot, dataset.train_size)
+    return dataset
+
+
+def _open_job(
+    request: SearchRequest, prepared: PreparedSearch, dataset: DatasetInfo, listeners: Listener, wait: Wait
+) -> Job:
+    """Open the study, and write down what is searched and how."""
+    workspace, name, settings = request.workspace, prepared.name, prepared.settings
+    store, objective = MetricsStore(workspace, name), Objective(settings.objective)
+    study = open_study(settings.storage, workspace.journal, name, settings, prepared.seed, objective, wait=wait)
+    for phase, result in study.given_up:
+        store.finish(phase, result)
+    machines = remember_machines(store.read_study() if prepared.continued else {}, utc_now("seconds"))
+    sources = {space.name: space.source for space in prepared.spaces}
+    store.write_study(_facts(prepared, dataset, machines), sources)
+    settings, choices = apply_tuning(workspace, dataset, settings, kept=prepared.tuned)
+    tuned = find_tuned(prepared.settings, settings)
+    if prepared.tuned is None:
+        store.write_study(_facts(replace(prepared, tuned=tuned), dataset, machines), {})
+    for choice in (*choices, Decision(None, "CO2 of a kWh", f"{prepared.grid.g_per_kwh:g} g", prepared.grid.source)):
+        listeners.decided(choice)
+    return Job(
+        name=name,
+        study=study,
+        spaces={space.name: space for space in _searched_spaces(prepared)},
+        dataset=dataset,
+        settings=settings,
+        seed=prepared.seed,
+        workspace=workspace,
+        store=store,
+        goal=Goal(settings.trials),
+        profile_trial=request.profile_trial,
+        tuned=tuple(tuned),
+    )
+
+
+def _searched_spaces(prepared: PreparedSearch) -> list[SearchSpace]:
+    searched = prepared.settings.augmentation == "search"
+    return [with_augmentation(space) if searched else space for space in prepared.spaces]
+
+
+def _complete(prepared: PreparedSearch, dataset: DatasetInfo) -> tuple[Answers, ...]:
+    """Return the configurations that are to be tried first as their spaces take them, before anything is created."""
+    answers = []
+    for number, configuration in enumerate(prepared.configurations, start=1):
+        try:
+            answers.append(complete_configuration(configuration, _searched_spaces(prepared), dataset))
+        except UsageError as error:
+            raise UsageError(f"--enqueue, configuration {number}: {error}") from error
+    return tuple(answers)
+
+
+def _take_over(job: Job, prepared: PreparedSearch, answers: Sequence[Answers], listeners: Listener) -> None:
+    """Let the study have what the person and an earlier study know, and tell how much that is."""
+    study, spaces, settings, dataset = job.study, list(job.spaces.values()), job.settings, job.dataset
+    fresh = study.enqueue(answers, spaces, dataset)
+    if answers:
+        listeners.notice(_describe_enqueued(fresh, len(answers)))
+    if prepared.earlier:
+        brought = study.warm_start(prepared.earlier, spaces, dataset, settings.hall_of_fame_size)
+        listeners.notice(f"Warm start from '{prepared.earlier.name}': {brought.describe()}.")
+        fresh += brought.enqueued
+    left = settings.trials - len(study.outcomes())
+    if left < fresh:
+        listeners.notice(
+            f"Only {max(left, 0)} of {settings.trials} trials are left for them; --trials +N explores more."
+        )
+
+
+def _describe_enqueued(fresh: int, given: int) -> str:
+    if not fresh:
+        return "No given configuration is new: each has been tried, or waits already."
+    known = f"; {given - fresh} had been tried, or waited already" if fresh < given else ""
+    return f"{fresh} given configuration{' is' if fresh == 1 else 's are'} tried first{known}."
+
+
+def _known_needs(job: Job) -> GpuNeeds:
+    """Return what earlier runs have estimated, where it decides how many trials share a GPU."""
+    if job.settings.trials_per_gpu != "auto":
+        return GpuNeeds()
+    return GpuNeeds(max((record.result.get("memory_mb") or 0.0 for record in job.store.trials()), default=0.0))
+
+
+def _why_no_winner(store: MetricsStore, name: str) -> str:
+    records = store.trials()
+    failures = [record.result["failure"] for record in records if record.result.get("failure")]
+    first = f" The first failed with {failures[0].get('kind')}: {failures[0].get('message')}." if failures else ""
+    return f"study '{name}': none of its {len(records)} trials was completed.{first} See: mloptimizer show {name}."
+
+
+def _facts(prepared: PreparedSearch, dataset: DatasetInfo, machines: Mapping[str, object]) -> Mapping[str, object]:
+    settings = prepared.settings.model_dump(mode="json", exclude=set(RUN_SETTINGS))
+    tuned = {} if prepared.tuned is None else {"tuned": prepared.tuned}
+    return {
+        "study": prepared.name,
+        "mloptimizer": installed_version("mloptimizer"),
+        "updated_utc": utc_now("seconds"),
+        "seed": prepared.seed,
+        "spaces": [space.name for space in prepared.spaces],
+        "storage": hide_secrets(settings.pop("storage")),
+        "settings": settings,
+        **tuned,
+        "dataset": to_json(dataset),
+        **machines,
+    }

@@ -1,0 +1,123 @@
+"""Runs what is left of a study: phase after phase, and what a person added meanwhile."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mloptimizer.core.nouns import TRAINED_PHASES, DatasetInfo, Outcome, Phase
+from mloptimizer.search.job import Job, PhaseRun
+from mloptimizer.search.loop import Loop
+from mloptimizer.search.phases import Exploration, HallOfFame, Verdict, best_of
+from mloptimizer.search.search_run import SearchRun
+
+
+@dataclass(frozen=True)
+class SearchSummary:
+    """How a search ended; `winner` is None when no trial was completed."""
+
+    study: str
+    objective: str
+    dataset: DatasetInfo
+    winner: int | None
+    winner_phase: Phase | None
+    value: float | None
+    exploration: Mapping[Outcome, int]
+    hall_of_fame: Mapping[Outcome, int]
+    verdicts: tuple[Mapping[str, object], ...]
+    seconds: float
+    notes: tuple[str, ...] = ()  # what the person asked for and did not get, and what ended early
+    hardware: str = ""  # what slows most of its trials down, in a line
+    stopped: str = ""  # why the run ended before its phases were done
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the test set was read for the winner: until then it is the best so far."""
+        return any(
+            (reading.get("trial"), reading.get("phase")) == (self.winner, self.winner_phase)
+            for reading in self.verdicts
+        )
+
+
+def run_search(run: SearchRun) -> SearchSummary:
+    """Run what is left of the study's phases and return its summary.
+
+    Raises:
+        KeyboardInterrupt: inside `run.interruptible`, after every running trial was ended and recorded as interrupted.
+    """
+    started, job = run.clock(), run.job
+    with run.interruptible():
+        pass  # from here on, an interrupt waits for a place where nothing can be torn
+    while True:
+        exploration, hall = _run_phases(run)
+        if run.control.stop or run.control.stagnant or len(exploration.ended()) >= exploration.total():
+            break  # otherwise more trials were added while the later phases ran
+    winner, phase = _find_winner(job)
+    value = best_of(job, phase) if phase else None
+    stop = run.control.stop
+    return SearchSummary(
+        study=job.name,
+        objective=job.settings.objective,
+        dataset=job.dataset,
+        winner=winner,
+        winner_phase=phase,
+        value=value[1] if value else None,
+        exploration=_count(exploration),
+        hall_of_fame=_count(hall) if hall else {},
+        verdicts=tuple(job.store.verdicts()),
+        seconds=run.clock() - started,
+        notes=_note_what_is_missing(run, exploration),
+        stopped=stop.reason if stop else "",
+    )
+
+
+def _run_phases(run: SearchRun) -> tuple[Exploration, HallOfFame | None]:
+    """Run the phases as far as the run's control lets them; a target that was reached is still tested."""
+    job, hall = run.job, None
+    exploration = Exploration(job)
+    _run_phase(run, exploration)
+    if not run.explore_only and not run.control.stop:
+        hall = HallOfFame(job)
+        _run_phase(run, hall)
+    winner, phase = _find_winner(job)
+    if run.explore_only or winner is None or phase is None or _was_read(job, winner, phase):
+        return exploration, hall
+    stop = run.control.stop
+    if stop is None or stop.reached:
+        with run.control.past_its_stop():
+            _run_phase(run, Verdict(job, winner, phase))
+    return exploration, hall
+
+
+def _find_winner(job: Job) -> tuple[int | None, Phase | None]:
+    """Return the best of the hall of fame, or of the exploration where no long training was completed."""
+    for phase in reversed(TRAINED_PHASES):
+        if best := best_of(job, phase):
+            return best[0], phase
+    return None, None
+
+
+def _note_what_is_missing(run: SearchRun, exploration: Exploration) -> tuple[str, ...]:
+    notes, number = [], run.job.profile_trial
+    if run.control.stagnant:
+        count = run.job.settings.stop_when_stagnant
+        notes.append(f"The exploration ended early: {count} trials in a row brought nothing better.")
+    if number is not None and not exploration.profiled:
+        notes.append(f"--profile-trial {number}: this run trained no such trial in its exploration; none is profiled.")
+    return tuple(notes)
+
+
+def _was_read(job: Job, winner: int, phase: Phase) -> bool:
+    return any((reading["trial"], reading["phase"]) == (winner, phase) for reading in job.store.verdicts())
+
+
+def _count(phase: PhaseRun) -> Mapping[Outcome, int]:
+    ended = phase.ended()
+    return {outcome: ended.count(outcome) for outcome in Outcome}
+
+
+def _run_phase(run: SearchRun, phase: PhaseRun) -> None:
+    left = phase.total() - len(phase.ended())
+    if left <= 0:
+        return
+    with contextlib.closing(run.make_engine(run, left, phase.phase)) as engine:
+        Loop(run, phase, engine).run()
