@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.reports.formatting import MISSING, fixed
+from mloptimizer.reports.terminal.fitting_table import FittingTable
 from mloptimizer.tuning.bench import BenchResult
 from mloptimizer.tuning.measurement import Measurement
 from mloptimizer.tuning.plans import TuningPlan
@@ -43,11 +43,10 @@ _LEGEND = (
 def bench_table(comparison: BenchResult, target_accuracy: float) -> RenderableType:
     """Return the comparison as a table, with what its columns mean, the noise, and what is missing, under it."""
     gpus = any(row.gpu_percent is not None for row in comparison.rows)
-    table = _table()
+    table = FittingTable("variant", lined=False)
     titles = ["s per\nepoch", "images\nper s", "×\nbase", f"s to\n{target_accuracy:g}", "start\ns", "best\nacc."]
     titles += ["peak\nMB", "GPU\nMB", "CPU\n%", "GPU\n%"] if gpus else ["peak\nMB", "CPU\n%"]
-    for title in (*titles, "data\nwait %"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table.add_figures(*titles, "data\nwait %")
     for row in comparison.rows:
         if not row.failure:
             table.add_row(row.name, *_cells(row, comparison.ratio(row), gpus))
@@ -56,13 +55,6 @@ def bench_table(comparison: BenchResult, target_accuracy: float) -> RenderableTy
         notes.append(Text(noise_line(comparison)))
     missing = [Text(f"{row.name}: {row.failure}", style="dim") for row in comparison.rows if row.failure]
     return Group(table, *notes, *missing)
-
-
-def _table() -> Table:
-    """Return an empty table that fits a terminal of 80 columns with nine columns of figures beside the names."""
-    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("variant", min_width=12)
-    return table
 
 
 def noise_line(comparison: BenchResult) -> str:
@@ -143,10 +135,9 @@ def _color(row: Measurement, ratio: float, noise: float) -> str:
 def tuning_table(plan: TuningPlan) -> RenderableType:
     """Return what tuning measured and what it took."""
     gpus = any(row.get("gpu_memory_mb") is not None for row in plan.rows)
-    table = _table()
-    for title in ("images\nper s", "start\ns", "peak\nMB", *(["GPU\nMB"] if gpus else [])):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("taken?")
+    table = FittingTable("variant", lined=False)
+    table.add_figures("images\nper s", "start\ns", "peak\nMB", *(["GPU\nMB"] if gpus else []))
+    table.add_words("taken?")
     for row in plan.rows:
         memory = [fixed(row.get("gpu_memory_mb"), 0)] if gpus else []
         figures = (

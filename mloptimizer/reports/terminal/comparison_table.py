@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.core.words import counted
@@ -17,6 +16,7 @@ from mloptimizer.hardware.read.machine_facts import describe_machine
 from mloptimizer.reports.formatting import MISSING, fixed, short
 from mloptimizer.reports.model.comparison import ComparedRow, Comparison, Pairs
 from mloptimizer.reports.model.trainings import COMPARED
+from mloptimizer.reports.terminal.fitting_table import FittingTable
 
 _LEGEND = (
     "images/s: of training alone; s/epoch: with validation (medians over the trainings, first epochs left out). W, Wh: "
@@ -72,23 +72,16 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     return Group(*parts, *map(Text, comparison.notes))
 
 
-def _figures_table(rows: Sequence[ComparedRow], columns: Columns, *before: str) -> tuple[Table, list[str]]:
+def _figures_table(rows: Sequence[ComparedRow], columns: Columns, *before: str) -> tuple[FittingTable, list[str]]:
     """Return a table of the columns that any row tells, and the names of the others."""
-    table = _table("", *before)
+    table = FittingTable(lined=False)
+    table.add_figures("", *before)
     shown = {name: cell for name, (_, cell) in columns.items() if any(cell(row) != MISSING for row in rows)}
-    for name in shown:
-        table.add_column(columns[name][0], justify="right", no_wrap=True)
+    table.add_figures(*(columns[name][0] for name in shown))
     for number, row in enumerate(rows, start=1):
         counts = [str(row.trainings)] if before else []
         table.add_row(str(number), *counts, *(cell(row) for cell in shown.values()))
     return table, [name for name in columns if name not in shown]
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    for title in titles:
-        table.add_column(title, justify="right" if title in ("", "train-\nings") else "left", overflow="fold")
-    return table
 
 
 def _with_count(pairs: Pairs, decimals: int, factor: float = 1.0, unit: str = "") -> str:
@@ -118,8 +111,8 @@ _MORE_COLUMNS: Columns = {
 _OPTIONAL = ("cost/trial", "cost/1M", "noise %")  # only with a price, only of benchmarks
 
 
-def _places_table(comparison: Comparison) -> Table:
-    table = _table("", "study or file", "host", "machine", "a training has")
+def _places_table(comparison: Comparison) -> FittingTable:
+    table = FittingTable("", "study or file", "host", "machine", "a training has", lined=False)
     for number, row in enumerate(comparison.rows, start=1):
         host = _plain(row.machine.get("host")) if row.machine else MISSING
         machine = _plain(describe_machine(row.machine)) if row.machine else MISSING
@@ -136,10 +129,9 @@ def describe_devices(row: ComparedRow) -> str:
     return counted(row.cores or "?", "core")
 
 
-def _settings_table(comparison: Comparison, settings: list[str]) -> Table:
+def _settings_table(comparison: Comparison, settings: list[str]) -> FittingTable:
     """Return a row per setting and a column per row of the comparison: settings are few, and their names long."""
-    table = _table("setting", *(str(number) for number in range(1, len(comparison.rows) + 1)))
-    table.columns[0].no_wrap = True
+    table = FittingTable("setting", *(str(number) for number in range(1, len(comparison.rows) + 1)), lined=False)
     for name in settings:
         table.add_row(name, *(Text(_plain(row.settings.get(name)) or MISSING) for row in comparison.rows))
     return table

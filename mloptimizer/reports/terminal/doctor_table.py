@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.core.check import Check, NodeFacts
+from mloptimizer.reports.terminal.fitting_table import FittingTable
 
 
 def doctor_table(checks: Sequence[Check]) -> RenderableType:
@@ -16,7 +17,7 @@ def doctor_table(checks: Sequence[Check]) -> RenderableType:
     for check in checks:
         text = Text(check.found)
         if check.advice:
-            text.append(f"  → {check.advice}", style="bold" if check.ok is False else "")
+            text.append(f"\n→ {check.advice}", style="bold" if check.ok is False else "")
         grid.add_row(Text(*marks[check.ok]), Text(check.name), text)
     wrong = [check.name for check in checks if check.ok is False]
     verdict = f"To be mended: {', '.join(wrong)}." if wrong else "Nothing is wrong."
@@ -25,10 +26,9 @@ def doctor_table(checks: Sequence[Check]) -> RenderableType:
 
 def cluster_table(nodes: Sequence[NodeFacts], checks: Sequence[Check]) -> RenderableType:
     """Return one row per node, and below it one per check."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("node", overflow="fold")
-    for title in ("CPUs", "GPUs", "Python, mloptimizer, TensorFlow, Keras, Ray", "clock", "data sets"):
-        table.add_column(title)
+    table = FittingTable("node", lined=False)
+    table.add_figures("CPUs", "GPUs")
+    table.add_words("Python, mloptimizer, TensorFlow, Keras, Ray", "clock", "data sets")
     for node in nodes:
         found = [node.versions.get(name, "?") for name in ("python", "mloptimizer", "tensorflow", "keras", "ray")]
         gpus, clock = f"{len(node.gpus_seen)} of {node.gpus:g}", f"{node.skew_seconds:+.1f} s"

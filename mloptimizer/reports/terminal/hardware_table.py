@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.core.errors import MloptimizerError, UsageError
@@ -23,6 +21,7 @@ from mloptimizer.hardware.columns import Cell
 from mloptimizer.hardware.read.vendors import describe_unused
 from mloptimizer.reports.formatting import duration, fixed, is_figure
 from mloptimizer.reports.model.standings import StudyRecord, find_study, read_study_record
+from mloptimizer.reports.terminal.fitting_table import FittingTable
 from mloptimizer.reports.terminal.study_page import facts_grid
 from mloptimizer.reports.terminal.summaries import amount, summary_rows, total_words
 from mloptimizer.store.workspace import Workspace
@@ -31,28 +30,25 @@ _LEGEND = "cores and RAM: of the trial; CPU: of the machine; wait: for images; G
 _GPU_LEGEND = "GPU %: mean of its GPUs; GPU GB: of one GPU; W and Wh: of all GPUs of the trial."
 _NO_GPU = "CPU only: these trials had no GPU, or no NVIDIA library to read it with."
 
-_Cells = Mapping[str, Callable[[Mapping[str, Cell]], str]]
-"""What stands under each title."""
-_MACHINE: _Cells = {
+_COLUMNS: Mapping[str, Callable[[Mapping[str, Cell]], str]] = {
     "time": lambda summary: duration(summary.get("duration_s")),
-    "idle": lambda summary: duration(summary.get("idle_s")),
+    "images/s": lambda summary: fixed(summary.get("images_per_second"), 0),
+    "wait %": lambda summary: fixed(summary.get("data_wait_percent"), 0),
+    "GPU %": lambda summary: fixed(summary.get("gpu_utilization_percent"), 0),
+    "GPU GB": lambda summary: fixed(_gigabytes(summary.get("gpu_memory_peak_mb")), 1),
+    "GPU W": lambda summary: fixed(summary.get("gpu_power_w"), 0),
+    "Wh": lambda summary: amount(summary.get("energy_wh")),
+    "CO2 g": lambda summary: amount(summary.get("co2_g")),
     "cores": lambda summary: fixed(summary.get("process_cores"), 2),
     "RAM GB": lambda summary: fixed(_gigabytes(summary.get("ram_peak_mb")), 1),
     "CPU %": lambda summary: fixed(summary.get("cpu_percent"), 0),
-    "images/s": lambda summary: fixed(summary.get("images_per_second"), 0),
-    "wait %": lambda summary: fixed(summary.get("data_wait_percent"), 0),
-}
-_GPUS: _Cells = {
+    "idle": lambda summary: duration(summary.get("idle_s")),
     "GPUs": lambda summary: fixed(summary.get("gpus") or None, 0),
-    "GPU %": lambda summary: fixed(summary.get("gpu_utilization_percent"), 0),
     "p95 %": lambda summary: fixed(summary.get("gpu_utilization_p95_percent"), 0),
-    "GPU GB": lambda summary: fixed(_gigabytes(summary.get("gpu_memory_peak_mb")), 1),
-    "GPU W": lambda summary: fixed(summary.get("gpu_power_w"), 0),
 }
-_ENERGY: _Cells = {
-    "Wh": lambda summary: amount(summary.get("energy_wh")),
-    "CO2 g": lambda summary: amount(summary.get("co2_g")),
-}
+"""What stands under each title, the most important first: a narrow terminal leaves out the last."""
+_OF_GPUS = ("GPU %", "GPU GB", "GPU W", "GPUs", "p95 %")
+_OF_ENERGY = ("Wh", "CO2 g")
 
 
 @dataclass(frozen=True)
@@ -106,15 +102,15 @@ def _grid_of(record: StudyRecord) -> float:
         return WORLD_G_PER_KWH
 
 
-def _study_table(found: Sequence[TrialHardware]) -> Table:
+def _study_table(found: Sequence[TrialHardware]) -> FittingTable:
     with_gpus = any(each.summary.get("gpus") for each in found)
     with_energy = any(is_figure(each.summary.get("energy_wh")) for each in found)
-    cells = {**_MACHINE, **(_GPUS if with_gpus else {}), **(_ENERGY if with_energy else {})}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("trial", justify="right")
-    table.add_column("phase")
-    for title in cells:
-        table.add_column(title, justify="right", overflow="fold")
+    unknown = (() if with_gpus else _OF_GPUS) + (() if with_energy else _OF_ENERGY)
+    cells = {title: cell for title, cell in _COLUMNS.items() if title not in unknown}
+    table = FittingTable()
+    table.add_figures("trial")
+    table.add_words("phase")
+    table.add_figures(*cells)
     for each in found:
         table.add_row(str(each.number), each.phase.words, *(Text(cell(each.summary)) for cell in cells.values()))
     return table
@@ -157,11 +153,9 @@ def _trial_parts(study: str, each: TrialHardware) -> Iterator[RenderableType]:
     yield Text(f"{len(trace)} rows over {duration(trace.duration_s)}: {each.log}")
 
 
-def _figures_table(figures: Mapping[str, tuple[float | None, float | None]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("column of the log")
-    for title in ("mean", "peak"):
-        table.add_column(title, justify="right")
+def _figures_table(figures: Mapping[str, tuple[float | None, float | None]]) -> FittingTable:
+    table = FittingTable("column of the log")
+    table.add_figures("mean", "peak")
     for name, (mean, peak) in figures.items():
         table.add_row(Text(name), Text(fixed(mean, 1)), Text(fixed(peak, 1)))
     return table

@@ -3,20 +3,19 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from rich.table import Table
-
 from mloptimizer.core.errors import UsageError
 from mloptimizer.data.catalog import CATALOG
 from mloptimizer.data.library import list_datasets
 from mloptimizer.reports.formatting import MISSING
 from mloptimizer.reports.model.studies import StudyLine
+from mloptimizer.reports.terminal.fitting_table import FittingTable
 from mloptimizer.spaces.space_files import find_spaces, load_space
 from mloptimizer.store.workspace import Workspace
 
 
-def studies_table(studies: Sequence[StudyLine]) -> Table:
+def studies_table(studies: Sequence[StudyLine]) -> FittingTable:
     """Return a row per study: what it searches, how far it is, and its best value."""
-    table = Table("study", "data set", "state", "trials", "best value", "last change", box=None, header_style="bold")
+    table = FittingTable("study", "data set", "state", "trials", "best value", "last change")
     for study in studies:
         trials = f"{study.done} of {MISSING if study.planned is None else study.planned}"
         best = f"{study.objective} {study.best:.4f}" if study.best is not None else MISSING
@@ -25,9 +24,11 @@ def studies_table(studies: Sequence[StudyLine]) -> Table:
     return table
 
 
-def datasets_table() -> Table:
+def datasets_table() -> FittingTable:
     """Return the data sets with size, shape, classes and where they are on this machine."""
-    table = Table("data set", "images", "test", "shape", "classes", "on this machine", box=None, header_style="bold")
+    table = FittingTable("data set")
+    table.add_figures("images", "test", "shape", "classes")
+    table.add_words("on this machine")
     for name, place in list_datasets().items():
         dataset = CATALOG[name]
         shape = "×".join(map(str, dataset.input_shape))
@@ -36,13 +37,13 @@ def datasets_table() -> Table:
     return table
 
 
-def spaces_table(workspace: Workspace) -> Table:
+def spaces_table(workspace: Workspace) -> FittingTable:
     """Return the search spaces with what they are and where they come from; broken ones say why."""
-    table = Table("space", "what it is", "file", box=None, header_style="bold")
+    table = FittingTable("space", "what it is, and its file")
     for name, path in find_spaces(workspace.search_spaces).items():
         try:
             summary = load_space(name, path.read_text(encoding="utf-8"), str(path)).summary
         except (UsageError, OSError, UnicodeDecodeError) as error:
             summary = f"broken: {error}"
-        table.add_row(name, summary, str(path))
+        table.add_row(name, f"{summary}\n{path}")
     return table

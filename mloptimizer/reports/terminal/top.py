@@ -19,6 +19,7 @@ from mloptimizer.hardware.read.live import LiveMachine, MachineNow
 from mloptimizer.hardware.read.machine_facts import host_name
 from mloptimizer.reports.formatting import MISSING, fixed
 from mloptimizer.reports.model.searches_now import SearchNow, SearchState, TrialNow, read_searches
+from mloptimizer.reports.terminal.fitting_table import FittingTable
 from mloptimizer.store.workspace import Workspace
 
 _NO_GPU = "no GPU: none that may be used here, or no NVIDIA library to read it with"
@@ -141,13 +142,10 @@ def _describe(search: SearchNow) -> Iterator[str | tuple[str, str]]:
         yield (f"   on {search.host}", "yellow")
 
 
-def _trials_table(search: SearchNow) -> Table:
-    table = Table(box=None, header_style="dim", padding=(0, 1, 0, 0))
-    for title in ("trial", "phase", "slot", "doing"):
-        table.add_column(title, no_wrap=True)
+def _trials_table(search: SearchNow) -> FittingTable:
+    table = FittingTable("trial", "phase", "slot", "doing", lined=False)
     with_gpus = any(_gpu_shares(trial) for trial in search.trials)
-    for title in ("epoch", "step", "images/s", "wait %", *(["GPU %"] if with_gpus else []), "RAM GB", "time"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table.add_figures("epoch", "step", "images/s", "wait %", *(["GPU %"] if with_gpus else []), "RAM GB", "time")
     for trial in search.trials:
         table.add_row(*map(Text, _cells(trial, with_gpus)), style="bold red" if trial.trouble else "")
     return table

@@ -6,10 +6,8 @@ Everything is read from the files of the workspace; what is missing there is a d
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.core.errors import UsageError
@@ -25,6 +23,7 @@ from mloptimizer.reports.model.standings import (
     micro_batch,
     read_study_record,
 )
+from mloptimizer.reports.terminal.fitting_table import FittingTable
 from mloptimizer.reports.terminal.study_page import facts_grid
 from mloptimizer.reports.terminal.summaries import energy_words, time_words
 from mloptimizer.store.trial_records import TrialRecord
@@ -137,22 +136,25 @@ def _curve_line(training: TrialRecord, metric: str) -> str:
     values = [epoch.get(metric) for epoch in training.epochs]
     known = [value for value in values if is_figure(value)]
     span = f"  {fixed(min(known))} to {fixed(max(known))}" if known else "no finite value"
-    return sparkline(values, width=48) + span
+    return sparkline(values, width=40) + span
 
 
-def _curve_table(training: TrialRecord, record: StudyRecord) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for title in ("epoch", *_CURVE_COLUMNS.values(), "learning rate", "images/s", "time"):
-        table.add_column(title, justify="right", overflow="fold")
+def _curve_table(training: TrialRecord, record: StudyRecord) -> RenderableType:
+    table = FittingTable()
+    table.add_figures("epoch", *_CURVE_COLUMNS.values(), "learning rate", "images/s", "time")
     best = _best_index(training.epochs, record)
-    for index in _shown(len(training.epochs), best):
+    shown = _shown(len(training.epochs), best)
+    for index in shown:
         epoch = training.epochs[index]
         figures = [fixed(epoch.get(name)) for name in _CURVE_COLUMNS]
         end = [short(epoch.get("learning_rate"), 3), fixed(epoch.get("images_per_second"), 0)]
         mark = "★ " if index == best else ""
         cells = [f"{mark}{short(epoch.get('epoch'))}", *figures, *end, duration(epoch.get("seconds"))]
         table.add_row(*map(Text, cells), style="bold" if index == best else "")
-    return table
+    if len(shown) == len(training.epochs):
+        return table
+    left_out = f"{len(shown)} of {len(training.epochs)} epochs, the best among them; epochs.jsonl has all."
+    return Group(table, Text(left_out, style="dim"))
 
 
 def _best_index(epochs: Sequence[Mapping[str, Any]], record: StudyRecord) -> int | None:

@@ -5,12 +5,9 @@ Everything is read from the files of the workspace; what is missing there is a d
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mloptimizer.core.nouns import TRAINED_PHASES, Outcome, Phase
@@ -27,6 +24,7 @@ from mloptimizer.reports.model.standings import (
     micro_batch,
     read_study_record,
 )
+from mloptimizer.reports.terminal.fitting_table import FittingTable
 from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
@@ -35,27 +33,10 @@ if TYPE_CHECKING:
 
 _STYLES = {"completed": "green", "pruned": "yellow", "failed": "red", "running": "cyan"}
 _TELLING = ("learning_rate", "optimizer", "width", "stages", "normalization")
-_FIXED_WIDTH = 66  # of the columns that do not hold parameters
-_PARAMETER_WIDTH = 10
-_ATTEMPTS_WIDTH = 13  # of the two columns that are there when a trial was started more than once
+_MOST_PARAMETERS = 4
 
 
-@dataclass(frozen=True)
-class TrialsTable:
-    """The table of a study's trials; a wider terminal shows more parameters."""
-
-    record: StudyRecord
-    standings: Sequence[Standing]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        fixed_width = _FIXED_WIDTH + (_ATTEMPTS_WIDTH if _has_attempts(self.standings) else 0)
-        room = (options.max_width - fixed_width) // _PARAMETER_WIDTH
-        parameters = telling_parameters(self.standings, max(0, min(4, room)))
-        yield _table(self.record, self.standings, parameters)
-        yield Text(_count_line(self.record))
-
-
-def trials_table(workspace: Workspace, study: str, sort: str = "number") -> TrialsTable:
+def trials_table(workspace: Workspace, study: str, sort: str = "number") -> RenderableType:
     """Return one row per trial of the study and a line with the counts; the winner is marked.
 
     Args:
@@ -69,7 +50,7 @@ def trials_table(workspace: Workspace, study: str, sort: str = "number") -> Tria
     if sort == "value":
         sign = -1 if record.objective.maximize else 1
         standings.sort(key=lambda standing: _sort_key(standing, record, sign))
-    return TrialsTable(record, standings)
+    return Group(_table(record, standings), Text(_count_line(record)))
 
 
 def _sort_key(standing: Standing, record: StudyRecord, sign: int) -> tuple[int, float]:
@@ -80,17 +61,15 @@ def _sort_key(standing: Standing, record: StudyRecord, sign: int) -> tuple[int, 
     return (2, sign * value) if value is not None else (3, 0.0)
 
 
-def _table(record: StudyRecord, standings: Sequence[Standing], parameters: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("trial", "space", "state"):
-        table.add_column(name, justify="right" if name == "trial" else "left")
-    for name in (record.objective.metric.replace("_", " "), "epochs", "long run", "time"):
-        table.add_column(name, justify="right", overflow="fold", no_wrap=name == "time")
-    attempts = _has_attempts(standings)
-    for name in ("starts", "micro batch") if attempts else ():
-        table.add_column(name, justify="right", overflow="fold")
-    for name in parameters:
-        table.add_column(name.replace("_", " "), max_width=_PARAMETER_WIDTH, overflow="fold")
+def _table(record: StudyRecord, standings: Sequence[Standing]) -> FittingTable:
+    parameters = telling_parameters(standings, _MOST_PARAMETERS)
+    table = FittingTable(extras=len(parameters))
+    table.add_figures("trial")
+    table.add_words("space", "state")
+    table.add_figures(record.objective.metric.replace("_", " "), "epochs", "long run", "time")
+    if attempts := _has_attempts(standings):
+        table.add_figures("starts", "micro batch")
+    table.add_words(*(name.replace("_", " ") for name in parameters))
     for standing in standings:
         values = [Text(short(standing.params.get(name), 3)) for name in parameters]
         table.add_row(*_row(record, standing), *(_attempt_cells(standing) if attempts else ()), *values)
