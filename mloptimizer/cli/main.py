@@ -45,7 +45,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Choices": {
         "datasets": ("workspace_commands", "List the data sets, and which are on this machine."),
         "spaces": ("workspace_commands", "List the search spaces."),
-        "settings": ("workspace_commands", "List the settings with their values and what is possible."),
+        "settings": ("workspace_commands", "Show the settings that people need; all; or everything about one."),
         "init": ("setting_up", "Make a workspace to edit: settings and search spaces."),
     },
 }

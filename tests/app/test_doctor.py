@@ -58,7 +58,14 @@ def test_the_table_says_what_is_wrong_and_what_to_do() -> None:
         Check("XLA", False, "[/x] broken", "mend it"),
     ]
     lines = [" ".join(line.split()) for line in text_of(doctor_table(checks)).splitlines()]
-    assert lines == ["ok Python 3.11.7", "note GPUs none", "wrong XLA [/x] broken → mend it", "", "To be mended: XLA."]
+    assert lines == [
+        "ok Python 3.11.7",
+        "note GPUs none",
+        "wrong XLA [/x] broken",
+        "→ mend it",
+        "",
+        "To be mended: XLA.",
+    ]
 
 
 @pytest.mark.parametrize("width", [30, 60, 100])

@@ -60,9 +60,10 @@ def test_the_best_epoch_of_the_curve_is_marked(workspace: Workspace, study: Stud
 def test_a_long_curve_is_thinned_to_first_best_and_last_epoch(workspace: Workspace, study: StudyWriter) -> None:
     study.train(0, [0.9 if epoch == 38 else epoch / 200 for epoch in range(1, 101)])
     lines = text_of(trial_report(workspace, "test", 0)).replace("★", "").splitlines()
-    shown = [int(line.split()[0]) for line in lines if line.strip()[:1].isdigit()]
+    shown = [int(words[0]) for line in lines if (words := line.split()) and words[0].isdigit()]
     assert {1, 38, 100} <= set(shown)
     assert len(shown) <= 13
+    assert any(f"{len(shown)} of 100 epochs" in line for line in lines)
 
 
 def test_both_phases_are_shown_and_the_winner_is_named(workspace: Workspace, study: StudyWriter) -> None:

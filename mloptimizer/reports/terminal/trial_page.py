@@ -153,7 +153,7 @@ def _curve_table(training: TrialRecord, record: StudyRecord) -> RenderableType:
         table.add_row(*map(Text, cells), style="bold" if index == best else "")
     if len(shown) == len(training.epochs):
         return table
-    left_out = f"{len(shown)} of {len(training.epochs)} epochs, the best among them; epochs.jsonl has all."
+    left_out = f"Shown: {len(shown)} of {len(training.epochs)} epochs, the best among them; epochs.jsonl has all."
     return Group(table, Text(left_out, style="dim"))
 
 
