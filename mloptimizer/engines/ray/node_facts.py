@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mloptimizer.core.check import NodeFacts
-from mloptimizer.core.versions import installed_versions
+from mloptimizer.core.versions import installed_version
 from mloptimizer.data.library import list_datasets
 from mloptimizer.engines.ray.ray_internals import list_leaving
 from mloptimizer.hardware.read.nvml import list_gpus
@@ -26,7 +26,8 @@ _PORT_SECONDS = 3.0
 
 def versions() -> dict[str, str]:
     """Return the versions here, by package, with Python's; what is not installed is left out."""
-    return {"python": ".".join(platform.python_version_tuple()[:2]), **installed_versions(PACKAGES)}
+    found = {name: version for name in PACKAGES if (version := installed_version(name))}
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
 
 
 def _look() -> dict[str, Any]:
