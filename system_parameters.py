@@ -115,11 +115,11 @@ crop_padding = "auto"
 randaugment_magnitude = 0.0
 
 # alpha of MixUp's Beta distribution; 0: off
-# Possible: a number >= 0
+# Possible: a number >= 0 and <= 1000
 mixup_alpha = 0.0
 
 # alpha of CutMix's Beta distribution; 0: off. With MixUp too, each batch gets one of the two
-# Possible: a number >= 0
+# Possible: a number >= 0 and <= 1000
 cutmix_alpha = 0.0
 
 # share of the images of which a random rectangle is erased

@@ -19,9 +19,9 @@ from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.files import Wait, waiting_for_room
 from mloptimizer.core.interrupts import Interruptible
 from mloptimizer.core.listener import Listener, Listeners, SearchBegan
-from mloptimizer.core.nouns import DatasetInfo, Decision, Objective, to_json
+from mloptimizer.core.nouns import DatasetInfo, Decision, FailureKind, Objective, Phase, to_json
 from mloptimizer.core.versions import installed_version
-from mloptimizer.core.words import utc_now
+from mloptimizer.core.words import counted, utc_now
 from mloptimizer.data.library import prepare_dataset
 from mloptimizer.engines.gpu_memory import ReadUse
 from mloptimizer.hardware.read.machine_facts import remember_machines
@@ -161,6 +161,9 @@ def _open_job(
         store.finish(phase, result)
     machines = remember_machines(store.read_study() if prepared.continued else {}, utc_now("seconds"))
     sources = {space.name: space.source for space in prepared.spaces}
+    for trial in study.unfinished():
+        if trial.space in sources and store.read_space(trial.space) != sources[trial.space]:
+            study.give_up(trial.number, Phase.EXPLORATION, "the text of its search space has been fixed since")
     store.write_study(_facts(prepared, dataset, machines), sources)
     settings, choices = apply_tuning(workspace, dataset, settings, kept=prepared.tuned)
     tuned = find_tuned(prepared.settings, settings)
@@ -233,8 +236,13 @@ def _known_needs(job: Job) -> GpuNeeds:
 def _why_no_winner(store: MetricsStore, name: str) -> str:
     records = store.trials()
     failures = [record.result["failure"] for record in records if record.result.get("failure")]
-    first = f" The first failed with {failures[0].get('kind')}: {failures[0].get('message')}." if failures else ""
-    return f"study '{name}': none of its {len(records)} trials was completed.{first} See: mloptimizer show {name}."
+    last = f" The last failed with {failures[-1].get('kind')}: {failures[-1].get('message')}." if failures else ""
+    the_space = bool(failures) and failures[-1].get("kind") == FailureKind.SPACE_ERROR  # then trials are made up for
+    more = "" if the_space else f" --trials +{max(len(records), 1)}"
+    return (
+        f"study '{name}': none of its {counted(len(records), 'trial')} was completed.{last} See: mloptimizer show "
+        f"{name}. Fix {'the space' if the_space else 'the cause'}, then: mloptimizer resume {name}{more}."
+    )
 
 
 def _facts(prepared: PreparedSearch, dataset: DatasetInfo, machines: Mapping[str, object]) -> Mapping[str, object]:

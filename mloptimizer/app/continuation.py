@@ -15,9 +15,10 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.config.values import make_settings
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import FailureKind
+from mloptimizer.core.words import counted
 from mloptimizer.search.budgets import RUN_SETTINGS
 from mloptimizer.spaces.space_files import SearchSpace, find_spaces, load_space, read_space, read_spaces
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.trial_records import MetricsStore, digest
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.storage import hide_secrets
 
@@ -73,7 +74,9 @@ def continue_study(
     notes = [*_explain_changes(base, settings, tuned or {}), *_explain_what_stays(own_file, has, stated, assignments)]
     spaces = []
     for space in settings.spaces or facts["spaces"]:
-        spaces.append(_known_space(workspace, store, name, space, notes))
+        known, made_in_vain = _known_space(workspace, store, name, space, notes)
+        spaces.append(known)
+        settings = settings.model_copy(update={"trials": settings.trials + made_in_vain})
     if settings.autotune != base.autotune:
         tuned = None
     fingerprint = str(facts["dataset"].get("fingerprint", ""))
@@ -157,25 +160,32 @@ def _words(value: object) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _known_space(workspace: Workspace, store: MetricsStore, study: str, name: str, notes: list[str]) -> SearchSpace:
+def _known_space(
+    workspace: Workspace, store: MetricsStore, study: str, name: str, notes: list[str]
+) -> tuple[SearchSpace, int]:
     """Return the space as the study has used it, or one of the workspace that is new to the study.
 
-    Of a space whose every trial failed for a fault of the space, the workspace's present text counts: it was mended.
+    Of a space whose every trial failed for a fault of the space, the workspace's present text counts: it was fixed.
+    Then the trials of the text before count as none; their number is returned too.
     """
     snapshot = workspace.space_snapshot(study, name)
     if not snapshot.is_file():
-        return read_spaces([name], workspace.search_spaces)[0]
+        return read_spaces([name], workspace.search_spaces)[0], 0
     kept, path = store.read_space(name), find_spaces(workspace.search_spaces).get(name)
     if path is None or _has_text(path, kept):
-        return load_space(name, kept, str(snapshot))
-    if not _is_broken(store, name):
+        return load_space(name, kept, str(snapshot)), 0
+    in_vain = _count_in_vain(store, name, kept)
+    if not in_vain:
         notes.append(
             f"search space '{name}': {path} is not what the study began with. The study keeps its own text, so that "
             "its values stay comparable. Start a new study to search the other."
         )
-        return load_space(name, kept, str(snapshot))
-    notes.append(f"search space '{name}': all its trials failed for its fault; from now on the text in {path} counts.")
-    return read_space(name, path)
+        return load_space(name, kept, str(snapshot)), 0
+    notes.append(
+        f"search space '{name}': all its trials failed for its fault. From now on the text in {path} counts, and "
+        f"{counted(in_vain, 'trial')} more will be explored in place of those."
+    )
+    return read_space(name, path), in_vain
 
 
 def _has_text(path: Path, text: str) -> bool:
@@ -185,7 +195,11 @@ def _has_text(path: Path, text: str) -> bool:
         return True
 
 
-def _is_broken(store: MetricsStore, space: str) -> bool:
-    results = [record.result for record in store.trials() if record.plan.get("space") == space]
-    kinds = {(result.get("failure") or {}).get("kind") for result in results}
-    return kinds == {FailureKind.SPACE_ERROR}
+def _count_in_vain(store: MetricsStore, space: str, text: str) -> int:
+    """Return how many trials the text was proposed for, where none that is of the space has failed otherwise."""
+    records = [record for record in store.trials() if record.plan.get("space") == space]
+    ended = [record for record in records if record.result]  # others were cut off as the search ended
+    kinds = {(record.result.get("failure") or {}).get("kind") for record in ended}
+    if kinds != {FailureKind.SPACE_ERROR} or any(record.epochs for record in records):
+        return 0
+    return sum(record.plan.get("space_text", digest(text)) == digest(text) for record in ended)

@@ -18,6 +18,7 @@ Switch = Literal["auto", "on", "off"]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]  # 0 may mean: none, or no limit
 Amount = Annotated[float, Field(ge=0)]
+Alpha = Annotated[float, Field(ge=0, le=1000)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(gt=0, le=100)]
@@ -104,8 +105,8 @@ class Settings(BaseModel):
     randaugment_magnitude: Annotated[float, Field(ge=0, le=10)] = AUGMENTATION.training(
         0.0, "strength of RandAugment's two operations an image; 0: off"
     )
-    mixup_alpha: Amount = AUGMENTATION.training(0.0, "alpha of MixUp's Beta distribution; 0: off")
-    cutmix_alpha: Amount = AUGMENTATION.training(
+    mixup_alpha: Alpha = AUGMENTATION.training(0.0, "alpha of MixUp's Beta distribution; 0: off")
+    cutmix_alpha: Alpha = AUGMENTATION.training(
         0.0, "alpha of CutMix's Beta distribution; 0: off. With MixUp too, each batch gets one of the two"
     )
     erasing_probability: Share = AUGMENTATION.training(0.0, "share of the images of which a random rectangle is erased")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mloptimizer.config.profiles import PROFILES
 from mloptimizer.config.settings import Settings
@@ -16,14 +16,14 @@ _shortened = reprlib.Repr()
 _shortened.maxstring = _shortened.maxother = 100  # characters
 
 
-def describe_choices(name: str) -> str:
+def describe_choices(name: str, model: type[BaseModel] = Settings) -> str:
     """Return in words which values the setting takes, for instance ``'auto' or a whole number >= 1``."""
-    return _in_words(_schemas()[name])
+    return _in_words(_schemas(model)[name])
 
 
 @cache
-def _schemas() -> Mapping[str, Any]:
-    return Settings.model_json_schema()["properties"]  # takes 20 ms
+def _schemas(model: type[BaseModel]) -> Mapping[str, Any]:
+    return model.model_json_schema()["properties"]  # takes 20 ms
 
 
 def _in_words(schema: Mapping[str, Any]) -> str:
@@ -83,11 +83,12 @@ def make_settings(values: Mapping[str, object], place: str, base: Settings | Non
         if not problem["loc"]:  # each value is possible, but not with the others
             raise UsageError(f"{place}: {problem['ctx']['error']}") from error
         name = str(problem["loc"][0])
-        given = "…" if name == "storage" else _show(values.get(name))  # an URL may hold a password
+        given = "…" if name == "storage" else show_value(values.get(name))  # an URL may hold a password
         raise UsageError(f"{place}: {name} = {given} is not possible. Possible: {describe_choices(name)}.") from error
 
 
-def _show(value: object) -> str:
+def show_value(value: object) -> str:
+    """Return the value as Python writes it, shortened."""
     try:
         return _shortened.repr(value)
     except ValueError:  # Python writes no number of thousands of digits

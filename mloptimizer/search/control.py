@@ -2,17 +2,15 @@
 trials that all fail in the same way."""
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 
-from mloptimizer.core.errors import UsageError
+from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.nouns import FailureKind, TrialPlan, TrialResult
 from mloptimizer.search.budgets import Budgets, Stop, find_target_stop
 from mloptimizer.search.disk_watch import DiskWatch
+from mloptimizer.search.failing_start import FIRST_TRIALS, FailingStart
 from mloptimizer.search.job import Job
 from mloptimizer.store.orders import Order, OrderName, take_orders
-
-ALIKE_FAILURES = 3  # of the search space, in the first trials of a run: then all will fail
 
 
 class Control:
@@ -30,7 +28,7 @@ class Control:
         self.budgets = budgets
         self._job, self._disk, self._has_waited = job, disk, has_waited
         self._orders = job.workspace.orders(job.name)
-        self._failures: list[str] | None = []  # of the search space, as long as every trial has had the same
+        self._start = FailingStart()
 
     @property
     def disk_is_low(self) -> bool:
@@ -83,22 +81,18 @@ class Control:
         """Take note that the exploration ends early."""
         self.stagnant = True
 
-    def judge(self, plan: TrialPlan, result: TrialResult) -> None:
-        """Take a trial's end.
+    def judge(self, plan: TrialPlan, result: TrialResult, epochs: int = 0) -> None:
+        """Take a trial's end, after so many epochs.
 
         Raises:
-            UsageError: the first three trials of this run all failed for the same fault of their search space.
+            UsageError, RunError: the first three trials of this run all failed alike, by their search space or not.
         """
-        if self._failures is None:
+        failure = result.failure
+        if not self._start.judge(failure, epochs) or failure is None:
             return
-        if result.failure is None or result.failure.kind is not FailureKind.SPACE_ERROR:
-            self._failures = None
-            return
-        self._failures.append(re.sub(r"\d+", "#", result.failure.message))  # sizes differ from trial to trial
-        if len(set(self._failures)) > 1:
-            self._failures = None
-        elif len(self._failures) == ALIKE_FAILURES:
-            raise UsageError(
-                f"{result.failure.message.rstrip('.')}. The first {ALIKE_FAILURES} trials all failed so, and the "
-                f"search ended. See: mloptimizer show {plan.study} {plan.number}. Mend the space, then continue."
-            )
+        is_the_spaces = failure.kind is FailureKind.SPACE_ERROR
+        what = "the space" if is_the_spaces else "the cause"
+        raise (UsageError if is_the_spaces else RunError)(
+            f"{failure.message.rstrip('.')}. The first {FIRST_TRIALS} trials all failed so, and the search ended. "
+            f"See: mloptimizer show {plan.study} {plan.number}. Fix {what}, then: mloptimizer resume {plan.study}."
+        )

@@ -250,7 +250,7 @@ class Loop:
         result = replace(result, attempts=plan.attempt, hardware=self._run.summarise(plan))
         self._listeners.trial_ended(plan, result)
         self._phase.finish(result)
-        self._control.judge(plan, result)
+        self._control.judge(plan, result, max((attempt.epochs for attempt in self._ended[plan.number]), default=0))
 
     def _abandon(self) -> None:
         """Leave what runs, and what was to run again, to the next run of the search."""

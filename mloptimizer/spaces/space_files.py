@@ -4,6 +4,7 @@ A space is one Python file, and its name is the file's. The workspace's `search_
 built-in one. What a person's file does wrong is told in one line with its file and line.
 """
 
+import copy
 import inspect
 import linecache
 import logging
@@ -17,10 +18,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from mloptimizer.config.values import show_value
 from mloptimizer.core.errors import MloptimizerError, UsageError, unknown_name
 from mloptimizer.core.nouns import DatasetInfo, Params, Scalar
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.core.words import in_a_line
+from mloptimizer.spaces.process_state import process_kept
+from mloptimizer.spaces.space_trial import Trial
+from mloptimizer.spaces.training_values import check_training_values
 
 _logger = logging.getLogger(__name__)
 
@@ -114,7 +119,8 @@ def load_space(name: str, source: str, place: str) -> SearchSpace:
     """
     module = _make_module(_module_name(name), source, place)
     try:
-        exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
+        with process_kept():
+            exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:  # a person's own code may raise anything
         raise UsageError(f"{_explain(error, name, place)}. Correct it, or remove the file.") from error
     for function in ("sample", "build"):
@@ -158,24 +164,31 @@ def sample_params(space: SearchSpace, trial: Suggest, dataset: DatasetInfo) -> d
     written = inspect.unwrap(space.sample)  # by the person: what is wrapped around it has a file of its own
     place = getattr(written, "__globals__", {}).get("__file__") or f"search space '{space.name}'"
     try:
-        params = space.sample(trial, dataset)
+        with process_kept():
+            params = space.sample(Trial(trial), copy.copy(dataset))
     except MloptimizerError:
         raise
-    except Exception as error:  # a person's own code may raise anything
+    except BaseException as error:  # a person's own code may raise anything, and end the program
         raise UsageError(f"{_explain(error, space.name, place)}. Correct `sample`.") from error
     if not isinstance(params, Mapping):
         raise UsageError(f"{place}: sample returned a {type(params).__name__}. Possible: a dict of plain values.")
+    check_training_values(params, place)
     for key, value in params.items():
-        if not isinstance(key, str) or not _is_plain(value):
+        if type(key) is not str or not _is_plain(key) or not _is_plain(value):
             raise UsageError(
-                f"{place}: sample returned {key!r}: {value!r}. "
+                f"{place}: sample returned {show_value(key)}: {show_value(value)}. "
                 "Possible: a name and a text, a truth value, a whole or a finite number."
             )
     return dict(params)
 
 
 def _is_plain(value: object) -> bool:
-    return type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
+    """Whether JSON and databases can keep the value: numbers of 64 bits, and texts of whole characters."""
+    if type(value) is str:
+        return "\0" not in value and value.encode(errors="ignore").decode() == value
+    if type(value) is float:
+        return math.isfinite(value)
+    return type(value) is bool or (type(value) is int and value.bit_length() < 64)
 
 
 def _module_name(name: str) -> str:

@@ -6,6 +6,7 @@ Whole files appear at once; a torn last line of a growing one is left out by the
 
 import contextlib
 import dataclasses
+import hashlib
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,11 @@ _RESULT_KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("metrics", "timings", "hardware", "choices"), dict),
     **dict.fromkeys(("value", "seconds", "memory_mb"), _NUMBER),
 }
+
+
+def digest(text: str) -> str:
+    """Return what tells the texts of search spaces apart."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ class MetricsStore:
         for path in (*folder.glob(f".*{UNFINISHED}"), *(() if plan.resumes else [folder / CHECKPOINTS])):
             _remove(path)
         record = to_json(plan)
-        del record["space_source"]  # it stands once, in STUDY/search_spaces
+        record["space_text"] = digest(record.pop("space_source"))  # the text stands once, in STUDY/search_spaces
         place = {"slot": slot_facts(slot)} if slot else {}
         write_json(folder / PLAN, {**record, **place, "started_utc": utc_now()})
         epochs, _ = self.measure(plan.number, plan.phase)

@@ -228,10 +228,14 @@ class PhaseStudy:
         return {facts["key"] for facts in waiting if "key" in facts and "params" not in facts}
 
     def tried(self) -> dict[str, int]:
-        """Return the first number of every configuration that is running, waits to go on, or is done, by its key."""
+        """Return the first number of every configuration that is running, waits to go on, or is done, by its key.
+
+        One that failed for the fault of its space may succeed when that is fixed.
+        """
         known: dict[str, int] = {}
         for trial, summary in zip(self.frozen_trials(), self.trials(), strict=True):
-            if "params" in trial.user_attrs and summary.status not in _TO_BE_TRIED:
+            of_the_space = summary.failure is not None and summary.failure.kind is FailureKind.SPACE_ERROR
+            if "params" in trial.user_attrs and summary.status not in _TO_BE_TRIED and not of_the_space:
                 known.setdefault(configuration_key(summary.space, summary.params), trial.number)
         return known
 

@@ -148,12 +148,11 @@ def draw_configuration(
     suggest = PrefixedSuggest(trial, family, names, guard)
     try:
         return Drawn(family, sample_params(by_name[family], suggest, dataset))
-    except (UsageError, SystemExit) as error:
+    except UsageError as error:
         if suggest.storage_error:
             raise suggest.storage_error from error
-        message = str(error) if isinstance(error, UsageError) else f"search space '{family}': sample ended the program."
         story = "".join(traceback.format_exception(error.__cause__ or error))
-        return Drawn(family, failure=Failure(FailureKind.SPACE_ERROR, message, story))
+        return Drawn(family, failure=Failure(FailureKind.SPACE_ERROR, str(error), story))
 
 
 def draw_unseen(

@@ -1,5 +1,6 @@
 """Builds the network of a search space and checks that it can be trained; keeps and reads its weights."""
 
+import copy
 import os
 import re
 import tempfile
@@ -7,37 +8,64 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.files import UNFINISHED
 from mloptimizer.core.nouns import DatasetInfo, Params
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.core.words import in_a_line
-from mloptimizer.spaces.space_files import SearchSpace, load_space
+from mloptimizer.spaces.process_state import Guarded, process_kept
+from mloptimizer.spaces.space_files import load_space
+from mloptimizer.spaces.training_values import TRAINING_VALUES
+from mloptimizer.spaces.unused_values import ReadParams, find_misnamed
 from mloptimizer.training.outputs import find_fault
 from mloptimizer.training.trial_failures import SpaceError
+
+# What the training relies on, and a space's code may set.
+_KEPT: tuple[Guarded, ...] = (
+    (keras.config.floatx, keras.config.set_floatx),
+    (keras.config.epsilon, keras.config.set_epsilon),
+    (keras.config.dtype_policy, keras.config.set_dtype_policy),
+    (keras.config.image_data_format, keras.config.set_image_data_format),
+    (keras.distribution.distribution, keras.distribution.set_distribution),
+    (tf.config.functions_run_eagerly, tf.config.run_functions_eagerly),
+    (tf.config.get_soft_device_placement, tf.config.set_soft_device_placement),
+    (
+        tf.config.experimental.tensor_float_32_execution_enabled,
+        tf.config.experimental.enable_tensor_float_32_execution,
+    ),
+    (np.geterr, lambda errors: np.seterr(**errors)),
+)
 
 
 def build_network(name: str, source: str, params: Params, dataset: DatasetInfo) -> Any:
     """Return the built `keras.Model` of the space: images of the data set in, logits of shape (batch, classes) out.
 
-    The images are float32, standardised per channel.
+    The images are float32, standardised per channel. What the space changes of the process, of Keras and TensorFlow is
+    put back.
+
+    Args:
+        params: handed in as a copy; `ReadParams` of a new configuration, of which every value is to be used.
 
     Raises:
         SpaceError: the text is no search space, its `build` raised, or returned something else.
     """
     place = f"search space '{name}'"
+    own = params if isinstance(params, ReadParams) else dict(params)
     try:
-        space: SearchSpace = load_space(name, source, place)
+        with process_kept(_KEPT):
+            network = load_space(name, source, place).build(own, copy.copy(dataset))
     except UsageError as error:
         raise SpaceError(str(error)) from error.__cause__ or error
-    try:
-        network = space.build(params, dataset)
-    except Exception as error:  # the person's own code may raise anything
+    except BaseException as error:  # the person's own code may raise anything, and end the program
         raise SpaceError(f"{place}: build raised {type(error).__name__}: {in_a_line(error)}") from error
     wrong = _what_is_wrong(network, dataset)
     if wrong:
         raise SpaceError(f"{place}: build returned {wrong}.")
+    if isinstance(own, ReadParams) and (unheeded := _find_unheeded(network, own, source)):
+        raise SpaceError(f"{place}: {unheeded}")
     return _as_plain_model(network)
 
 
@@ -55,6 +83,16 @@ def check_outputs(network: Any, space: str) -> None:
     """Run a new network on a few images; raises SpaceError where its outputs are no logits that can be trained."""
     if fault := find_fault(network):
         raise SpaceError(f"search space '{space}': build returned a model {fault}.")
+
+
+def _find_unheeded(network: Any, params: ReadParams, source: str) -> str:
+    """Return in words what the space wants of its training and would not get: earlier versions did not say so."""
+    if network.compiled:
+        return (
+            "build compiled its model, which the training would not heed. Possible: leave compile() out, and return "
+            f"from sample what it is trained by: {', '.join(TRAINING_VALUES[:5])}."
+        )
+    return find_misnamed(params, source)
 
 
 def _what_is_wrong(network: Any, dataset: DatasetInfo) -> str:

@@ -9,7 +9,10 @@ import keras
 import tensorflow as tf
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import FailureKind, Slot, TrialPlan
+from mloptimizer.core.errors import UsageError
+from mloptimizer.core.nouns import FailureKind, Params, Phase, Slot, TrialPlan
+from mloptimizer.spaces.training_values import check_training_values
+from mloptimizer.spaces.unused_values import ReadParams, list_unused
 from mloptimizer.training.devices import Decide, Devices, configure_devices
 from mloptimizer.training.export.openable import find_own_code
 from mloptimizer.training.input.augmentation import choose_augmentation
@@ -31,7 +34,7 @@ from mloptimizer.training.step.optimizers import choose_rule, make_optimizer
 from mloptimizer.training.step.precision import FLOAT32, Precision, choose_precision, precision_policy
 from mloptimizer.training.step.schedule import Steps, plan_learning_rate, plan_steps
 from mloptimizer.training.step.training_model import Objectives, StepOptions, TrainableModel
-from mloptimizer.training.trial_failures import describe_failure
+from mloptimizer.training.trial_failures import SpaceError, describe_failure
 
 STEPS_PER_EXECUTION_ON_GPUS = 8  # launching a small step from Python takes a GPU as long as computing it
 
@@ -70,13 +73,10 @@ def set_up(plan: TrialPlan, slot: Slot, decide: Decide, divided: Divided = lambd
         SpaceError, DataError, UsageError, RunError: it cannot be trained.
     """
     settings = plan.settings
+    _check_values(plan)
     devices = choose_devices(plan, slot, decide)
     precision = _choose_precision(settings, devices, decide)
-    network = make_network(plan, devices, precision)
-    if not plan.initial_weights and not plan.resumes:
-        check_outputs(network, plan.space)
-        if reason := find_own_code(network):
-            decide("export", "not possible", reason)
+    network = _make_first(plan, devices, precision, decide)
     insists = settings.xla == "on" and "xla" not in plan.tuned
     compilable = settings.xla == "off" or can_compile(network, devices, insists, decide)
     batch, memory = _divide_step(plan, network, (devices, precision), compilable and settings.xla == "on", decide)
@@ -174,13 +174,36 @@ def _choose_precision(settings: Settings, devices: Devices, decide: Decide) -> P
     return choose_precision(settings.precision, devices, decide)
 
 
-def make_network(plan: TrialPlan, devices: Devices, precision: Precision) -> Any:
+def _check_values(plan: TrialPlan) -> None:
+    try:
+        check_training_values(plan.params, f"search space '{plan.space}'")
+    except UsageError as error:
+        raise SpaceError(str(error)) from error
+
+
+def _make_first(plan: TrialPlan, devices: Devices, precision: Precision, decide: Decide) -> Any:
+    """Return the network; of a new configuration, see that its values are used and its outputs can be trained."""
+    params = ReadParams(plan.params)
+    explored = plan.phase is not Phase.EXPLORATION  # perhaps by an earlier version, which refused less
+    network = make_network(plan, devices, precision, None if explored else params)
+    if not plan.initial_weights and not plan.resumes:
+        check_outputs(network, plan.space)
+        if reason := find_own_code(network):
+            decide("export", "not possible", reason)
+    unused = [] if explored else list_unused(params)
+    if unused:
+        decide("unused values", ", ".join(unused), "sample returned them, and build did not read them here")
+    return network
+
+
+def make_network(plan: TrialPlan, devices: Devices, precision: Precision, params: Params | None = None) -> Any:
     """Return the space's network, new from the plan's seed or with the weights to start from."""
     keras.utils.set_random_seed(plan.seed)
     with precision_policy(precision), devices.scope():
-        network = build_network(plan.space, plan.space_source, plan.params, plan.dataset)
+        network = build_network(plan.space, plan.space_source, plan.params if params is None else params, plan.dataset)
         if plan.initial_weights:
             load_weights(network, plan.initial_weights)
+    keras.utils.set_random_seed(plan.seed)  # whatever the space's code has drawn
     return network
 
 

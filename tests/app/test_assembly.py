@@ -325,20 +325,39 @@ def test_a_space_that_was_edited_is_told_and_the_study_keeps_its_own_text(
     assert note.startswith(f"search space 'cnn': {path} ")
 
 
-def test_a_space_whose_every_trial_failed_for_its_fault_is_mended_by_the_workspaces_text(
+def fail_for_the_space(study: MetricsStore, make_plan: Callable[..., TrialPlan], numbers: range, text: str) -> None:
+    for number in numbers:
+        study.start(make_plan(number, study="s", space="cnn", space_source=text))
+        study.finish(make_plan().phase, failed(number, FailureKind.SPACE_ERROR, "no such layer"))
+
+
+def test_a_space_whose_every_trial_failed_for_its_fault_is_fixed_by_the_workspaces_text(
     prepare: Prepare, study: MetricsStore, workspace: Workspace, make_plan: Callable[..., TrialPlan]
 ) -> None:
     workspace.search_spaces.mkdir()
     (workspace.search_spaces / "cnn.py").write_text(OTHER)
-    for number in range(3):
-        study.start(make_plan(number, study="s", space="cnn"))
-        study.finish(make_plan().phase, failed(number, FailureKind.SPACE_ERROR, "no such layer"))
+    trials = prepare(study="s").settings.trials
+    fail_for_the_space(study, make_plan, range(3), study.read_space("cnn"))
+    study.start(make_plan(3, study="s", space="cnn"))  # it ran as the search ended
     prepared = prepare(study="s")
     assert [space.source for space in prepared.spaces] == [OTHER]
-    assert prepared.notes[0].startswith("search space 'cnn': ")
-    study.start(make_plan(3, study="s", space="cnn"))
-    study.finish(make_plan().phase, failed(3, FailureKind.ERROR, "something else"))
+    assert "all its trials failed for its fault. From now on the text in" in prepared.notes[0]
+    assert prepared.settings.trials == trials + 3
+    study.start(make_plan(4, study="s", space="cnn"))
+    study.finish(make_plan().phase, failed(4, FailureKind.ERROR, "something else"))
     assert [space.source for space in prepare(study="s").spaces] == [study.read_space("cnn")]
+    assert prepare(study="s").settings.trials == trials
+
+
+def test_of_a_space_that_was_fixed_twice_only_the_trials_of_the_last_text_are_made_up_for(
+    prepare: Prepare, study: MetricsStore, workspace: Workspace, make_plan: Callable[..., TrialPlan]
+) -> None:
+    workspace.search_spaces.mkdir()
+    (workspace.search_spaces / "cnn.py").write_text(OTHER)
+    trials = prepare(study="s").settings.trials
+    fail_for_the_space(study, make_plan, range(3), "the first text")
+    fail_for_the_space(study, make_plan, range(3, 5), study.read_space("cnn"))
+    assert prepare(study="s").settings.trials == trials + 2
 
 
 # What a search takes over

@@ -10,6 +10,7 @@ import optuna
 import pytest
 
 from mloptimizer.core.errors import UsageError
+from mloptimizer.core.nouns import FailureKind, failed
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus
@@ -21,6 +22,7 @@ from tests.study.small_studies import (
     complete,
     counts,
     open_,
+    space,
 )
 
 KILLED = """
@@ -134,3 +136,15 @@ def test_a_study_of_someone_else_is_refused(journal: Path) -> None:
     optuna.create_study(storage=open_storage("", journal), study_name="s", direction="maximize")
     with pytest.raises(UsageError, match="was not made by mloptimizer"):
         open_(journal)
+
+
+def test_a_configuration_that_failed_for_its_spaces_fault_is_tried_again_when_the_study_goes_on(journal: Path) -> None:
+    only = [space(lambda t, _: {"x": t.suggest_int("x", 1, 1)})]
+    study = open_(journal)
+    study.finish(failed(ask(study, only).number, FailureKind.SPACE_ERROR, "no such layer"))
+    assert ask(study, only).failure is not None  # in the same run, its text is the same
+    continued = open_(journal)
+    again = ask(continued, only)
+    assert (again.failure, again.reused_from) == (None, None)
+    complete(continued, again, 0.5)
+    assert ask(open_(journal), only).reused == 0.5

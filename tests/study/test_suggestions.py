@@ -134,7 +134,7 @@ def test_duplicates_are_marked_and_do_not_count(study: Study) -> None:
         (lambda t, d: {"x": math.nan}, "sample returned 'x': nan"),
         (lambda t, d: {"x": (1, 2)}, "sample returned 'x': (1, 2)"),
         (lambda t, d: t.set_user_attr("a", 1), "AttributeError"),
-        (lambda t, d: sys.exit(3), "ended the program"),
+        (lambda t, d: sys.exit(3), "SystemExit: 3"),
     ],
 )
 def test_a_space_that_cannot_be_sampled_is_a_failed_trial(study: Study, sample: Sample, message: str) -> None:

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from mloptimizer.training.input.augmentation import Augmentation, augment, choose_augmentation, draw_augmentation, mix
 from mloptimizer.training.input.randaugment import OPERATIONS, transform
-from mloptimizer.training.trial_failures import SpaceError
 
 COUNT, HEIGHT, WIDTH = 400, 12, 10
 FILL = np.float32([1, 2, 3])
@@ -69,11 +68,6 @@ def test_a_parameter_of_the_model_counts_before_the_setting(make_training_plan: 
 
 def test_off_means_none_whatever_the_model_proposes(make_training_plan: Any) -> None:
     assert decided(make_training_plan({"augmentation": "off"}, params={"mixup_alpha": 0.4}))[0] == Augmentation()
-
-
-def test_an_impossible_strength_is_the_spaces_fault(make_training_plan: Any) -> None:
-    with pytest.raises(SpaceError, match="flip_probability = 2 is not possible. Possible: a number"):
-        decided(make_training_plan(params={"flip_probability": 2}))
 
 
 def test_strengths_of_zero_leave_the_images_untouched(pixels: np.ndarray) -> None:

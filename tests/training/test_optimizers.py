@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import Slot
+from mloptimizer.spaces.space_files import LEARNING_RATES
+from mloptimizer.spaces.training_values import check_training_values
 from mloptimizer.training.devices import Devices, configure_devices
 from mloptimizer.training.step.clipping import make_clip
-from mloptimizer.training.step.optimizers import flat_optimizer, flatten_gradients, make_optimizer
-from mloptimizer.training.trial_failures import SpaceError
+from mloptimizer.training.step.optimizers import UPDATE_RULES, flat_optimizer, flatten_gradients, make_optimizer
 
 START = [np.linspace(-1, 1, 6, dtype="float32").reshape(2, 3), np.ones(3, "float32")]
 NAMES = ("adamw", "sgd", "lion")
@@ -134,9 +135,10 @@ def test_a_weight_without_a_gradient_counts_with_zeros() -> None:
     np.testing.assert_array_equal(flat, [0] * 6 + [1] * 3)
 
 
-def test_an_unknown_optimizer_is_named_with_those_that_there_are() -> None:
-    with pytest.raises(SpaceError, match="optimizer = 'adam': is not known. Possible: adamw, sgd, lion."):
-        make_optimizer({"optimizer": "adam"}, 0.01, start_weights(), Settings(), scale_loss=False)
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lion"])
+def test_every_optimizer_that_a_space_may_name_has_a_rule(name: str) -> None:
+    check_training_values({"optimizer": name}, "own")
+    assert set(UPDATE_RULES) == {"adamw", "sgd", "lion"} == set(LEARNING_RATES)
 
 
 @pytest.mark.parametrize("scale_loss", [False, True])

@@ -49,14 +49,24 @@ def test_a_space_with_a_syntax_error(make_training_plan: Any, run: Any) -> None:
     assert "line 1" in failure.message
 
 
-def test_an_optimizer_that_does_not_exist(make_training_plan: Any, run: Any) -> None:
-    failure = run(make_training_plan(params={"optimizer": "adan"})).result.failure
-    assert failure.kind is FailureKind.SPACE_ERROR
-    assert failure.message.startswith("optimizer = 'adan': ")
+def test_a_training_value_of_an_earlier_version_that_is_impossible(make_training_plan: Any, run: Any) -> None:
+    for name, value in {
+        "optimizer": "adan",
+        "schedule": "linear",
+        "learning_rate": -0.1,
+        "flip_probability": 2,
+    }.items():
+        failure = run(make_training_plan(params={name: value})).result.failure
+        assert failure.kind is FailureKind.SPACE_ERROR
+        assert failure.message.startswith(f"search space 'tiny': {name} = {value!r} is not possible. Possible: ")
 
 
 def test_a_loss_that_is_no_number(make_training_plan: Any, run: Any) -> None:
-    plan = make_training_plan({"clipping": "off", "nan_retries": 0}, params={"optimizer": "sgd", "learning_rate": 1e30})
+    body = (
+        "return keras.Sequential([keras.Input(dataset.input_shape), keras.layers.Flatten(),"
+        " keras.layers.Dense(dataset.classes, kernel_initializer=keras.initializers.RandomNormal(stddev=1e38))])"
+    )
+    plan = make_training_plan({"nan_retries": 0}, space_source=BUILD.format(body=body))
     result = run(plan).result
     assert result.failure.kind is FailureKind.NON_FINITE
     assert "epoch 1 " in result.failure.message

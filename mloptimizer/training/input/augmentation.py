@@ -11,13 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from mloptimizer.config.settings import Settings
-from mloptimizer.config.values import make_settings
-from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import TrialPlan
 from mloptimizer.training.devices import Decide
 from mloptimizer.training.input.randaugment import DRAWS_PER_IMAGE, transform
-from mloptimizer.training.trial_failures import SpaceError
 
 COLOUR_CHANNELS = 3
 SMALLEST_SIDE = 24  # of images that are flipped and cropped without being asked to
@@ -61,18 +57,14 @@ class Augmentation:
 
 
 def choose_augmentation(plan: TrialPlan, decide: Decide) -> Augmentation:
-    """Return the strengths: the plan's parameters of these names before its settings, nothing where that is off.
-
-    Raises:
-        SpaceError: a parameter of the space is not a possible strength.
-    """
+    """Return the strengths: the plan's parameters of these names before its settings, nothing where that is off."""
     settings, (height, width, channels) = plan.settings, plan.dataset.input_shape
     kind = f"{channels}-channel images of {height} × {width} pixels"
     if settings.augmentation == "off":
         decide("augmentation", "none", "set by the person")
         return Augmentation()
     given = {name: plan.params[name] for name in asdict(Augmentation()) if name in plan.params}
-    strengths = {name: getattr(settings, name) for name in asdict(Augmentation())} | _checked(given, plan.space)
+    strengths = {name: getattr(settings, name) for name in asdict(Augmentation())} | given
     like_photos = channels == COLOUR_CHANNELS and min(height, width) >= SMALLEST_SIDE
     defaults = {"flip_probability": FLIP_PROBABILITY, "crop_padding": CROP_PADDING}
     for name, default in defaults.items():
@@ -84,14 +76,6 @@ def choose_augmentation(plan: TrialPlan, decide: Decide) -> Augmentation:
     origin = f"; proposed: {', '.join(given)}" if given else ""
     decide("augmentation", choice or "none", f"augmentation = {settings.augmentation}, {kind}{origin}")
     return augmentation
-
-
-def _checked(given: Mapping[str, object], space: str) -> dict[str, Any]:
-    try:
-        settings = make_settings(given, f"search space {space}", Settings())
-    except UsageError as error:
-        raise SpaceError(str(error)) from error
-    return {name: getattr(settings, name) for name in given}
 
 
 # --- drawing

@@ -12,9 +12,7 @@ from mloptimizer.training.checkpoints.checkpoint_files import Kept
 from mloptimizer.training.devices import Decide
 from mloptimizer.training.memory.batch_plan import REFERENCE_BATCH, BatchPlan
 from mloptimizer.training.step.optimizers import LEARNING_RATE
-from mloptimizer.training.trial_failures import SpaceError
 
-SCHEDULES = ("cosine", "one_cycle", "step", "plateau")
 ONE_CYCLE_RISE = 0.3  # share of the steps
 PLATEAU_FACTOR = 0.5
 
@@ -30,11 +28,7 @@ class Steps:
 
 
 def plan_steps(plan: TrialPlan, batch: BatchPlan, decide: Decide) -> Steps:
-    """Return the steps of the plan's epochs; `plan.steps_per_epoch` limits those of each.
-
-    Raises:
-        SpaceError: the space's parameter `schedule` names none.
-    """
+    """Return the steps of the plan's epochs; `plan.steps_per_epoch` limits those of each."""
     settings, images = plan.settings, plan.dataset.train_size
     reason = f"{batch.wanted // batch.replicas} images per replica × {batch.replicas} replicas"
     if settings.batch_size != "auto":
@@ -76,24 +70,14 @@ def _decide_schedule(plan: TrialPlan, decide: Decide) -> None:
 
 
 def choose_schedule(params: Params, plan: TrialPlan) -> str:
-    """Return the name of the schedule: the space's parameter, otherwise the setting.
-
-    Raises:
-        SpaceError: the parameter names none.
-    """
-    name = str(params.get("schedule", plan.settings.schedule))
-    if name not in SCHEDULES:
-        raise SpaceError(f"schedule = {name!r}: is not known. Possible: {', '.join(SCHEDULES)}.")
-    return name
+    """Return the name of the schedule: the space's checked parameter, otherwise the setting."""
+    return str(params.get("schedule", plan.settings.schedule))
 
 
 def plan_learning_rate(params: Params, plan: TrialPlan, steps: Steps) -> Any:
     """Return the schedule of the plan's `learning_rate` (default 1e-3), scaled with the global batch.
 
     Call it in the scope of the strategy.
-
-    Raises:
-        SpaceError: the space's parameter `schedule` names none.
     """
     peak = float(params.get("learning_rate", LEARNING_RATE)) * steps.learning_rate_scale
     warmup_steps = round(_warmup_epochs(plan) * steps.per_epoch)

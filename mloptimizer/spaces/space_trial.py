@@ -1,0 +1,49 @@
+"""What a search space's `sample` is handed as its trial: the suggest methods of Optuna, also by their older names."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mloptimizer.spaces.space_files import Suggest
+
+
+class Trial:
+    """Passes the questions on; `params` holds the answers, by the names that were asked for."""
+
+    def __init__(self, inner: "Suggest") -> None:
+        self.params: dict[str, Any] = {}
+        self._inner = inner
+
+    def suggest_int(self, name: str, low: int, high: int, step: int = 1, log: bool = False) -> int:
+        """Return a whole number from low to high, both possible."""
+        return int(self._keep(name, self._inner.suggest_int(name, low, high, step=step, log=log)))
+
+    def suggest_float(self, name: str, low: float, high: float, step: float | None = None, log: bool = False) -> float:
+        """Return a number from low to high: uniform, log-uniform, or one of low, low + step, …"""
+        return float(self._keep(name, self._inner.suggest_float(name, low, high, step=step, log=log)))
+
+    def suggest_categorical(self, name: str, choices: Iterable[Any]) -> Any:
+        """Return one of the choices."""
+        return self._keep(name, self._inner.suggest_categorical(name, tuple(choices)))
+
+    def suggest_uniform(self, name: str, low: float, high: float) -> float:
+        """Return a number from low to high."""
+        return self.suggest_float(name, low, high)
+
+    def suggest_loguniform(self, name: str, low: float, high: float) -> float:
+        """Return a number from low to high, evenly over the orders of magnitude."""
+        return self.suggest_float(name, low, high, log=True)
+
+    def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
+        """Return one of low, low + q, … up to high."""
+        return self.suggest_float(name, low, high, step=q)
+
+    def _keep(self, name: str, answer: Any) -> Any:
+        self.params[name] = answer
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"trial has no '{name}' here. Possible: suggest_int, suggest_float, suggest_categorical, and params, "
+            "the values suggested so far"
+        )

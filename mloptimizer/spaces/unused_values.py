@@ -1,0 +1,115 @@
+"""Finds the values that a search space returns and nothing uses, and says which value of the training was meant.
+
+`build` may leave a value unread for good reasons: it may belong to a layer that this model does not have. So a value is
+refused only if its name means something about training, and the space's text has it in `sample` alone.
+"""
+
+import ast
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mloptimizer.spaces.training_values import TRAINING_VALUES
+
+_NEITHER = ""  # a training has no such value
+# What people call a training value, a setting, or what a training does not have; without "_", in lower case.
+_CALLED: Mapping[str, str] = {
+    "learning_rate": "lr eta lrate learnrate stepsize",
+    "weight_decay": "wd l2 decay l2reg",
+    "label_smoothing": "smoothing labelsmooth",
+    "optimizer": "opt optim optimiser",
+    "schedule": "scheduler",
+    "flip_probability": "flip hflip horizontalflip randomflip",
+    "crop_padding": "crop randomcrop",
+    "randaugment_magnitude": "randaugment randaug",
+    "mixup_alpha": "mixup",
+    "cutmix_alpha": "cutmix",
+    "erasing_probability": "erasing randomerasing cutout",
+    "batch_size": "batch bs minibatch minibatchsize",
+    "exploration_epochs": "epoch epochs nepochs numepochs maxepochs",
+    "exploration_patience": "patience earlystopping",
+    "clip_threshold": "clipnorm clipvalue clip gradclip gradientclip globalclipnorm",
+    "ema_momentum": "ema emadecay",
+    "warmup_epochs": "warmup warmupsteps",
+    "precision": "dtype mixedprecision",
+    _NEITHER: "momentum nesterov beta1 beta2 amsgrad loss lossfunction",
+}
+_MEANT = {_plain: meant for meant, names in _CALLED.items() for _plain in (meant.replace("_", ""), *names.split())}
+_LEAST_LIKENESS = 0.8
+
+
+class ReadParams(dict[str, Any]):
+    """A configuration for `build` that knows which of its values nobody has read yet.
+
+    To iterate over it, to copy, unpack or compare it is to read all of them.
+    """
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        super().__init__(params)
+        self.unread = set(params)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return dict, (dict(self),)
+
+
+def _reading(name: str, all_values: bool) -> Any:
+    inherited = getattr(dict, name)
+
+    def read(self: ReadParams, *arguments: Any) -> Any:
+        found = inherited(self, *arguments)  # first: a name that cannot be hashed raises here
+        self.unread.difference_update(self.unread.copy() if all_values else arguments[:1])
+        return found
+
+    return read
+
+
+for _name in ("__getitem__", "__contains__", "get", "pop", "setdefault"):
+    setattr(ReadParams, _name, _reading(_name, all_values=False))
+for _name in ("__iter__", "__reversed__", "__eq__", "__ne__", "__or__", "__ror__", "__repr__"):
+    setattr(ReadParams, _name, _reading(_name, all_values=True))
+for _name in ("keys", "values", "items", "copy", "popitem"):
+    setattr(ReadParams, _name, _reading(_name, all_values=True))
+
+
+def list_unused(params: ReadParams) -> list[str]:
+    """Return the names of the values that neither `build` has read nor the training takes."""
+    return sorted(params.unread.difference(TRAINING_VALUES))
+
+
+def find_misnamed(params: ReadParams, source: str) -> str:
+    """Return in words the first unused value that was meant for the training; empty where there is none.
+
+    Args:
+        source: the text of the search space.
+    """
+    for name in list_unused(params):
+        meant = _find_meant(name)
+        if meant is None or (meant != name and meant in params) or name in set(_texts_beside_sample(source)):
+            continue
+        unused = f"nothing uses '{name}', which sample returned"
+        if meant in TRAINING_VALUES:
+            return f"{unused}. Did you mean '{meant}'?"
+        if meant:
+            return f"{unused}. Possible: leave it out, and --set {meant}=VALUE for all trials."
+        return f"{unused}. Possible for the training: {', '.join(TRAINING_VALUES)}."
+    return ""
+
+
+def _find_meant(name: str) -> str | None:
+    plain = "".join(filter(str.isalnum, name.lower()))
+    if plain in _MEANT:
+        return _MEANT[plain]
+    inside = [value for value in TRAINING_VALUES if value in name.lower()]
+    if inside or "lr" in name.lower().split("_"):
+        return inside[0] if inside else "learning_rate"
+    near = difflib.get_close_matches(name.lower(), TRAINING_VALUES, n=1, cutoff=_LEAST_LIKENESS)
+    return near[0] if near else None
+
+
+def _texts_beside_sample(source: str) -> Iterator[str]:
+    """Yield every text that stands in the source outside of `sample`: by one of them `build` may read a value."""
+    for part in ast.parse(source).body:
+        if not (isinstance(part, ast.FunctionDef) and part.name == "sample"):
+            for node in ast.walk(part):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
