@@ -114,7 +114,7 @@ def run_machine_bench(machine: Machine, tell: Tell, extent: Extent | None = None
 
 def _join(case: _Case, rows: Sequence[Measurement]) -> BenchRun:
     """Return the mean of the repetitions, or why there is none."""
-    stated = case.settings.model_dump(mode="json", include={*_FIXED, *"gpus_per_trial"})
+    stated = case.settings.model_dump(mode="json", include={"profile", *Settings.names("training", "speed")})
     choices = dict(rows[0].choices)
     if failure := next((row.failure for row in rows if row.failure), ""):
         return BenchRun(case.name, case.gpus, stated, choices, failure=failure)
