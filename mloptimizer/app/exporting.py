@@ -3,28 +3,65 @@
 import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mloptimizer.core.errors import RunError, UsageError
-from mloptimizer.core.files import write_json
+from mloptimizer.core.files import UNFINISHED, read_json, write_json
 from mloptimizer.core.import_path import guard_children
+from mloptimizer.core.nouns import Phase
 from mloptimizer.core.system_errors import file_error
-from mloptimizer.reports.model.standings import find_study, find_winner
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.reports.model.standings import completed_value, find_study, find_winner
+from mloptimizer.store.trial_records import MetricsStore, TrialRecord
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.training.worker import export_trained
 
+MODEL, PARAMETERS, METRICS = FILES = ("model.keras", "parameters.json", "metrics.json")
 
-def launch_export(workspace: Workspace, study: str, target: Path, number: int | None) -> Mapping[str, object]:
-    """Export the winner, or the given trial, as ``model.keras`` with ``parameters.json`` and ``metrics.json``.
+
+def launch_export(
+    workspace: Workspace, study: str, target: Path, number: int | None, force: bool = False
+) -> Mapping[str, Any]:
+    """Export the winner, or the given trial, into the folder: all of `FILES` or none; return what METRICS says.
+
+    Args:
+        force: overwrite another export that lies there; the same one is always written again.
 
     Raises:
-        UsageError: there is nothing to export, or the folder cannot be written.
-        RunError: the exported model does not compute what the trained one did.
+        UsageError: there is nothing to export, another export lies there, or the folder cannot be written.
+        RunError: the exported model does not compute what the trained one did, or Keras alone cannot open it.
     """
     find_study(workspace, study)
     store = MetricsStore(workspace, study)
+    record, weights, phase = _choose(workspace, store, study, number)
+    value = {"objective": _objective(record), "value": completed_value(record)}
+    about = {"study": study, "trial": record.number, "phase": phase.value, **value}
+    about["validation"] = record.result.get("metrics")
+    _check_target(target, about, force)
+    readings = [line for line in store.verdicts() if (line["trial"], line["phase"]) == (record.number, phase)]
+    there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=there, prefix=".exporting-", suffix=UNFINISHED) as temporary:
+            folder = Path(temporary)
+            source = store.read_space(record.plan["space"])
+            facts = _in_own_process(export_trained, record.plan, source, str(weights), str(folder / MODEL))
+            about |= {"test": readings[-1] if readings else None, "export": facts}
+            write_json(folder / PARAMETERS, {"space": record.plan["space"], **record.plan["params"]})
+            write_json(folder / METRICS, about)
+            target.mkdir(parents=True, exist_ok=True)
+            for name in FILES:
+                (folder / name).replace(target / name)
+    except OSError as error:
+        raise file_error(target, error) from error
+    return about
+
+
+def _choose(
+    workspace: Workspace, store: MetricsStore, study: str, number: int | None
+) -> tuple[TrialRecord, Path, Phase]:
+    """Return the record of the trial, its weights, and the phase that they are of."""
     if number is None:
         winner = find_winner(workspace, study)
         if winner is None:
@@ -35,24 +72,34 @@ def launch_export(workspace: Workspace, study: str, target: Path, number: int | 
         raise UsageError(
             f"trial {number} of study '{study}': no weights are kept. Possible: trials in the hall of fame."
         )
-    weights, phase = kept
-    record = store.trial(number, phase)
+    record = store.trial(number, kept[1])
     if record is None:
         raise UsageError(f"trial {number} of study '{study}': its plan is missing.")
+    return record, *kept
+
+
+def _objective(record: TrialRecord) -> object:
+    settings = record.plan.get("settings")
+    return settings.get("objective") if isinstance(settings, Mapping) else None
+
+
+def _check_target(target: Path, about: Mapping[str, Any], force: bool) -> None:
+    """Refuse to overwrite what is not an earlier export of the same training."""
+    found = [name for name in FILES if (target / name).exists()]
+    if force or not found:
+        return
     try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise file_error(target, error) from error
-    verdicts = [reading for reading in store.verdicts() if (reading["trial"], reading["phase"]) == (number, phase)]
-    source = store.read_space(record.plan["space"])
-    facts = _in_own_process(export_trained, record.plan, source, str(weights), str(target / "model.keras"))
-    write_json(target / "parameters.json", {"space": record.plan["space"], **record.plan["params"]})
-    metrics = {"study": study, "trial": number, "phase": phase.value, "validation": record.result.get("metrics")}
-    write_json(target / "metrics.json", {**metrics, "test": verdicts[-1] if verdicts else None, "export": facts})
-    return {"trial": number, "phase": phase, **facts}
+        earlier = read_json(target / METRICS)
+    except UsageError:
+        earlier = {}
+    if not all(name in earlier and earlier[name] == value for name, value in about.items()):
+        whose = f"trial {earlier['trial']} of study '{earlier['study']}'" if {"trial", "study"} <= set(earlier) else ""
+        raise UsageError(
+            f"-o {target}: holds another export{whose and f' ({whose})'}. Choose another folder, or add --force."
+        )
 
 
-def _in_own_process(function: Callable[..., Mapping[str, object]], *arguments: object) -> Mapping[str, object]:
+def _in_own_process(function: Callable[..., Mapping[str, Any]], *arguments: object) -> Mapping[str, Any]:
     guard_children()
     spawn = multiprocessing.get_context("spawn")
     try:

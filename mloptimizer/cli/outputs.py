@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mloptimizer.app.exporting import launch_export
+from mloptimizer.app.exporting import METRICS, PARAMETERS, launch_export
 from mloptimizer.app.workspaces import open_workspace_storage
 from mloptimizer.cli.chosen_study import choose_study
 from mloptimizer.cli.options import (
@@ -46,11 +46,15 @@ def dashboard(workspace: Workspace, host: str, port: int, **options: Any) -> Non
     help="Folder to write to.",
 )
 @click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Another trial than the winner.")
+@click.option("--force", is_flag=True, help="Overwrite another export in the folder.")
 @workspace_option
-def export(workspace: Workspace, study: str | None, target: Path, trial: int | None) -> None:
-    """Export the winner as a .keras file, with its facts as JSON."""
-    facts = launch_export(workspace, choose_study(workspace, study), target, trial)
-    say(
-        open_console(),
-        f"wrote {target}/model.keras (trial {facts['trial']}, {facts['phase']}), parameters.json, metrics.json",
-    )
+def export(workspace: Workspace, study: str | None, target: Path, trial: int | None, force: bool) -> None:
+    """Export the winner as a .keras file, with its facts as JSON.
+
+    The folder may hold an earlier export of the same training; another one is only overwritten with --force.
+    """
+    about, console = launch_export(workspace, choose_study(workspace, study), target, trial, force), open_console()
+    say(console, f"wrote {target}/model.keras (trial {about['trial']}, {about['phase']}), {PARAMETERS}, {METRICS}")
+    shape, labels = ", ".join(map(str, about["export"]["input"]["shape"])), len(about["export"]["labels"])
+    reached = f" {about['objective']} {about['value']:.4f}." if about["value"] is not None else ""
+    say(console, f"It takes pixels from 0 to 255 as float32 ({shape}) and gives {labels} probabilities.{reached}")

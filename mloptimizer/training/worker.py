@@ -98,4 +98,4 @@ def export_trained(plan: Mapping[str, Any], source: str, weights: str, target: s
     except MloptimizerError:
         raise
     except Exception as error:  # noqa: BLE001  (Keras and the space may raise anything; the driver knows neither)
-        raise RunError(f"{target}: {describe_failure(error).message}. Nothing was exported.") from None
+        raise RunError(f"export: {describe_failure(error).message}. Nothing was exported.") from None

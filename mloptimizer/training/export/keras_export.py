@@ -1,10 +1,9 @@
 """Exports a trained model as one Keras file that takes raw pixels and gives probabilities.
 
-Guarantees: the file appears whole or not at all, opens with Keras alone (no code of mloptimizer, safe mode), and was
-opened again and compared with the trained network before this returned.
+Guarantees: the file opens with Keras alone (no code of mloptimizer or of the space, safe mode), and was opened so and
+compared with the trained network before this returned.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,25 @@ from mloptimizer.core.errors import RunError
 from mloptimizer.core.nouns import DatasetInfo, Params
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.data.library import load_split
+from mloptimizer.training.export.openable import REMEDY, as_fresh_keras, find_own_code
 from mloptimizer.training.input.pipeline import channel_scale, standardise
+from mloptimizer.training.keras_internals import all_layers
 from mloptimizer.training.network import build_network, load_weights
 from mloptimizer.training.step.precision import FLOAT32, precision_policy
 
 COMPARED_IMAGES = 64
-LARGEST_DIFFERENCE = 1e-4  # between two probabilities that should be equal, in float32
+# Between two probabilities that should be equal, by what the least exact layer computes in.
+LARGEST_DIFFERENCES = {"bfloat16": 0.1, "float16": 0.02, "float32": 1e-4}
 
 
 def export_model(
     space: tuple[str, str], params: Params, dataset: DatasetInfo, weights: Path, target: Path
 ) -> dict[str, Any]:
-    """Write the model to `target` and return what was measured on it.
+    """Write the model to `target` and return what is to be known about it.
 
-    The model is rebuilt in float32, whatever it was trained in. It takes pixels from 0 to 255 of shape (batch, height,
-    width, channels) and returns probabilities of shape (batch, classes).
+    The model is rebuilt in float32, whatever it was trained in, but for layers to which the space itself gives another
+    type. It takes pixels from 0 to 255 of shape (batch, height, width, channels) and returns probabilities of shape
+    (batch, classes).
 
     Args:
         space: name and text of the search space.
@@ -37,49 +40,51 @@ def export_model(
         target: a path that ends in ``.keras``.
 
     Returns:
-        path, parameters (count of weights), compared_images, max_abs_difference (between two probabilities).
+        parameters (count of weights), compared_images, max_abs_difference (between two probabilities), and what it
+        takes and gives: input, output, labels.
 
     Raises:
-        SpaceError, UsageError, RunError: the model cannot be built, written, or the file differs from the network.
+        SpaceError, UsageError, RunError: the model cannot be built, written or opened, or it computes something else.
     """
     with precision_policy(FLOAT32):
         network = build_network(*space, params, dataset)
         load_weights(network, str(weights))
         model = _with_pixels_and_probabilities(network, dataset)
+    if own := find_own_code(network):
+        raise RunError(f"export: {own}, so Keras alone could not open the model. {REMEDY}.")
     pixels, _ = load_split(dataset, "validation")
-    pixels = np.asarray(pixels[:COMPARED_IMAGES])
-    logits = network.predict_on_batch(np.asarray(standardise(pixels, *channel_scale(dataset))))
-    expected = np.asarray(keras.ops.softmax(logits))
-    difference = _save(model, target, pixels, expected)
+    difference = _save(model, network, target, np.asarray(pixels[:COMPARED_IMAGES]), dataset)
     return {
-        "path": str(target),
         "parameters": int(network.count_params()),
-        "compared_images": len(pixels),
+        "compared_images": min(len(pixels), COMPARED_IMAGES),
         "max_abs_difference": difference,
+        "input": {"shape": ["batch", *dataset.input_shape], "dtype": "float32", "range": [0, 255]},
+        "output": {"shape": ["batch", dataset.classes], "dtype": "float32", "is": "probabilities of the labels"},
+        "labels": list(dataset.class_names),
     }
 
 
 def _with_pixels_and_probabilities(network: Any, dataset: DatasetInfo) -> Any:
     mean, std = channel_scale(dataset)
-    pixels = keras.Input(dataset.input_shape, name="pixels", dtype="float32")
-    standardised = keras.layers.Normalization(mean=mean.tolist(), variance=(std.astype("float64") ** 2).tolist())(
-        pixels
-    )
-    return keras.Model(pixels, keras.layers.Softmax(name="probabilities")(network(standardised)), name=dataset.name)
+    variance = (std.astype("float64") ** 2).tolist()
+    pixels = keras.Input(dataset.input_shape, name="pixels_0_to_255", dtype="float32")
+    standardised = keras.layers.Normalization(mean=mean.tolist(), variance=variance, dtype="float32")(pixels)
+    probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(network(standardised))
+    return keras.Model(pixels, probabilities, name=dataset.name)
 
 
-def _save(model: Any, target: Path, pixels: Any, expected: Any) -> float:
-    """Write the file and return by how much its outputs differ from those expected."""
+def _save(model: Any, network: Any, target: Path, pixels: Any, dataset: DatasetInfo) -> float:
+    """Write the file, and return by how much what it gives differs from what the network gives."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".saving-") as folder:
-            temporary = Path(folder) / target.name
-            model.save(temporary)
-            loaded = keras.models.load_model(temporary, safe_mode=True, compile=False)
-            difference = float(np.max(np.abs(loaded.predict_on_batch(pixels) - expected)))
-            if not difference <= LARGEST_DIFFERENCE:
-                raise RunError(f"{target}: the saved model's outputs differ by {difference:g}. Nothing was exported.")
-            temporary.replace(target)
+        model.save(target)  # before the network is run, which moves the seeds of what is random in it
+        with as_fresh_keras():
+            loaded = keras.models.load_model(target, safe_mode=True, compile=False)
     except OSError as error:
         raise file_error(target, error) from error
+    logits = network.predict_on_batch(np.asarray(standardise(pixels, *channel_scale(dataset))))
+    expected = np.asarray(keras.ops.softmax(keras.ops.cast(logits, "float32")))
+    difference = float(np.max(np.abs(loaded.predict_on_batch(pixels) - expected)))
+    types = {layer.compute_dtype for layer in all_layers(network)}
+    if not difference <= max(LARGEST_DIFFERENCES.get(name, 0.0) for name in (*types, "float32")):
+        raise RunError(f"export: the saved model's probabilities differ by {difference:g}. Nothing was exported.")
     return difference

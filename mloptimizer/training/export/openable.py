@@ -12,6 +12,8 @@ import numpy as np
 from mloptimizer.spaces.space_files import MODULE_PREFIX
 from mloptimizer.training.keras_internals import all_layers
 
+REMEDY = "Build it of Keras's own layers and activations, with keras.ops between layers"
+
 
 def find_own_code(network: Any) -> str:
     """Return in words the first layer that Keras alone cannot make again; empty where there is none.
