@@ -18,13 +18,13 @@ from mloptimizer.store.trial_records import MetricsStore, TrialRecord
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.training.worker import export_trained
 
-MODEL, PARAMETERS, METRICS = FILES = ("model.keras", "parameters.json", "metrics.json")
+MODEL_FILE, PARAMETERS_FILE, METRICS_FILE = FILES = ("model.keras", "parameters.json", "metrics.json")
 
 
 def launch_export(
     workspace: Workspace, study: str, target: Path, number: int | None, force: bool = False
 ) -> Mapping[str, Any]:
-    """Export the winner, or the given trial, into the folder: all of `FILES` or none; return what METRICS says.
+    """Export the winner, or the given trial, into the folder: all of `FILES` or none; return what METRICS_FILE says.
 
     Args:
         force: overwrite another export that lies there; the same one is always written again.
@@ -46,10 +46,10 @@ def launch_export(
         with tempfile.TemporaryDirectory(dir=there, prefix=".exporting-", suffix=UNFINISHED) as temporary:
             folder = Path(temporary)
             source = store.read_space(record.plan["space"])
-            facts = _in_own_process(export_trained, record.plan, source, str(weights), str(folder / MODEL))
+            facts = _in_own_process(export_trained, record.plan, source, str(weights), str(folder / MODEL_FILE))
             about |= {"test": readings[-1] if readings else None, "export": facts}
-            write_json(folder / PARAMETERS, {"space": record.plan["space"], **record.plan["params"]})
-            write_json(folder / METRICS, about)
+            write_json(folder / PARAMETERS_FILE, {"space": record.plan["space"], **record.plan["params"]})
+            write_json(folder / METRICS_FILE, about)
             target.mkdir(parents=True, exist_ok=True)
             for name in FILES:
                 (folder / name).replace(target / name)
@@ -89,7 +89,7 @@ def _check_target(target: Path, about: Mapping[str, Any], force: bool) -> None:
     if force or not found:
         return
     try:
-        earlier = read_json(target / METRICS)
+        earlier = read_json(target / METRICS_FILE)
     except UsageError:
         earlier = {}
     if not all(name in earlier and earlier[name] == value for name, value in about.items()):

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mloptimizer.app.exporting import METRICS, PARAMETERS, launch_export
+from mloptimizer.app.exporting import METRICS_FILE, PARAMETERS_FILE, launch_export
 from mloptimizer.app.workspaces import open_workspace_storage
 from mloptimizer.cli.chosen_study import choose_study
 from mloptimizer.cli.options import (
@@ -54,7 +54,10 @@ def export(workspace: Workspace, study: str | None, target: Path, trial: int | N
     The folder may hold an earlier export of the same training; another one is only overwritten with --force.
     """
     about, console = launch_export(workspace, choose_study(workspace, study), target, trial, force), open_console()
-    say(console, f"wrote {target}/model.keras (trial {about['trial']}, {about['phase']}), {PARAMETERS}, {METRICS}")
+    say(
+        console,
+        f"wrote {target}/model.keras (trial {about['trial']}, {about['phase']}), {PARAMETERS_FILE}, {METRICS_FILE}",
+    )
     shape, labels = ", ".join(map(str, about["export"]["input"]["shape"])), len(about["export"]["labels"])
     reached = f" {about['objective']} {about['value']:.4f}." if about["value"] is not None else ""
     say(console, f"It takes pixels from 0 to 255 as float32 ({shape}) and gives {labels} probabilities.{reached}")

@@ -108,6 +108,9 @@ def test_export_writes_a_model_that_keras_opens_alone(finished: Path, tmp_path: 
         [sys.executable, "-c", code], cwd=tmp_path / "out", capture_output=True, text=True, check=True
     )
     assert float(alone.stdout) == pytest.approx(1, abs=1e-5)
+    (tmp_path / "out/metrics.json").write_text("{}")
+    refused = run("export", "digits", "-o", str(tmp_path / "out"), cwd=finished)
+    assert refused.returncode == 2 and "--force" in refused.stderr
 
 
 def test_a_second_search_is_a_second_study_and_a_finished_one_trains_nothing(finished: Path) -> None:
