@@ -38,7 +38,7 @@ from mloptimizer.search.waiting import Waiting
 from mloptimizer.spaces.augmented import with_augmentation
 from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.store.activity import Activity
-from mloptimizer.store.recorder import Recorder, summarise_hardware
+from mloptimizer.store.recorder import Recorder
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.answers import Answers, complete_configuration
@@ -95,8 +95,8 @@ def assemble(request: SearchRequest, **parts: Any) -> SearchRun:
         prepared = stack.enter_context(claim_study(request, prepare_search(request, given.list_gpus)))
         workspace, name, settings = request.workspace, prepared.name, prepared.settings
         store = MetricsStore(workspace, name)
-        records = Recorder(workspace, name, store), Activity(workspace.running_file(name))
-        listeners = Listeners(*records, *given.listeners)
+        recorder = Recorder(workspace, name, store)
+        listeners = Listeners(recorder, Activity(workspace.running_file(name)), *given.listeners)
         listeners.search_began(_describe(prepared))
         dataset = _prepare_dataset(prepared, given)
         answers = _complete(prepared, dataset)
@@ -114,7 +114,7 @@ def assemble(request: SearchRequest, **parts: Any) -> SearchRun:
             control=Control(job, budgets, disk, wait.look),
             listeners=listeners,
             make_engine=machines.make_engine,
-            summarise=functools.partial(summarise_hardware, workspace, prepared.grid.g_per_kwh),
+            summarise=functools.partial(recorder.summarise, prepared.grid.g_per_kwh),
             interruptible=given.interruptible,
             clock=given.clock,
             held_seconds=wait.held_seconds,

@@ -8,7 +8,7 @@ from mloptimizer.core.files import append_line, write_readme
 from mloptimizer.core.listener import Listener
 from mloptimizer.core.nouns import Decision, EndedAttempt, EpochRecord, HardwareSample, Slot, TrialPlan, TrialResult
 from mloptimizer.core.words import utc_now
-from mloptimizer.hardware.analysis.diagnosis import describe_trial
+from mloptimizer.hardware.analysis.diagnosis import describe_trial, present_values
 from mloptimizer.hardware.columns import Cell
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.machine import list_cpus
@@ -78,6 +78,20 @@ class Recorder(Listener):
         if log := self._logs.pop(number, None):
             log.close()
 
+    def summarise(self, grid_g_per_kwh: float, plan: TrialPlan) -> Mapping[str, Cell]:
+        """Return what the trial's hardware log says, of all its attempts; nothing where that cannot be told.
+
+        Args:
+            grid_g_per_kwh: what a kWh stands for, g of CO2.
+        """
+        path = self._workspace.hardware_log(plan.study, plan.number, plan.phase)
+        try:
+            present = present_values(plan.settings.model_dump(), self._choices.get(plan.number, {}))
+            return describe_trial(path, grid_g_per_kwh, present=present)
+        except Exception as error:  # noqa: BLE001  (figures about a trial are worth less than the trial)
+            _logger.warning("hardware log: trial %d has no summary: %s", plan.number, error)
+            return {}
+
     def search_ended(self) -> None:
         """Close the logs of trials that the search has left."""
         for log in self._logs.values():
@@ -90,17 +104,3 @@ class Recorder(Listener):
         who = "driver" if decision.number is None else f"trial {decision.number}"
         line = f"{utc_now('seconds')}  {self._study}  {who}  {decision.topic}: {decision.choice}  ({decision.reason})"
         append_line(self._workspace.strategy_log, line.replace("\n", " "))
-
-
-def summarise_hardware(workspace: Workspace, grid_g_per_kwh: float, plan: TrialPlan) -> Mapping[str, Cell]:
-    """Return what the trial's hardware log says, of all its attempts; nothing where that cannot be told.
-
-    Args:
-        grid_g_per_kwh: what a kWh stands for, g of CO2.
-    """
-    path = workspace.hardware_log(plan.study, plan.number, plan.phase)
-    try:
-        return describe_trial(path, grid_g_per_kwh)
-    except Exception as error:  # noqa: BLE001  (figures about a trial are worth less than the trial)
-        _logger.warning("hardware log: trial %d has no summary: %s", plan.number, error)
-        return {}

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.hardware.analysis.diagnosis import IDLE_BETWEEN, RULES, Condition, Rule, describe_change, find
+from mloptimizer.hardware.analysis.diagnosis import (
+    IDLE_BETWEEN,
+    RULES,
+    Condition,
+    Rule,
+    describe_change,
+    find,
+    present_values,
+)
 from mloptimizer.hardware.analysis.evidence import EVIDENCE_WORDS, gather_evidence
 from mloptimizer.hardware.analysis.trace import read_trace
 
@@ -75,6 +83,24 @@ def test_other_trials_on_its_cores_are_no_other_programs(tmp_path: Path) -> None
         lines = [f"{header},trials_on_cores", *(f"{row},{trials}" for row in rows)]
         (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
         assert [finding.rule.name for finding in find(gather_evidence(read_trace(tmp_path / "log.csv")))] == found
+
+
+def test_what_is_so_already_is_not_advised() -> None:
+    at = {figure: float(limit) for figure, (limit, _) in LIMITS["input-bound"].items()}
+    for present in ({}, {"data_on_device": "on"}, {"data_on_device": "auto"}):
+        (finding,) = find(at, present=present)
+        advised = {change.setting for change in finding.changes}
+        assert ("data_on_device" in advised) is (present.get("data_on_device") != "on")
+    compiling = {"compile_percent": 90.0}
+    assert find(compiling, present={"xla": "on"})
+    assert not find(compiling, present={"xla": "off"})
+    assert not find(compiling, present=present_values({"xla": "auto"}, {"XLA": "off"}))
+
+
+def test_a_trial_that_failed_at_once_is_no_evidence(tmp_path: Path) -> None:
+    header, first, *rows = (TRACES / "cpu_oversubscribed.csv").read_text().splitlines()
+    (tmp_path / "log.csv").write_text("\n".join([header, first, rows[0]]) + "\n")
+    assert find(gather_evidence(read_trace(tmp_path / "log.csv"))) == []
 
 
 @pytest.mark.parametrize("trace", ["healthy_cpu", "healthy_gpu"])

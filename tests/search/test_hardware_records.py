@@ -82,7 +82,7 @@ def test_optuna_has_the_figures_that_are_known_as_attributes(search: Search, wor
 def test_a_summary_that_cannot_be_made_ends_nothing(
     search: Search, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("no seconds")
 
     monkeypatch.setattr(recorder, "describe_trial", fail)

@@ -15,6 +15,8 @@ from mloptimizer.hardware.analysis.summary import SUMMARY_FIGURES, summarise
 from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.hardware.columns import Cell
 
+_HALF_PRECISIONS = ("mixed_float16", "mixed_bfloat16")
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -37,6 +39,12 @@ class Change:
     value: str | None
     words: str
 
+    def is_made(self, present: str | None) -> bool:
+        """Whether the setting has the value, or one as good."""
+        if self.setting == "start_method" and present == "auto":
+            return True  # it is fork server unless a choice says otherwise
+        return present is not None and (present == self.value or {present, self.value} <= set(_HALF_PRECISIONS))
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -58,14 +66,14 @@ class Finding:
 
     rule: Rule
     evidence: str
+    changes: tuple[Change, ...] = ()  # those of the rule that are not made yet
 
 
 RULES: tuple[Rule, ...] = (
     # A third: then one trial in three could be had for nothing; less is the price of a graph, and hard to avoid
     Rule("compile-bound", "tracing and compiling take long against the training",
          (Condition("compile_percent", "≥", 33),),
-         (Change("xla", "off", "if it is on: so short a training does not earn what compiling costs"),
-          Change("exploration_epochs", None, "more: what is paid once a trial counts less"))),
+         (Change("xla", "off", "so short a training does not earn what compiling costs"),)),
     # 20 %: from there TensorFlow's profiler calls a program highly input-bound (kHighlyInfeedBoundThresholdInPercent)
     Rule("input-bound", "the training waits for its images",
          (Condition("data_wait_percent", "≥", 20),),
@@ -124,7 +132,7 @@ IDLE_BETWEEN = Rule(
     "idle between trials", "slots wait for the next trial, or for its process",
     (Condition("idle_between_percent", "≥", 15),),
     (Change("exploration_epochs", None, "more: trials that are longer start less often"),
-     Change("start_method", "forkserver", "if it is spawn: processes start in a fraction of the time")),
+     Change("start_method", "forkserver", "processes start in a fraction of the time")),
 )  # fmt: skip
 """What is looked for in a study as a whole."""
 
@@ -135,9 +143,31 @@ HARDWARE_FIGURES: Mapping[str, str] = {
 """What each figure of `describe_trial` is, with its unit."""
 
 
-def find(evidence: Evidence, rules: Sequence[Rule] = RULES) -> list[Finding]:
-    """Return the rules that hold, in the order of the table, with their evidence."""
-    return [Finding(rule, describe_evidence(rule, evidence)) for rule in rules if rule.holds(evidence)]
+_TOPICS = {"xla": "XLA", "data_on_device": "images on the device", "start_method": "start method"}
+"""Of the choice that tells more than the setting does, where it is not the setting's name."""
+
+
+def present_values(settings: Mapping[str, object], choices: Mapping[str, object]) -> dict[str, str]:
+    """Return what the settings came to, by the choices that were made where they are auto."""
+    return {
+        name: str(choices.get(_TOPICS.get(name, name), value) if value == "auto" else value)
+        for name, value in settings.items()
+    }
+
+
+def find(evidence: Evidence, rules: Sequence[Rule] = RULES, present: Mapping[str, str] | None = None) -> list[Finding]:
+    """Return the rules that hold and can be met with a change, in the order of the table, with their evidence.
+
+    Args:
+        present: values of the settings, so that nothing is advised that is so already.
+    """
+    now = present or {}
+    found = []
+    for rule in rules:
+        changes = tuple(change for change in rule.changes if not change.is_made(now.get(change.setting)))
+        if changes and rule.holds(evidence):
+            found.append(Finding(rule, describe_evidence(rule, evidence), changes))
+    return found
 
 
 def describe_evidence(rule: Rule, evidence: Evidence) -> str:
@@ -148,12 +178,15 @@ def describe_evidence(rule: Rule, evidence: Evidence) -> str:
 
 
 def describe_trial(
-    path: Path, grid_g_per_kwh: float = WORLD_G_PER_KWH, machine_cores: int | None = None
+    path: Path,
+    grid_g_per_kwh: float = WORLD_G_PER_KWH,
+    machine_cores: int | None = None,
+    present: Mapping[str, str] | None = None,
 ) -> dict[str, Cell]:
-    """Return the figures of `HARDWARE_FIGURES` for a trial's log; arguments as `summarise`, errors as `read_trace`."""
+    """Return the figures of `HARDWARE_FIGURES` for a log; see `summarise`, `find` and `read_trace`."""
     trace = read_trace(path)
     summary = summarise(trace, grid_g_per_kwh, machine_cores)
-    names = ", ".join(finding.rule.name for finding in find(gather_evidence(trace)))
+    names = ", ".join(finding.rule.name for finding in find(gather_evidence(trace), present=present))
     return {**summary, "findings": names or None}
 
 

@@ -13,6 +13,8 @@ from mloptimizer.hardware.analysis.trace import Figures, Trace, highest, over_co
 Evidence = Mapping[str, float]
 """Figures by name; not-a-number where the log does not tell, so that no rule can hold of it."""
 
+_LEAST_SECONDS = 2.0
+
 EVIDENCE_WORDS: Mapping[str, str] = {
     "data_wait_percent": "it waited for images in {:.0f} % of the training",
     "compile_percent": "building the model and its first step took {:.0f} % of the trial",
@@ -35,7 +37,12 @@ EVIDENCE_WORDS: Mapping[str, str] = {
 
 
 def gather_evidence(trace: Trace) -> dict[str, float]:
-    """Return the figures of `EVIDENCE_WORDS` that a trial's log tells; those of GPUs and cores are of its training."""
+    """Return the figures of `EVIDENCE_WORDS` that a trial's log tells; those of GPUs and cores are of its training.
+
+    A trial that ended at once, as some that fail do, tells nothing.
+    """
+    if trace.duration_s < _LEAST_SECONDS:
+        return {}
     chosen = _training_weights(trace)
     gains = gains_of_training(trace)
     found = {

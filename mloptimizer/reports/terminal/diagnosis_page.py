@@ -14,7 +14,14 @@ from rich.text import Text
 from mloptimizer.core.errors import MloptimizerError, UsageError
 from mloptimizer.core.nouns import TRAINED_PHASES, Phase
 from mloptimizer.core.words import counted, read_time
-from mloptimizer.hardware.analysis.diagnosis import IDLE_BETWEEN, RULES, Finding, Rule, describe_change, find
+from mloptimizer.hardware.analysis.diagnosis import (
+    IDLE_BETWEEN,
+    RULES,
+    Finding,
+    describe_change,
+    find,
+    present_values,
+)
 from mloptimizer.hardware.analysis.evidence import gather_evidence
 from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.reports.formatting import is_figure
@@ -22,6 +29,7 @@ from mloptimizer.reports.model.standings import StudyRecord, find_study, read_st
 from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
+_NOTHING = " that a setting could change: no rule of the table in docs/hardware.md holds."
 _LONGEST_GAP_S = 300.0  # between two trials of a slot: longer ones are pauses, and the time between two searches
 
 
@@ -54,14 +62,16 @@ def diagnosis_report(workspace: Workspace, study: str, number: int | None = None
 
 
 def _diagnose(workspace: Workspace, record: StudyRecord, number: int | None) -> Iterator[Diagnosed]:
-    numbers = [standing.number for standing in record.standings]
+    standings = {standing.number: standing for standing in record.standings}
     for phase in TRAINED_PHASES:
-        for each in numbers if number is None else [number]:
+        for each in standings if number is None else [number]:
             path = workspace.hardware_log(record.name, each, phase)
             if not path.is_file():
                 continue
             try:
-                yield Diagnosed(each, phase, tuple(find(gather_evidence(read_trace(path)))))
+                training = standings[each].record(phase) if each in standings else None
+                found = find(gather_evidence(read_trace(path)), present=_present(training))
+                yield Diagnosed(each, phase, tuple(found))
             except MloptimizerError as error:
                 yield Diagnosed(each, phase, damage=str(error))
 
@@ -71,15 +81,21 @@ def _trial_parts(study: str, done: Diagnosed) -> Iterator[RenderableType]:
         return
     yield Text(f"Trial {done.number} of study {study}, {done.phase.words}", style="bold")
     for finding in done.findings:
-        yield from _finding_parts(finding.rule, "", finding.evidence)
+        yield from _finding_parts(finding)
     if not done.findings:
-        yield Padding(Text("Nothing found: no rule of the table in docs/hardware.md holds."), (0, 0, 0, 2))
+        yield Padding(Text(f"Nothing found{_NOTHING}"), (0, 0, 0, 2))
 
 
-def _finding_parts(rule: Rule, how_often: str, evidence: str) -> Iterator[RenderableType]:
+def _present(training: TrialRecord | None) -> dict[str, str]:
+    settings, choices = (training.plan.get("settings"), training.result.get("choices")) if training else ({}, {})
+    return present_values(settings if isinstance(settings, Mapping) else {}, choices or {})
+
+
+def _finding_parts(finding: Finding, how_often: str = "", where: str = "") -> Iterator[RenderableType]:
+    rule = finding.rule
     yield Padding(Text(f"{rule.name}{how_often}: {rule.meaning}", style="bold yellow"), (0, 0, 0, 2))
-    yield Padding(Text(f"evidence: {evidence}"), (0, 0, 0, 4))
-    for change in rule.changes:
+    yield Padding(Text(f"evidence: {finding.evidence}{where}"), (0, 0, 0, 4))
+    for change in finding.changes:
         yield Padding(Text(f"change: {describe_change(change)}"), (0, 0, 0, 4))
 
 
@@ -91,15 +107,13 @@ def _study_parts(workspace: Workspace, record: StudyRecord, done: Sequence[Diagn
         if held:
             found += 1
             first, finding = held[0]
-            evidence = f"{finding.evidence} (trial {first.number}, {first.phase.words})"
-            yield from _finding_parts(rule, f" in {len(held)} of {counted(len(done), 'training')}", evidence)
-    idle = measure_idle_between(record)
-    for between in find(idle, (IDLE_BETWEEN,)):
+            often = f" in {len(held)} of {counted(len(done), 'training')}"
+            yield from _finding_parts(finding, often, f" (trial {first.number}, {first.phase.words})")
+    for between in _find_idle(record):
         found += 1
-        yield from _finding_parts(between.rule, "", between.evidence)
+        yield from _finding_parts(between)
     if not found:
-        words = f"Nothing found in {counted(len(done), 'training')}: no rule of the table in docs/hardware.md holds."
-        yield Padding(Text(words), (0, 0, 0, 2))
+        yield Padding(Text(f"Nothing found in {counted(len(done), 'training')}{_NOTHING}"), (0, 0, 0, 2))
 
 
 def describe_main_finding(workspace: Workspace, study: str) -> str:
@@ -116,13 +130,18 @@ def describe_main_finding(workspace: Workspace, study: str) -> str:
         return ""
     counts = {rule.name: sum(rule.name in _names(figures) for figures in known) for rule in RULES}
     name = max(counts, key=lambda each: counts[each])
-    idle = find(measure_idle_between(record), (IDLE_BETWEEN,))
+    idle = _find_idle(record)
     if idle and counts[name] < len(known):
         return f"Hardware: idle between trials: {idle[0].evidence}. What to change: mloptimizer diagnose {study}"
     if counts[name]:
         often = f"{counts[name]} of {counted(len(known), 'training')}"
         return f"Hardware: {name} in {often}. Why, and what to change: mloptimizer diagnose {study}"
     return f"Hardware: nothing found that slows the trials. Their figures: mloptimizer hardware {study}"
+
+
+def _find_idle(record: StudyRecord) -> list[Finding]:
+    last = next(reversed(list(_trainings(record))), None)
+    return find(measure_idle_between(record), (IDLE_BETWEEN,), _present(last))
 
 
 def _names(figures: Mapping[str, object]) -> list[str]:
