@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from mloptimizer.config.profiles import PROFILES
 from mloptimizer.config.settings import Settings
@@ -56,7 +55,7 @@ def dataset_option(command: Command) -> Command:
 def refuse_options(context: click.Context, names: Iterable[str], reason: str) -> None:
     """Raise UsageError for the first of these options that the person has given: `reason` follows its name."""
     for parameter in context.command.params:
-        given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        given = context.get_parameter_source(str(parameter.name)) is click.ParameterSource.COMMANDLINE
         if given and parameter.name in names:
             raise UsageError(f"{parameter.opts[-1]}: {reason}.")
 

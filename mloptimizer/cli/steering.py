@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from mloptimizer.cli.chosen_study import choose_running, choose_study, resume_command
 from mloptimizer.cli.options import examples, study_argument, workspace_option
@@ -93,7 +92,7 @@ def resume(context: click.Context, workspace: Workspace, study: str | None, **op
 def _first_option(context: click.Context) -> str:
     """Return the first option that the person has given beside the place, or empty text."""
     for parameter in context.command.params:
-        stated = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        stated = context.get_parameter_source(str(parameter.name)) is click.ParameterSource.COMMANDLINE
         if stated and parameter.name not in ("study", "workspace"):
             return parameter.opts[0]
     return ""

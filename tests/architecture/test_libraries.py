@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -25,7 +26,7 @@ ADAPTERS = {
     "training.tensorflow_internals": ("tensorflow", "tests/training/test_library_internals.py"),
 }
 PRIVATE = re.compile(
-    r"tensorflow\.(python|core|compiler)\b|keras\.src\b|multiprocessing\.(util|forkserver|resource_tracker)\b"
+    r"tensorflow\.(python|core|compiler)\b|click\.core\b|keras\.src\b|multiprocessing\.(util|forkserver|resource_tracker)\b"
     r"|(?!__)(.*\.)?_(?!_)"
 )
 PUBLIC = {"os._exit"}
@@ -61,6 +62,21 @@ def private_uses(name: str) -> Iterator[str]:
             attribute = node.args[1]
             if isinstance(attribute, ast.Constant) and re.match("_(?!_)", attribute.value):
                 yield ast.unparse(node)
+
+
+def test_every_way_to_something_private_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = [
+        "import keras.src.layers",
+        "from ray import _private",
+        "from tensorflow.python.data import ops",
+        "network._flatten_layers()",
+        "getattr(tensor, '_keras_mask', None)",
+        "find_spec('sklearn').submodule_search_locations",
+    ]
+    for number, way in enumerate([*ways, "from __future__ import annotations", "type(self).__module__", "os.getpid()"]):
+        monkeypatch.setitem(FILES, "module", tmp_path / f"{number}.py")
+        FILES["module"].write_text(way)
+        assert bool(set(private_uses("module"))) == (way in ways), way
 
 
 @pytest.mark.parametrize("name", FILES)
