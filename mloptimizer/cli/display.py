@@ -8,7 +8,7 @@ from rich.text import Text
 
 from mloptimizer.cli.terminal import say
 from mloptimizer.core.listener import Listener, Progress, SearchBegan
-from mloptimizer.core.nouns import EndedAttempt, EpochRecord, Outcome, Phase, Slot, TrialPlan, TrialResult
+from mloptimizer.core.nouns import Decision, EndedAttempt, EpochRecord, Outcome, Phase, Slot, TrialPlan, TrialResult
 from mloptimizer.core.words import counted
 from mloptimizer.reports.formatting import duration
 from mloptimizer.search.phase_order import SearchSummary
@@ -26,6 +26,7 @@ class Display(Listener):
     def __init__(self, console: Console) -> None:
         self.began: SearchBegan | None = None  # None: the request has not been checked yet
         self._console = console
+        self._told_of_export = False
 
     def __enter__(self) -> "Display":
         return self
@@ -49,6 +50,12 @@ class Display(Listener):
         """Print why the trial starts again."""
         if reason:
             self.notice(f"trial {plan.number}: {reason}")
+
+    def decided(self, decision: Decision) -> None:
+        """Print, of the first model that cannot be exported, why; other choices stand in debug_strategy.log."""
+        if decision.topic == "export" and not self._told_of_export:
+            self._told_of_export = True
+            self.notice(f"trial {decision.number}: its model trains, but cannot be exported: {decision.reason}")
 
     def notice(self, line: str) -> None:
         """Print the line; in colour, where there is any."""

@@ -14,7 +14,7 @@ from mloptimizer.core.nouns import FailureKind, Params, Phase, Slot, TrialPlan
 from mloptimizer.spaces.training_values import check_training_values
 from mloptimizer.spaces.unused_values import ReadParams, list_unused
 from mloptimizer.training.devices import Decide, Devices, configure_devices
-from mloptimizer.training.export.openable import find_own_code
+from mloptimizer.training.export.openable import REMEDY, find_own_code
 from mloptimizer.training.input.augmentation import choose_augmentation
 from mloptimizer.training.input.pipeline import (
     PREFETCHED_BATCHES,
@@ -189,7 +189,7 @@ def _make_first(plan: TrialPlan, devices: Devices, precision: Precision, decide:
     if not plan.initial_weights and not plan.resumes:
         check_outputs(network, plan.space)
         if reason := find_own_code(network):
-            decide("export", "not possible", reason)
+            decide("export", "not possible", f"{reason}. {REMEDY}.")
     unused = [] if explored else list_unused(params)
     if unused:
         decide("unused values", ", ".join(unused), "sample returned them, and build did not read them here")

@@ -14,6 +14,7 @@ from mloptimizer.cli.display import (
 from mloptimizer.core.listener import Progress, SearchBegan
 from mloptimizer.core.nouns import (
     DatasetInfo,
+    Decision,
     EndedAttempt,
     EpochRecord,
     FailureKind,
@@ -166,3 +167,14 @@ def test_a_search_ends_with_what_slows_it_down(summary: Callable[..., list[str]]
     assert summary(hardware=line)[-1] == line
     assert summary(hardware=line, winner=None)[-1] == line
     assert not any(line.startswith("Hardware") for line in summary())
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_search_says_once_that_its_models_cannot_be_exported(terminal: bool) -> None:
+    output = io.StringIO()
+    display = make_display(Console(file=output, force_terminal=terminal, width=200))
+    for number in (0, 1):
+        display.decided(Decision(number, "export", "not possible", "layer 'scale' is yours"))
+        display.decided(Decision(number, "XLA", "off", "on a CPU"))
+    assert output.getvalue().count("layer 'scale' is yours") == 1
+    assert "XLA" not in output.getvalue()
