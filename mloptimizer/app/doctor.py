@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from mloptimizer.app.environment import examine_environment
 from mloptimizer.app.package_checks import check_packages, check_python, read_metadata
 from mloptimizer.app.probe_checks import check_tensorflow, run_probe
 from mloptimizer.config.settings import Settings
@@ -36,6 +37,7 @@ def examine_machine(workspace: Workspace, settings: Settings) -> list[Check]:
     return [
         check_python(platform.python_version(), about),
         check_packages(about),
+        examine_environment(),
         *check_tensorflow(facts, gpus, settings, describe_unused()),
         _check_start_method(settings),
         check_storage(workspace, settings),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mloptimizer.app.continuation import continue_study
+from mloptimizer.app.environment import check_environment
 from mloptimizer.app.requirements import check_machine
 from mloptimizer.config.settings import Settings
 from mloptimizer.config.settings_file import read_settings_file
@@ -71,6 +72,7 @@ def prepare_search(request: SearchRequest, list_gpus: Callable[[], Sequence[Gpu]
     Raises:
         UsageError: a name or value is not possible, here or on this machine.
     """
+    check_environment()
     stated = read_settings_file(request.workspace.settings_file)
     if request.study and request.workspace.study_file(request.study).is_file():
         prepared = _continue(request, check_study_name(request.study), stated)

@@ -26,7 +26,12 @@ def run_probe(timeout_seconds: float = _PROBE_SECONDS) -> Mapping[str, Any]:
     code = f"import runpy, sys; sys.path.append({root!r}); {run}"
     try:  # -P: files of the current folder that are named like a package stay out of it
         done = subprocess.run(
-            [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=timeout_seconds, check=False
+            [sys.executable, "-P", "-c", code],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return {"error": f"did not answer within {timeout_seconds:g} s"}
@@ -53,11 +58,8 @@ def check_tensorflow(
         advice = "pip install --force-reinstall tensorflow keras, or see whether this processor has AVX"
         return [Check("TensorFlow", False, str(facts["error"]), advice), _check_gpus({"gpus": []}, gpus, True, others)]
     cuda = f"built for CUDA {facts['cuda_build']}" if facts["cuda_build"] else "built without CUDA"
-    backend = facts["keras_backend"]
-    works = f"{facts['tensorflow']}, Keras {facts['keras']} on {backend}, {cuda}"
-    advice = "" if backend == "tensorflow" else "unset KERAS_BACKEND: mloptimizer trains with TensorFlow"
     return [
-        Check("TensorFlow", backend == "tensorflow", works, advice),
+        Check("TensorFlow", True, f"{facts['tensorflow']}, Keras {facts['keras']}, {cuda}"),
         _check_gpus(facts, gpus, False, others),
         _check_nccl(facts),
         _check_precision(facts, settings),

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+from mloptimizer.training.environment import set_environment
 
-import keras
-import tensorflow as tf
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+set_environment()
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 _REFUSALS = (  # what the driver, the compiler or a missing library makes TensorFlow raise
     *(ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
@@ -32,7 +34,6 @@ def probe_tensorflow() -> dict[str, Any]:
     return {
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
-        "keras_backend": keras.backend.backend(),
         "cuda_build": build.get("cuda_version") if tf.test.is_built_with_cuda() else None,
         "cudnn_build": build.get("cudnn_version") if tf.test.is_built_with_cuda() else None,
         "gpus": [_describe(gpu) for gpu in gpus],

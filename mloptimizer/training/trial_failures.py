@@ -3,6 +3,7 @@
 The exceptions of this module say at which stage something was raised; the cause keeps the original.
 """
 
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,8 @@ _OUT_OF_MEMORY_WORDS = (
     "Dst tensor is not initialized",
     "bad_alloc",
 )
+# Before what went wrong, TensorFlow says where the operation was made, in many lines.
+_WHERE = re.compile(r'Graph execution error|Detected at node|File "|Node: |\d+ root error|\[\[\{\{node|Stack trace')
 # What tf.debugging.enable_check_numerics says.
 _NOT_FINITE_WORDS = "Detected Infinity or NaN"
 
@@ -96,9 +99,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Before what went wrong, TensorFlow says where the operation was made, in many lines.
     telling = (line for line in lines if any(words in line for words in (*_OUT_OF_MEMORY_WORDS, _NOT_FINITE_WORDS)))
-    text = next(telling, lines[0] if lines else "")
+    causes = (line for line in lines if not _WHERE.match(line))
+    text = next(telling, next(causes, lines[0] if lines else ""))
     ours = isinstance(error, (SpaceError, DataError, NonFiniteError))
     line = text if ours and text else f"{type(error).__name__}: {text}" if text else type(error).__name__
     return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"

@@ -17,6 +17,7 @@ from mloptimizer.hardware.read.machine import list_cpus
 from mloptimizer.hardware.read.monitor import Monitor
 from mloptimizer.hardware.read.reader import HardwareReader
 from mloptimizer.hardware.read.training_clock import TrainingClock
+from mloptimizer.training.environment import reset_keras, set_environment
 
 PRELOAD = ("mloptimizer.training.preload", "mloptimizer.training.worker")  # what the fork server imports once
 _EXIT_WITHOUT_GPU = 78  # EX_CONFIG of sysexits.h
@@ -25,6 +26,7 @@ _XLA_FLAGS, _XLA_CACHE = "TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory"
 
 def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
     """Train the plan's model in this process and return the result; a `RunTrial` for any engine."""
+    set_environment()
     os.environ.update(slot_environment(slot) | plan_environment(plan, os.environ.get(_XLA_FLAGS, "")))
     step_back(plan.settings.nice)
     from mloptimizer.training.devices import count_gpus
@@ -32,6 +34,7 @@ def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -
 
     if multiprocessing.get_start_method(allow_none=True) == "forkserver" and count_gpus() < len(slot.gpu_ids):
         sys.exit(_EXIT_WITHOUT_GPU)  # CUDA did not survive the fork: dying in silence makes the engine spawn instead
+    reset_keras()
 
     def emit_row(row: Mapping[str, float | str | None]) -> None:
         emit(HardwareSample(plan.number, row))
@@ -89,9 +92,11 @@ def export_trained(plan: Mapping[str, Any], source: str, weights: str, target: s
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # an export needs no GPU and must not wait for a busy one
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)  # importing TensorFlow prints lines that nothing turns off
+    set_environment()
     from mloptimizer.training.export.keras_export import export_model
     from mloptimizer.training.trial_failures import describe_failure
 
+    reset_keras()
     try:
         space, dataset = (plan["space"], source), dataset_from_json(plan.get("dataset", {}))
         return export_model(space, plan["params"], dataset, Path(weights), Path(target))

@@ -20,7 +20,7 @@ def test_this_machine_is_sound_and_stays_as_it_is(workspace: Workspace, monkeypa
     assert wrong <= {"workspace", "data cache", "memory"}  # a full disk is not what is tested
     assert list(workspace.root.iterdir()) == []
     names = [check.name for check in checks]
-    assert names[:7] == ["Python", "packages", "TensorFlow", "GPUs", "NCCL", "precision", "XLA"]
+    assert names[:8] == ["Python", "packages", "environment", "TensorFlow", "GPUs", "NCCL", "precision", "XLA"]
     assert names[7:] == ["start method", "storage", "search spaces", "workspace", "data cache", "memory", "data sets"]
 
 

@@ -17,7 +17,6 @@ def make_facts(gpus: int = 0, **changes: Any) -> dict[str, Any]:
     facts = {
         "tensorflow": "2.21.0",
         "keras": "3.15.1",
-        "keras_backend": "tensorflow",
         "cuda_build": "12.5.1",
         "cudnn_build": "9",
         "gpus": [{"name": "NVIDIA H200", "compute_capability": [9, 0]}] * gpus,
@@ -123,7 +122,3 @@ def test_a_mixed_precision_on_a_cpu_is_noted() -> None:
 def test_tensor_cores_decide_the_precision(capability: list[int], chosen: str) -> None:
     facts = make_facts(1) | {"gpus": [{"name": "a GPU", "compute_capability": capability}]}
     assert check_of("precision", facts, 1).found.endswith(f"trials use {chosen}")
-
-
-def test_another_backend_of_keras_is_wrong() -> None:
-    assert "unset KERAS_BACKEND" in check_of("TensorFlow", make_facts(keras_backend="torch")).advice

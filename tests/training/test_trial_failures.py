@@ -160,3 +160,23 @@ def test_a_full_disk_is_told_by_its_file_whatever_met_it() -> None:
         failure = describe_failure(caught.value)
         assert failure.kind is FailureKind.DISK_FULL
         assert failure.message.startswith(message)
+
+
+@tf.function
+def look_up(index: Any) -> Any:
+    return tf.gather(tf.zeros((3, 2)), index)
+
+
+@tf.function
+def call_python(value: Any) -> Any:
+    return tf.numpy_function(lambda number: number["a"], [value], tf.float32)
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "says"),
+    [(look_up, [5], "5 is not in [0, 3)"), (call_python, 2.0, "IndexError: invalid index to scalar variable.")],
+)
+def test_the_line_of_an_error_in_a_graph_is_its_cause(function: Any, value: Any, says: str) -> None:
+    with pytest.raises(tf.errors.OpError, match="^Graph execution error") as caught:
+        function(tf.constant(value))
+    assert describe_failure(caught.value).message.endswith(says)
