@@ -186,6 +186,7 @@ def keep_tuned(workspace: Workspace, **values: str | int) -> None:
     keep_plan(workspace, TuningPlan(identity, "a model", values, 1.5, 100, (), "2026-01-01T00:00:00+00:00"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(list_gpus()), reason="this machine would be tuned")
 def test_a_continued_study_trains_with_the_values_that_it_began_with(workspace: Workspace) -> None:
     keep_tuned(workspace, prefetch_batches=3)

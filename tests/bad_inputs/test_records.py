@@ -83,6 +83,7 @@ def test_a_command_on_a_damaged_study_tells_it_and_loses_nothing(written: Path, 
         }
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(REPEATABLE, max_examples=30)
 def test_a_search_goes_on_from_damaged_records_or_says_why_not(written: Path, data: st.DataObject) -> None:

@@ -63,6 +63,7 @@ def run_trial(engine: ProcessEngine, gpus: Gpus, plan: TrialPlan, listed: bool) 
     collect(engine, 1)
 
 
+@pytest.mark.slow
 def test_a_slot_is_left_out_while_nvml_lists_its_last_worker(
     gpus: Gpus, make_engine: Callable[..., ProcessEngine], make_plan: MakePlan
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_worker_on_another_gpu_is_no_neighbour(gpus: Gpus) -> None:
     assert not claim.is_free()
 
 
+@pytest.mark.slow
 def test_workers_share_a_gpu_and_a_slot_is_used_again_at_once(gpus: Gpus, make_plan: MakePlan) -> None:
     engine = ProcessEngine(SHARED, act, gpu_memory=GpuMemory(gpus.read))
     try:

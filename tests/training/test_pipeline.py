@@ -166,6 +166,7 @@ def test_images_on_the_disk_can_be_put_on_the_device(digits: Any) -> None:
     assert_equal(batches_of(disk, PLAIN, on_device=True), batches_of(memory, PLAIN))
 
 
+@pytest.mark.slow
 @AUGMENTATIONS
 def test_replicas_share_the_batch_that_one_device_has(photos: Images, augmentation: Augmentation) -> None:
     devices = configure_devices(Slot("cpu0"), 2, silent)
