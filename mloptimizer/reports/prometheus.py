@@ -113,7 +113,7 @@ _GPU_FIGURES: Mapping[str, tuple[str, float]] = {  # column of the hardware log,
 _SEARCH_FIGURES: Mapping[str, Callable[[SearchNow], float | None]] = {
     "mloptimizer_search_running": lambda search: float(search.state is not SearchState.CUT_OFF),
     "mloptimizer_search_start_time_seconds": lambda search: _unix_time(search.since),
-    "mloptimizer_search_slots": lambda search: _while_it_runs(search, len(search.slots)),
+    "mloptimizer_search_slots": lambda search: 0 if search.state is SearchState.CUT_OFF else len(search.slots),
     "mloptimizer_search_running_trials": lambda search: len(search.trials),
     "mloptimizer_search_explored_trials": lambda search: search.explored,
     "mloptimizer_search_planned_trials": lambda search: search.planned,
@@ -132,10 +132,6 @@ _TRIAL_FIGURES: Mapping[str, Callable[[TrialNow], float | None]] = {
     "mloptimizer_trial_last_row_timestamp_seconds": lambda trial: _unix_time(trial.row_time),
     "mloptimizer_trial_looks_hung": lambda trial: float(bool(trial.trouble)),
 }
-
-
-def _while_it_runs(search: SearchNow, figure: float) -> float:
-    return 0.0 if search.state is SearchState.CUT_OFF else figure
 
 
 def _of_gpu(now: GpuNow) -> tuple[str, str]:

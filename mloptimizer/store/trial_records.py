@@ -212,7 +212,7 @@ class MetricsStore:
         if not path.is_file():
             return []
         readings = read_json(path).get("readings")
-        if isinstance(readings, list) and all(_is_reading(reading) for reading in readings):
+        if isinstance(readings, list) and all(isinstance(r, dict) and {"trial", "phase"} <= r.keys() for r in readings):
             return readings
         raise UsageError(f"{path}: holds no readings of the test set. Restore it or remove it.")
 
@@ -250,10 +250,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _is_reading(value: object) -> bool:
-    return isinstance(value, dict) and {"trial", "phase"} <= value.keys()
 
 
 def _is_epoch(line: Mapping[str, Any]) -> bool:

@@ -143,7 +143,7 @@ class PhaseStudy:
         """Let a running trial wait until it is taken up again; others are ignored."""
         running = self._running.pop(number, None)
         if running is not None:
-            self._set_state(id_of(running.trial), TrialState.WAITING)
+            self.history.set_trial_state_values(id_of(running.trial), TrialState.WAITING)
 
     def tell(self, trial: optuna.Trial, outcome: Outcome, value: float | None = None, **facts: Any) -> None:
         """Write down the facts, then end the trial; only a completed one has the value."""
@@ -191,7 +191,7 @@ class PhaseStudy:
                 given_up.append(failed(number, failure.kind, failure.message))
                 continue
             trial.set_user_attr("interruptions", {"count": count, "epochs": epochs})
-            self._set_state(id_of(frozen), TrialState.WAITING)
+            self.history.set_trial_state_values(id_of(frozen), TrialState.WAITING)
         return given_up
 
     def unfinished(self) -> list[TrialSummary]:
@@ -207,7 +207,7 @@ class PhaseStudy:
         for trial in self.history.open_trials():
             waits = trial.state is TrialState.WAITING and "params" in trial.user_attrs
             if waits and summarize(trial, self.phase).number == number:
-                self._set_state(id_of(trial), TrialState.RUNNING)
+                self.history.set_trial_state_values(id_of(trial), TrialState.RUNNING)
                 epochs = set(trial.intermediate_values)
                 self._running[number] = _Running(optuna.Trial(self._optuna, id_of(trial)), epochs)
                 return True
@@ -218,9 +218,6 @@ class PhaseStudy:
         if self.resume(number):
             failure = Failure(FailureKind.INTERRUPTED, message)
             self.tell(self._running.pop(number).trial, Outcome.FAILED, interrupted=True, **failure_facts(failure))
-
-    def _set_state(self, trial_id: int, state: TrialState) -> None:
-        self.history.set_trial_state_values(trial_id, state)
 
     def queued(self) -> set[str]:
         """Return the keys of the configurations that wait to be tried first."""

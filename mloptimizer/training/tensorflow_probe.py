@@ -31,13 +31,14 @@ def probe_tensorflow() -> dict[str, Any]:
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)  # a search may be using them
+    precisions = ("float32", "mixed_float16", "mixed_bfloat16") if gpus else ("float32",)
     return {
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "cuda_build": build.get("cuda_version") if tf.test.is_built_with_cuda() else None,
         "cudnn_build": build.get("cudnn_version") if tf.test.is_built_with_cuda() else None,
         "gpus": [_describe(gpu) for gpu in gpus],
-        "precision": {name: _try(partial(_trains, name)) for name in ("float32", *_half_precisions(gpus))},
+        "precision": {name: _try(partial(_trains, name)) for name in precisions},
         "xla": _try(_compiles),
         "nccl": _try(partial(_sums_over_nccl, len(gpus))) if len(gpus) > 1 else None,
     }
@@ -49,10 +50,6 @@ def _describe(gpu: Any) -> dict[str, Any]:
         "name": details.get("device_name", gpu.name),
         "compute_capability": list(details.get("compute_capability", ())),
     }
-
-
-def _half_precisions(gpus: list[Any]) -> tuple[str, ...]:
-    return ("mixed_float16", "mixed_bfloat16") if gpus else ()
 
 
 def _try(check: Callable[[], object]) -> bool | str:

@@ -203,7 +203,8 @@ def _summarise(workload: Workload, variant: Variant, events: Sequence[Event]) ->
         data_wait_percent=_median(steady, "data_wait_percent"),
         choices=choices,
         peak_memory_mb=max(_column(rows, "process_rss_mb"), default=None),
-        gpu_memory_mb=_gpu_memory_mb(rows),
+        # of all processes, where NVML lists none of the training's
+        gpu_memory_mb=max(_column(rows, "_process_memory_mb") or _column(rows, "_memory_used_mb"), default=None),
         cpu_percent=_mean(_column(late, "process_cpu_percent")),
         gpu_percent=_mean(_column(late, "_utilization_percent", but="_memory_utilization_percent")),
         gpu_power_w=gpu_watts(late),
@@ -230,11 +231,6 @@ def _time_to(accuracy: float, before: float, epochs: Sequence[EpochRecord]) -> f
         if epoch.metrics["val_accuracy"] >= accuracy:
             return seconds
     return None
-
-
-def _gpu_memory_mb(rows: Sequence[Row]) -> float | None:
-    """Return the peak of the training's memory on a GPU; of all processes', where NVML lists none of them."""
-    return max(_column(rows, "_process_memory_mb") or _column(rows, "_memory_used_mb"), default=None)
 
 
 def _column(rows: Iterable[Row], ending: str, but: str = "\n") -> list[float]:

@@ -140,9 +140,10 @@ class SlotAgent:
 
     def step(self, token: int) -> Report:
         """Wait for something to tell of the attempt, and return it; its last report has the result."""
-        events = [event for event in self._gather() if event.number is None or self._is_mine(event.number)]
-        result = next((event for event in events if isinstance(event, TrialResult)), None)
         plan = self._plan
+        mine = (None, plan.number) if plan else (None,)
+        events = [event for event in self._gather() if event.number in mine]
+        result = next((event for event in events if isinstance(event, TrialResult)), None)
         if plan is None or token != self._token:  # it has ended, and only the slot is waited for
             return Report(token, (), {}, None, b"", self._is_idle())
         folder = Path(plan.directory)
@@ -188,9 +189,6 @@ class SlotAgent:
         if self._plan:
             shutil.rmtree(self._plan.directory, ignore_errors=True)
         self._plan, self._token = None, NOTHING
-
-    def _is_mine(self, number: int) -> bool:
-        return self._plan is not None and self._plan.number == number
 
     def _is_idle(self) -> bool:
         return bool(self._engine.idle_slots())

@@ -178,14 +178,11 @@ def describe_evidence(rule: Rule, evidence: Evidence) -> str:
 
 
 def describe_trial(
-    path: Path,
-    grid_g_per_kwh: float = WORLD_G_PER_KWH,
-    machine_cores: int | None = None,
-    present: Mapping[str, str] | None = None,
+    path: Path, grid_g_per_kwh: float = WORLD_G_PER_KWH, present: Mapping[str, str] | None = None
 ) -> dict[str, Cell]:
     """Return the figures of `HARDWARE_FIGURES` for a log; see `summarise`, `find` and `read_trace`."""
     trace = read_trace(path)
-    summary = summarise(trace, grid_g_per_kwh, machine_cores)
+    summary = summarise(trace, grid_g_per_kwh)
     names = ", ".join(finding.rule.name for finding in find(gather_evidence(trace), present=present))
     return {**summary, "findings": names or None}
 

@@ -67,7 +67,7 @@ class EnergyMeter:
 
     cores: int  # logical ones of the machine, all that cpu_percent is a share of, where a row does not tell
     _gpus: dict[str, _Gpu] = field(default_factory=dict)
-    _cpu_joules: float | None = None
+    cpu_joules: float | None = None  # its estimated share of the processors' energy; None where that cannot be read
     _packages: float | None = None  # their counter at the last row that told the trial's share
     _seconds: float | None = None  # of the row before
 
@@ -98,7 +98,7 @@ class EnergyMeter:
         elif mine is not None and busy:  # otherwise what it gained waits for a row that tells the share
             cores = row_figure(row, "machine_cores") or self.cores
             share = min(mine / (busy * cores), 1.0)
-            self._cpu_joules = (self._cpu_joules or 0.0) + share * (packages - self._packages)
+            self.cpu_joules = (self.cpu_joules or 0.0) + share * (packages - self._packages)
             self._packages = packages
 
     @property
@@ -116,11 +116,6 @@ class EnergyMeter:
         if counted and integrated:
             return "counter and power"
         return ("power" if integrated else "counter") if known else None
-
-    @property
-    def cpu_joules(self) -> float | None:
-        """Its estimated share of the processors' energy, J; None where that cannot be read."""
-        return self._cpu_joules
 
     @property
     def joules(self) -> float:

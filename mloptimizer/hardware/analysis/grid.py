@@ -69,12 +69,9 @@ def _read_table(code: str) -> Mapping[str, Any]:
     try:
         table = json.loads((Path(folders[0]) / _TABLE).read_text(encoding="utf-8"))
     except (IndexError, OSError, ValueError) as error:
+        trouble = "has no table where it is looked for" if folders else "is not installed"
         raise UsageError(
-            f"grid_co2 = {code}: codecarbon, which knows the countries, {_trouble(error)}. "
+            f"grid_co2 = {code}: codecarbon, which knows the countries, {trouble}. "
             "Possible: pip install 'mloptimizer[carbon]', or a number in g/kWh."
         ) from error
     return table if isinstance(table, Mapping) else {}
-
-
-def _trouble(error: Exception) -> str:
-    return "is not installed" if isinstance(error, IndexError) else "has no table where it is looked for"

@@ -38,7 +38,8 @@ def thin(lines: Iterable[bytes], columns: Sequence[Column | None], seconds: int,
         begins_anew = not now >= (first[0] if first else before)
         if first and not begins_anew:
             share = (first[0] - before) / (now - before) if now > before else 0.5
-            yield _line(_merge(merges, first[1], cells, share))
+            pairs = zip(merges, first[1], cells, strict=True)
+            yield _line([a if a == b else merge(a, b, share) for merge, a, b in pairs])
             first, before = None, now
         elif begins_anew:
             if first:
@@ -49,10 +50,6 @@ def thin(lines: Iterable[bytes], columns: Sequence[Column | None], seconds: int,
             first = (now, cells)
     if first:
         yield _line(first[1])
-
-
-def _merge(merges: Sequence[_Merge], first: _Cells, second: _Cells, share: float) -> _Cells:
-    return [a if a == b else merge(a, b, share) for merge, a, b in zip(merges, first, second, strict=True)]
 
 
 def _line(cells: _Cells) -> bytes:

@@ -52,7 +52,10 @@ class LiveMachine:
             self._cpu_percent = busy_percent(self._times, times)
             self._then, self._times = now, times
         memory = psutil.virtual_memory()
-        gpus = tuple(GpuNow(gpu, _read_gpu(reader, now)) for gpu, reader in self._gpus)
+        names = [column.name for column in GPU_COLUMNS]
+        gpus = tuple(  # of no trial's processes in particular
+            GpuNow(gpu, dict(zip(names, reader.read((), now), strict=True))) for gpu, reader in self._gpus
+        )
         return MachineNow(gpus, self._cpu_percent, (memory.total - memory.available) / MB, memory.total / MB)
 
     def close(self) -> None:
@@ -60,8 +63,3 @@ class LiveMachine:
         for _, reader in self._gpus:
             reader.close()
         self._gpus = []
-
-
-def _read_gpu(reader: GpuReader, now: float) -> dict[str, float | None]:
-    """Return the GPU's figures by column; of no trial's processes in particular."""
-    return dict(zip((column.name for column in GPU_COLUMNS), reader.read((), now), strict=True))

@@ -4,9 +4,10 @@ Nothing here raises: without the library, a driver or a GPU there are no GPUs, a
 offer is missing. A GPU that is partitioned (MIG) is listed as its instances. One MB is 2**20 bytes.
 """
 
+import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -44,24 +45,16 @@ def list_gpus() -> list[Gpu]:
     their beginnings, up to the first entry that names no GPU. A GPU that is lost is left out, and so is one that is
     partitioned into no instances: nothing can be computed on it.
     """
-    if not open_nvml():
-        return []
-    try:
-        count = ask(pynvml.nvmlDeviceGetCount) or 0
+    with _opened() as is_open:
+        count = (ask(pynvml.nvmlDeviceGetCount) if is_open else None) or 0
         gpus = [gpu for index in range(count) for gpu in _list_at(index)]
-    finally:
-        close_nvml()
     return visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def cuda_version() -> str | None:
     """Return the newest CUDA version that the driver can run, such as 13.0; None without a driver that tells."""
-    if not open_nvml():
-        return None
-    try:
-        version = ask(pynvml.nvmlSystemGetCudaDriverVersion)
-    finally:
-        close_nvml()
+    with _opened() as is_open:
+        version = ask(pynvml.nvmlSystemGetCudaDriverVersion) if is_open else None
     return f"{version // 1000}.{version % 1000 // 10}" if version else None
 
 
@@ -96,6 +89,17 @@ def _find_named(gpus: Sequence[Gpu], entry: str) -> Gpu | None:
 
 def _old_name(instance: Gpu) -> str:
     return "/".join(map(str, (INSTANCE + (instance.parent or ""), *(instance.instance or ()))))
+
+
+@contextlib.contextmanager
+def _opened() -> Iterator[bool]:
+    """Have the library open meanwhile; give whether it is."""
+    is_open = open_nvml()
+    try:
+        yield is_open
+    finally:
+        if is_open:
+            close_nvml()
 
 
 def open_nvml() -> bool:

@@ -90,12 +90,4 @@ class TrainingReader:
         self._waited += wait
         share = min(100 * wait / seconds, 100.0)
         rates: list[Cell] = [images / seconds, share, self._images, self._waited]
-        return [
-            part or None,
-            training.epoch,
-            steps,
-            *rates,
-            *spent.values(),
-            None,
-            None,
-        ]  # the search fills in who shares what
+        return [part or None, training.epoch, steps, *rates, *spent.values(), None, None]

@@ -128,7 +128,8 @@ def describe_main_finding(workspace: Workspace, study: str) -> str:
     known = [training.result["hardware"] for training in _trainings(record) if training.result.get("hardware")]
     if not known:
         return ""
-    counts = {rule.name: sum(rule.name in _names(figures) for figures in known) for rule in RULES}
+    found = [str(figures.get("findings") or "").split(", ") for figures in known]
+    counts = {rule.name: sum(rule.name in names for names in found) for rule in RULES}
     name = max(counts, key=lambda each: counts[each])
     idle = _find_idle(record)
     if idle and counts[name] < len(known):
@@ -142,10 +143,6 @@ def describe_main_finding(workspace: Workspace, study: str) -> str:
 def _find_idle(record: StudyRecord) -> list[Finding]:
     last = next(reversed(list(_trainings(record))), None)
     return find(measure_idle_between(record), (IDLE_BETWEEN,), _present(last))
-
-
-def _names(figures: Mapping[str, object]) -> list[str]:
-    return str(figures.get("findings") or "").split(", ")
 
 
 def _trainings(record: StudyRecord) -> Iterator[TrialRecord]:

@@ -65,7 +65,7 @@ def _machine_table(snapshot: Snapshot) -> RenderableType:
         table.add_column(no_wrap=True)
     table.add_row("CPU", *_share(machine.cpu_percent), "", "", "", "", "")
     ram = f"{machine.ram_used_mb / 1024:.1f} of {machine.ram_total_mb / 1024:.1f} GB"
-    table.add_row("RAM", *_share(_percent(machine.ram_used_mb, machine.ram_total_mb)), ram, "", "", "", "")
+    table.add_row("RAM", *_share(100 * machine.ram_used_mb / machine.ram_total_mb), ram, "", "", "", "")
     for now in machine.gpus:
         figures = now.figures
         used, total = figures.get("memory_used_mb"), figures.get("memory_total_mb")
@@ -99,10 +99,6 @@ def _share(percent: float | None) -> tuple[Text, str]:
     filled = round((percent or 0.0) / 100 * _BAR_CELLS)
     bar = Text.assemble(("█" * filled, "green"), ("·" * (_BAR_CELLS - filled), "dim"))
     return bar, f"{fixed(percent, 0):>3} %"
-
-
-def _percent(part: float, whole: float) -> float | None:
-    return 100 * part / whole if whole else None
 
 
 def _search_parts(search: SearchNow) -> Iterator[RenderableType]:

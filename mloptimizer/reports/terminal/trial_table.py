@@ -92,19 +92,16 @@ def _row(record: StudyRecord, standing: Standing) -> list[RenderableType]:
     leads = record.winner is not None and record.winner[0] == standing.number
     seconds = [r.result.get("seconds") for r in (explored, standing.hall_of_fame) if r and r.result]
     known = [value for value in seconds if is_figure(value)]
+    style = "dim" if completed_value(explored) is None else ""
     return [
         Text(f"{'★ ' if leads else ''}{standing.number}", style="bold" if leads else ""),
         Text(short(standing.plan.get("space"))),
         _state_text(record, standing),
-        Text(fixed(best_value(explored, record.objective)), style=_value_style(explored)),
+        Text(fixed(best_value(explored, record.objective)), style=style),
         Text(short(epochs_trained(explored))),
         _long_run_text(record, standing.hall_of_fame),
         Text(duration(sum(known)) if known else MISSING),
     ]
-
-
-def _value_style(record: TrialRecord | None) -> str:
-    return "" if completed_value(record) is not None else "dim"
 
 
 def _state_text(record: StudyRecord, standing: Standing) -> Text:

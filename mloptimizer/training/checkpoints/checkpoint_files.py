@@ -86,7 +86,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "format": _FORMAT,
         "epoch": checkpoint.epoch,
         "identity": checkpoint.identity,
-        "versions": _versions(),
+        "versions": {"mloptimizer": mloptimizer.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
         "values": checkpoint.values,
         "arrays": {
             name: [[array.dtype.name, array.shape] for array in arrays] for name, arrays in checkpoint.arrays.items()
@@ -143,10 +143,6 @@ class _Checked:
         self.size += len(data)
         self.sha256.update(data)
         return self._file.write(data)
-
-
-def _versions() -> dict[str, str]:
-    return {"mloptimizer": mloptimizer.__version__, "keras": keras.__version__, "tensorflow": tf.__version__}
 
 
 def _seal(header: Mapping[str, Any]) -> bytes:

@@ -62,9 +62,11 @@ def _clip_adaptively(gradient: Any, weights: Sequence[Any], threshold: float) ->
     clipped = [number for number, weight in enumerate(weights) if not _is_of_last_layer(weight, weights)]
     if not clipped:
         return gradient
-    units = [_units(weights[number]) for number in clipped]
+    shapes = [weights[number].shape for number in clipped]
+    units = [shape[-1] if len(shape) > 1 else 1 for shape in shapes]
     rows = [tf.reshape(parts[number], [-1, count]) for number, count in zip(clipped, units, strict=True)]
-    own = [tf.reshape(_value(weights[number]), [-1, count]) for number, count in zip(clipped, units, strict=True)]
+    values = [tf.cast(weights[number].value, tf.float32) for number in clipped]
+    own = [tf.reshape(value, [-1, count]) for value, count in zip(values, units, strict=True)]
     limit = threshold * tf.maximum(_norms(own), SMALLEST_WEIGHT_NORM)
     norms = _norms(rows)
     factors = tf.split(limit / tf.maximum(norms, limit), units)
@@ -77,14 +79,6 @@ def _is_of_last_layer(weight: Any, weights: Sequence[Any]) -> bool:
     """Whether the weight is of the layer that gives the outputs; one weight alone is not."""
     layer, last = (variable.path.rpartition("/")[0] for variable in (weight, weights[-1]))
     return bool(layer) and layer == last
-
-
-def _units(weight: Any) -> int:
-    return weight.shape[-1] if len(weight.shape) > 1 else 1
-
-
-def _value(weight: Any) -> Any:
-    return tf.cast(weight.value, tf.float32)
 
 
 def _norms(rows: Sequence[Any]) -> Any:

@@ -146,16 +146,11 @@ class FlatOptimizer(keras.optimizers.Optimizer):
 
 def _subtract(weight: Any, change: Any, decay: Any) -> None:
     variable = weight.value
-    if _decays(weight):
+    if len(weight.shape) > 1:  # not of biases and the scales of normalisations, which are vectors
         change = change + decay * tf.cast(variable, tf.float32)
     variable.assign_sub(tf.cast(change, variable.dtype))
     if weight.constraint is not None:
         variable.assign(weight.constraint(tf.convert_to_tensor(variable)))
-
-
-def _decays(weight: Any) -> bool:
-    """Whether weight decay applies: not to biases and the scales of normalisations, which are vectors."""
-    return len(weight.shape) > 1
 
 
 def _flatten(tensors: Sequence[Any]) -> Any:

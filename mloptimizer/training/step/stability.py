@@ -226,7 +226,7 @@ def _find_bad_output(network: Any, images: Any) -> str:
         return "the images themselves are not finite"
     named = [(operation, output) for operation in network.operations for output in _output_of(operation)]
     outputs = keras.Model(network.inputs, [output for _, output in named])(images, training=True)
-    for (operation, _), output in zip(named, _as_list(outputs), strict=True):
+    for (operation, _), output in zip(named, tf.nest.flatten(outputs), strict=True):
         if output.dtype.is_floating and not _is_finite(output):
             kind = type(operation).__name__
             return f"the first output that is not finite is that of '{operation.name}' ({kind})"
@@ -244,10 +244,6 @@ def _output_of(operation: Any) -> Sequence[Any]:
     except (AttributeError, ValueError):
         return []
     return [output] if isinstance(output, keras.KerasTensor) else []
-
-
-def _as_list(outputs: Any) -> list[Any]:
-    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
 @contextlib.contextmanager

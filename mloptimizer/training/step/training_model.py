@@ -69,16 +69,13 @@ class TrainableModel(keras.Model):
         self.seconds_waited = 0.0  # for batches
         self._steps_evaluated, self._evaluation_steps = 0, 1
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._forward = rematerialised(network) if self.options.remat else self._call_in_training
+        self._forward = rematerialised(network) if self.options.remat else lambda images: self(images, training=True)
         self._gradient = _compiled(self._sum_micro_batches) if self.options.xla and replicas > 1 else None
 
     @property
     def recomputed(self) -> int:
         """How many segments of the network are computed again in the backward pass."""
         return self._forward.recomputed if isinstance(self._forward, Rematerialised) else 0
-
-    def _call_in_training(self, images: Any) -> Any:
-        return self(images, training=True)
 
     # Steps, on one replica
 
@@ -114,7 +111,8 @@ class TrainableModel(keras.Model):
         parts = self.options.accumulation_steps
         if parts == 1:
             return self._find_gradient(data)
-        stacked = tf.nest.map_structure(lambda part: _stack(part, parts), data)
+        # each as (parts, images of a micro-batch, …)
+        stacked = tf.nest.map_structure(lambda part: tf.reshape(part, (parts, -1, *part.shape[1:])), data)
 
         def add(index: Any, gradient: Any, sums: Any) -> tuple[Any, Any, Any]:
             more = self._find_gradient(tf.nest.map_structure(lambda part: part[index], stacked))
@@ -243,11 +241,6 @@ class TrainableModel(keras.Model):
 
 def _compiled(function: Callable[..., Any]) -> Any:
     return tf.function(function, jit_compile=True, autograph=False)
-
-
-def _stack(part: Any, parts: int) -> Any:
-    """Return the part's images as (parts, images of a micro-batch, …)."""
-    return tf.reshape(part, (parts, -1, *part.shape[1:]))
 
 
 def _make_loop(strategy: Any, step: Callable[[Any], Any], deterministic: bool) -> Any:
