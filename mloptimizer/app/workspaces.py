@@ -20,9 +20,7 @@ def open_workspace_storage(workspace: Workspace, assignments: Mapping[str, objec
     """
     settings = make_settings(assignments, "settings", read_settings_file(workspace.settings_file))
     if not settings.storage and not workspace.journal.is_file():
-        raise UsageError(
-            f"{workspace.journal}: no study yet. Start with: mloptimizer search --dataset digits --trials 12"
-        )
+        raise UsageError(f"{workspace.journal}: no study yet. Start with: mloptimizer search digits --trials 12")
     return open_storage(settings.storage, workspace.journal)
 
 

@@ -6,7 +6,9 @@ Exit codes: 0 done; 1 the run failed; 2 the person's mistake; 130 stopped by Ctr
 import importlib
 import io
 import logging
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -124,6 +126,10 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    line = " ".join(message.splitlines())
-    click.echo("Error: " + "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line), err=True)
+    line = " ".join(["Error:", *message.splitlines()])
+    line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line)
+    if sys.stderr.isatty():  # it stays one line, of which no word breaks
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    click.echo(line, err=True)
     sys.exit(code)

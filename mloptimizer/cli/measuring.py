@@ -49,7 +49,7 @@ from mloptimizer.tuning.measurement import Machine, Workload, this_machine
 from mloptimizer.tuning.tune import run_tuning
 
 _SPLIT_SEED = 0
-_OF_THE_OTHER_BENCH = ("dataset", "space", "target_accuracy", "epochs", "steps", "assignments")
+_OF_THE_OTHER_BENCH = ("data_set", "dataset", "space", "target_accuracy", "epochs", "steps", "assignments")
 
 
 @click.command(epilog=examples("mloptimizer tune digits", "mloptimizer tune cifar10 --space resnet"))
@@ -109,7 +109,10 @@ def bench(
     of_machine: bool,
     **options: Any,
 ) -> None:
-    """Measure what every optimisation brings here."""
+    """Measure what every optimisation brings here.
+
+    It trains on digits unless another data set is named.
+    """
     machine = this_machine()
     if of_machine:
         refuse_options(context, _OF_THE_OTHER_BENCH, "does not count with --machine, which measures alike everywhere")

@@ -40,16 +40,16 @@ def dataset_option(command: Command) -> Command:
     """Add the data set as an argument, or as --dataset."""
 
     def merge(context: click.Context, parameter: click.Parameter, named: str | None) -> str | None:
-        argument = context.params.pop("argument", None)
+        argument = context.params.pop("data_set", None)
         if named and argument and named != argument:
             raise UsageError(f"--dataset {named}: the data set '{argument}' is named as well. Leave one of them out.")
         return named or argument
 
     # eager: it is taken before the option, which then knows it
-    command = click.option("--dataset", metavar="NAME", callback=merge, help="The data set, by its name as well.")(
-        command
-    )
-    return click.argument("argument", required=False, is_eager=True, metavar="[DATASET]")(command)
+    command = click.option(
+        "--dataset", metavar="NAME", callback=merge, help="The same as DATASET; see `mloptimizer datasets`."
+    )(command)
+    return click.argument("data_set", required=False, is_eager=True, metavar="[DATASET]")(command)
 
 
 def refuse_options(context: click.Context, names: Iterable[str], reason: str) -> None:

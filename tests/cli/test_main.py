@@ -67,6 +67,11 @@ def test_a_data_set_may_be_an_argument_or_an_option_but_not_two(tmp_path: Path) 
     assert all(word in said.err for word in ("--dataset mnist", "'digits'"))
 
 
+@pytest.mark.parametrize("words", [("digits",), ("--dataset", "digits"), ("--epochs", "3")])
+def test_what_the_bench_of_a_machine_does_not_heed_is_refused(tmp_path: Path, words: tuple[str, ...]) -> None:
+    assert run("bench", "--machine", *words, cwd=tmp_path).code == 2
+
+
 def test_without_a_name_the_newest_study_is_shown_and_named(
     one_study: Path, make_plan: Callable[..., TrialPlan]
 ) -> None:
