@@ -160,7 +160,7 @@ def _live(
         summarise=functools.partial(summarise_hardware, workspace, WORLD_G_PER_KWH),
         interruptible=contextlib.nullcontext,
         clock=clock,
-        held_seconds=float,
+        absent_seconds=float,
         memory_percent=lambda: 50.0,
         gpu_needs=GpuNeeds(),
         read_gpus=None,

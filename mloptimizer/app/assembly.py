@@ -23,6 +23,7 @@ from mloptimizer.core.nouns import DatasetInfo, Decision, FailureKind, Objective
 from mloptimizer.core.versions import installed_version
 from mloptimizer.core.words import counted, utc_now
 from mloptimizer.data.library import prepare_dataset
+from mloptimizer.engines.deadlines import Absence
 from mloptimizer.engines.gpu_memory import ReadUse
 from mloptimizer.hardware.read.machine_facts import remember_machines
 from mloptimizer.hardware.read.nvml import Gpu, list_gpus
@@ -117,7 +118,7 @@ def assemble(request: SearchRequest, **parts: Any) -> SearchRun:
             summarise=functools.partial(recorder.summarise, prepared.grid.g_per_kwh),
             interruptible=given.interruptible,
             clock=given.clock,
-            held_seconds=wait.held_seconds,
+            absent_seconds=Absence().seconds,
             memory_percent=machines.memory_percent,
             gpu_needs=_known_needs(job),
             read_gpus=given.read_gpus,

@@ -1,5 +1,6 @@
 """Knows which running trials have given no sign of life for too long, or have trained for longer than they may."""
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from mloptimizer.core.nouns import (
     failed,
 )
 
+_BUSY_SECONDS = 5.0  # longer than any round in which a driver listens and acts
+
 
 @dataclass
 class _Trial:
@@ -25,10 +28,27 @@ class _Trial:
     held_seconds: float = 0.0  # in which nobody listened to it
 
 
+class Absence:
+    """Notices that the driver did not listen: it waited for a disk or a server, or was suspended, also with its trials.
+
+    It measures real time: a container that is paused, or a job that its cluster suspends, is stopped wherever it is.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._listened = clock()
+
+    def seconds(self) -> float:
+        """Return for how long nobody listened since the last call; 0 where the driver was only busy."""
+        before, self._listened = self._listened, self._clock()
+        lost = self._listened - before
+        return lost if lost > _BUSY_SECONDS else 0.0
+
+
 class Deadlines:
     """Follows the running trials by their events.
 
-    Time in which the driver itself was held up, by a full disk or a server that is away, counts for nobody. Rows of
+    Time in which the driver itself did not listen counts for nobody; see `Absence`. Rows of
     the hardware log are no signs of life: they come from a thread that watches a hanging training too. Until its
     first step, a trial has `compile_minutes` more, as it builds and compiles in silence. With engine = thread no trial
     is overdue: it may be held at a breakpoint, and nothing could end it.
@@ -59,14 +79,16 @@ class Deadlines:
         return [failed(number, failure.kind, failure.message) for number, failure in self.find_overdue()]
 
     def hold(self, seconds: float) -> None:
-        """Take note that nobody listened to the trials for so long."""
+        """Take note that until now, nobody listened to the trials for so long."""
+        now = self._clock()
         for trial in self._trials.values():
-            trial.heard += seconds
-            trial.held_seconds += seconds
+            trial.heard = min(now, trial.heard + seconds)
+            trial.held_seconds += min(seconds, now - trial.begun)
 
     def end(self, number: int) -> float:
-        """Forget the trial; return how many seconds this attempt took."""
-        return self._clock() - self._trials.pop(number).begun
+        """Forget the trial; return how many seconds this attempt took, while somebody listened to it."""
+        trial = self._trials.pop(number)
+        return self._clock() - trial.begun - trial.held_seconds
 
     def find_overdue(self) -> list[tuple[int, Failure]]:
         """Return the trials that are to end now, each with its failure: hung or time_limit."""

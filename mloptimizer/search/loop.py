@@ -75,7 +75,7 @@ class Loop:
                     self._deadlines.hear(event)
                     _TAKE.get(type(event), Loop._ignore)(self, event)
                 self._end_what_does_not_pay()
-                self._deadlines.hold(self._run.held_seconds())
+                self._hold(self._run.absent_seconds())
                 self._end_overdue()
         finally:
             if self._running or self._again:
@@ -96,6 +96,12 @@ class Loop:
         """Ask the trial to end at its next step."""
         running.told, running.told_at = what, self._run.clock()
         self._engine.stop_trial(running.plan.number)
+
+    def _hold(self, seconds: float) -> None:
+        """Give the trials the time back in which nobody listened to them."""
+        self._deadlines.hold(seconds)
+        for running in self._running.values():
+            running.told_at += seconds
 
     def _end_overdue(self) -> None:
         """Tell trials that hang or take too long to end, and end the processes of those that do not obey."""

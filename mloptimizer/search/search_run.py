@@ -27,7 +27,7 @@ class SearchRun:
     summarise: Callable[[TrialPlan], Mapping[str, Cell]]  # what a trial's hardware log says
     interruptible: Interruptible
     clock: Callable[[], float]
-    held_seconds: Callable[[], float]  # in which this round of the run waited for a disk or a server
+    absent_seconds: Callable[[], float]  # in which nobody listened to the trials in this round of the run
     memory_percent: Callable[[], float]  # share of the main memory in use, %
     gpu_needs: GpuNeeds  # of the study's trials
     read_gpus: ReadUse | None  # what is free of a GPU now; None: NVML is asked

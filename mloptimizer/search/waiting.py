@@ -44,10 +44,6 @@ class Waiting:
         with self._interruptible():
             self._sleep(_WAIT_SECONDS)
 
-    def held_seconds(self) -> float:
-        """Return for how long the run has been held up since the last look."""
-        return 0.0 if self._since is None else self._clock() - self._since
-
     def look(self) -> str:
         """Return a line for the person when something was waited for since the last look: it has passed."""
         if self._since is None:

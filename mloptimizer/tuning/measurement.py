@@ -27,7 +27,7 @@ from mloptimizer.core.nouns import (
     TrialResult,
 )
 from mloptimizer.engines.contract import Engine
-from mloptimizer.engines.deadlines import Deadlines
+from mloptimizer.engines.deadlines import Absence, Deadlines
 from mloptimizer.engines.process.process_engine import ProcessEngine
 from mloptimizer.engines.slots import plan_slots
 from mloptimizer.hardware.analysis.energy import cpu_watts, gpu_watts
@@ -169,12 +169,13 @@ def _plan(workload: Workload, settings: Settings, folder: str) -> TrialPlan:
 def _run(plan: TrialPlan, engine: Engine, waiting: Interruptible) -> list[Event]:
     with waiting():
         engine.start(plan, engine.idle_slots()[0])
-    deadlines = Deadlines(plan.settings, time.monotonic)
+    deadlines, absence = Deadlines(plan.settings, time.monotonic), Absence()
     deadlines.start(plan.number, 0.0)  # GPUs that cannot talk to one another hang
     events: list[Event] = []
     while not any(isinstance(event, TrialResult) for event in events):
         with waiting():
             fresh = engine.wait(_WAIT_SECONDS)
+        deadlines.hold(absence.seconds())
         events += [*fresh, *deadlines.hear_all(fresh)]
     return events
 

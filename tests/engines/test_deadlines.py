@@ -1,8 +1,10 @@
 """Which running trials are to end because they hang or take too long; the time is the test's."""
 
+import pytest
+
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import Decision, EpochRecord, FailureKind, HardwareSample, SignOfLife
-from mloptimizer.engines.deadlines import Deadlines
+from mloptimizer.engines.deadlines import Absence, Deadlines
 
 
 class Watch:
@@ -69,3 +71,23 @@ def test_a_trial_that_has_ended_is_forgotten_and_tells_its_seconds() -> None:
     assert watch.deadlines.end(1) == 120
     watch.deadlines.hear(SignOfLife(1, step=9))  # it was on its way
     assert watch.overdue_at(1000) == []
+
+
+def test_a_driver_that_was_suspended_did_not_listen_and_one_that_was_busy_did() -> None:
+    clock = [100.0]
+    absence = Absence(lambda: clock[0])
+    found = []
+    for seconds in (0.5, 4.0, 25.0, 0.5, 3600.0):
+        clock[0] += seconds
+        found.append(absence.seconds())
+    assert found == [0.0, 0.0, 25.0, 0.0, 3600.0]
+
+
+def test_a_trial_that_began_in_a_time_without_a_listener_is_given_no_more_than_that() -> None:
+    watch = Watch()
+    watch.deadlines.hear(SignOfLife(1, step=1))
+    watch.minutes = 5
+    watch.deadlines.hold(60 * 60)
+    assert watch.overdue_at(15) == []
+    assert watch.overdue_at(15.1) == [(1, FailureKind.HUNG)]
+    assert watch.deadlines.end(1) == pytest.approx(10.1 * 60)
