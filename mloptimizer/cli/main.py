@@ -47,7 +47,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Choices": {
         "datasets": ("workspace_commands", "List the data sets, and which are on this machine."),
         "spaces": ("workspace_commands", "List the search spaces."),
-        "settings": ("workspace_commands", "Show the settings that people need; all; or everything about one."),
+        "settings": ("workspace_commands", "Show the settings that people need, all of them, or one."),
         "init": ("setting_up", "Make a workspace to edit: settings and search spaces."),
     },
 }

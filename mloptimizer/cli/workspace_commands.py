@@ -39,7 +39,7 @@ def spaces(workspace: Workspace) -> None:
 @set_option
 @workspace_option
 def settings(workspace: Workspace, name: str | None, every: bool, **options: Any) -> None:
-    """Show the settings that people need; all; or everything about one."""
+    """Show the settings that people need, all of them, or one."""
     now, stated = workspace_settings(workspace, options), stated_settings(workspace, options)
     if name is not None:
         show_table(setting_page(name, now, stated))

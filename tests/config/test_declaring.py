@@ -16,7 +16,7 @@ from mloptimizer.config.values import settings_by_group
 from mloptimizer.spaces.augmented import suggest_augmentation
 from mloptimizer.spaces.space_files import RandomSuggest
 from mloptimizer.tuning.plans import identify_tuning
-from mloptimizer.tuning.tune import SIMPLEST
+from mloptimizer.tuning.tune import FACTORS
 from tests.pretended_machine import Pretence
 
 TRAINING = Path(mloptimizer.__file__).parent / "training"
@@ -81,7 +81,7 @@ def test_a_tuned_plan_serves_any_run(name: str, make_dataset: Any) -> None:
 
 
 def test_what_tuning_chooses_and_what_augmentation_strengthens_are_settings_of_a_training(make_dataset: Any) -> None:
-    assert set(SIMPLEST) <= set(Settings.names("training", "speed"))
+    assert set(FACTORS) <= set(Settings.names("training", "speed"))
     strengths = set(Settings.names("training", group="Augmentation")) - {"augmentation"}
     assert set(suggest_augmentation(RandomSuggest(0), make_dataset(input_shape=(32, 32, 3)))) == strengths
 

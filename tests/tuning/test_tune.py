@@ -159,6 +159,17 @@ def test_other_gpus_or_settings_need_another_plan(find: Tune, workspace: Workspa
     assert find_plan(workspace, identify_tuning(machine, dataset, Settings(batch_size=32))) is None
 
 
+def test_a_plan_of_the_version_before_whose_key_told_less_is_not_found(
+    find: Tune, workspace: Workspace, dataset: DatasetInfo
+) -> None:
+    find(Pretence({("prefetch_batches", 8): 2.0}))
+    kept = json.loads(workspace.tuning_file.read_text())
+    identity = kept["plans"][0]["identity"]
+    identity["settings"] = identity.pop("training settings")
+    workspace.tuning_file.write_text(json.dumps(kept))
+    assert apply_tuning(workspace, dataset, Settings(), Pretence().machine) == (Settings(), [])
+
+
 def test_a_damaged_file_is_told(find: Tune, workspace: Workspace, dataset: DatasetInfo) -> None:
     find(Pretence())
     workspace.tuning_file.write_text('{"plans": [{"identity": 3}]}')
