@@ -66,6 +66,9 @@ _TORONTO_URL = "https://www.cs.toronto.edu/~kriz/"
 
 # The hashes of MNIST and CIFAR are those that Keras checks. Keras checks none of Fashion-MNIST's: these are the
 # ones that TensorFlow Datasets lists for the authors' files.
+_MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+_CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+_CIFAR100_SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
 _FASHION_SHA256 = (
     "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
     "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
@@ -93,96 +96,34 @@ CIFAR10_BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_ba
 CIFAR100_BATCHES = ("train", "test")
 
 _ALL = (
-    Dataset(
-        "digits",
-        "handwritten digits of 43 people, grey, a fifth of them kept as the test set",
-        (8, 8, 1),
-        _DIGITS,
-        1438,
-        359,
-        forms=(Form("digits", ("datasets/data/digits.csv.gz",)),),
-    ),
-    Dataset(
-        "mnist",
-        "handwritten digits, grey",
-        (28, 28, 1),
-        _DIGITS,
-        60_000,
-        10_000,
-        forms=(Form("npz", ("mnist.npz",)), *_idx_forms("mnist/", "MNIST/raw/")),
-        downloads=(
-            Download(
-                f"{_KERAS_URL}mnist.npz",
-                "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
-                "mnist.npz",
-            ),
-        ),
-        by_hand="mnist.npz, or the folder mnist with the four idx files",
-    ),
-    Dataset(
-        "fashion_mnist",
-        "pictures of clothes, grey",
-        (28, 28, 1),
-        _FASHION,
-        60_000,
-        10_000,
-        forms=(
-            *_idx_forms("fashion-mnist/", "fashion_mnist/"),
-            Form("npz", ("fashion_mnist.npz",)),
-            Form("npz", ("fashion-mnist.npz",)),
-        ),
-        downloads=tuple(
-            Download(f"{_KERAS_URL}{file}.gz", sha256, f"fashion-mnist/{file}.gz")
-            for file, sha256 in zip(_IDX_FILES, _FASHION_SHA256, strict=True)
-        ),
-        by_hand="the folder fashion-mnist with the four idx files, or fashion_mnist.npz",
-    ),
-    Dataset(
-        "cifar10",
-        "photographs of animals and vehicles, in colour",
-        (32, 32, 3),
-        _CIFAR10,
-        50_000,
-        10_000,
-        forms=_cifar_forms(
-            "cifar-10-batches-py",
-            CIFAR10_BATCHES,
-            "cifar10.npz",
-            ("cifar-10-batches-py-target_archive", "cifar-10-batches-py.tar.gz", "cifar-10-python.tar.gz"),
-        ),
-        downloads=(
-            Download(
-                f"{_TORONTO_URL}cifar-10-python.tar.gz",
-                "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-                "cifar-10-batches-py-target_archive",
-            ),
-        ),
-        label_key="labels",
-        by_hand="cifar-10-python.tar.gz, the folder cifar-10-batches-py, or cifar10.npz",
-    ),
-    Dataset(
-        "cifar100",
-        "photographs in 100 fine classes, in colour",
-        (32, 32, 3),
-        _CIFAR100,
-        50_000,
-        10_000,
-        forms=_cifar_forms(
-            "cifar-100-python",
-            CIFAR100_BATCHES,
-            "cifar100.npz",
-            ("cifar-100-python-target_archive", "cifar-100-python.tar.gz"),
-        ),
-        downloads=(
-            Download(
-                f"{_TORONTO_URL}cifar-100-python.tar.gz",
-                "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-                "cifar-100-python-target_archive",
-            ),
-        ),
-        label_key="fine_labels",
-        by_hand="cifar-100-python.tar.gz, the folder cifar-100-python, or cifar100.npz",
-    ),
-)
+    Dataset("digits", "handwritten digits of 43 people, grey, a fifth of them kept as the test set",
+            (8, 8, 1), _DIGITS, 1438, 359,
+            forms=(Form("digits", ("datasets/data/digits.csv.gz",)),)),
+    Dataset("mnist", "handwritten digits, grey", (28, 28, 1), _DIGITS, 60_000, 10_000,
+            forms=(Form("npz", ("mnist.npz",)), *_idx_forms("mnist/", "MNIST/raw/")),
+            downloads=(Download(f"{_KERAS_URL}mnist.npz", _MNIST_SHA256, "mnist.npz"),),
+            by_hand="mnist.npz, or the folder mnist with the four idx files"),
+    Dataset("fashion_mnist", "pictures of clothes, grey", (28, 28, 1), _FASHION, 60_000, 10_000,
+            forms=(*_idx_forms("fashion-mnist/", "fashion_mnist/"),
+                   Form("npz", ("fashion_mnist.npz",)), Form("npz", ("fashion-mnist.npz",))),
+            downloads=tuple(Download(f"{_KERAS_URL}{file}.gz", sha256, f"fashion-mnist/{file}.gz")
+                            for file, sha256 in zip(_IDX_FILES, _FASHION_SHA256, strict=True)),
+            by_hand="the folder fashion-mnist with the four idx files, or fashion_mnist.npz"),
+    Dataset("cifar10", "photographs of animals and vehicles, in colour", (32, 32, 3), _CIFAR10, 50_000, 10_000,
+            forms=_cifar_forms(
+                "cifar-10-batches-py", CIFAR10_BATCHES, "cifar10.npz",
+                ("cifar-10-batches-py-target_archive", "cifar-10-batches-py.tar.gz", "cifar-10-python.tar.gz")),
+            downloads=(Download(f"{_TORONTO_URL}cifar-10-python.tar.gz", _CIFAR10_SHA256,
+                                "cifar-10-batches-py-target_archive"),),
+            label_key="labels",
+            by_hand="cifar-10-python.tar.gz, the folder cifar-10-batches-py, or cifar10.npz"),
+    Dataset("cifar100", "photographs in 100 fine classes, in colour", (32, 32, 3), _CIFAR100, 50_000, 10_000,
+            forms=_cifar_forms("cifar-100-python", CIFAR100_BATCHES, "cifar100.npz",
+                               ("cifar-100-python-target_archive", "cifar-100-python.tar.gz")),
+            downloads=(Download(f"{_TORONTO_URL}cifar-100-python.tar.gz", _CIFAR100_SHA256,
+                                "cifar-100-python-target_archive"),),
+            label_key="fine_labels",
+            by_hand="cifar-100-python.tar.gz, the folder cifar-100-python, or cifar100.npz"),
+)  # fmt: skip
 
 CATALOG = {dataset.name: dataset for dataset in _ALL}

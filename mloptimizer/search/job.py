@@ -11,7 +11,7 @@ from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.study import Study
-from mloptimizer.study.trials import Ended
+from mloptimizer.study.tally import Ended
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mloptimizer.core.nouns import EpochRecord, Outcome, Params, Phase, TrialPlan, TrialResult, result_from_json
 from mloptimizer.search.job import Job, Untrained
 from mloptimizer.store.trial_records import TrialRecord
-from mloptimizer.study.trials import Ended
+from mloptimizer.study.tally import Ended
 
 
 class Exploration:

@@ -33,7 +33,8 @@ from mloptimizer.study.phase_study import PhaseStudy, create_study, failure_fact
 from mloptimizer.study.samplers import make_pruner, make_sampler
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
 from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw_configuration, draw_unseen
-from mloptimizer.study.trials import Ended, TrialSummary, summarize
+from mloptimizer.study.tally import Ended
+from mloptimizer.study.trials import TrialSummary, summarize
 from mloptimizer.study.warm_start import Receiver, TakenOver, record_dataset, take_over
 
 _TRIES = 4  # proposals of the sampler before a configuration is drawn at random

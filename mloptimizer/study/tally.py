@@ -2,6 +2,7 @@
 
 from bisect import bisect_right, insort
 from collections import Counter
+from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial
 
@@ -56,3 +57,7 @@ class Tally:
         if summary.status is TrialStatus.COMPLETED and summary.reused_from is None:
             row = (self._sign * (summary.value or 0.0), summary.number, trial)
             insort(self._ranked, row, key=lambda row: row[:2])
+
+
+Ended = Tally | Sequence[Outcome]
+"""How trials ended: how many there are, and how many ended so."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -44,16 +44,6 @@ class TrialSummary:
     def outcome(self) -> Outcome | None:
         """How the trial ended, if it counts as done."""
         return Outcome(self.status) if self.status in set(Outcome) else None
-
-
-class Ended(Protocol):
-    """How trials ended; a list of outcomes is one."""
-
-    def __len__(self) -> int: ...
-
-    def count(self, outcome: Outcome, /) -> int:
-        """Return how many ended so."""
-        ...
 
 
 def summarize(trial: FrozenTrial, phase: Phase) -> TrialSummary:

@@ -32,10 +32,7 @@ _KEPT: tuple[Guarded, ...] = (
     (keras.distribution.distribution, keras.distribution.set_distribution),
     (tf.config.functions_run_eagerly, tf.config.run_functions_eagerly),
     (tf.config.get_soft_device_placement, tf.config.set_soft_device_placement),
-    (
-        tf.config.experimental.tensor_float_32_execution_enabled,
-        tf.config.experimental.enable_tensor_float_32_execution,
-    ),
+    (tf.config.experimental.tensor_float_32_execution_enabled, tf.config.experimental.enable_tensor_float_32_execution),
     (np.geterr, lambda errors: np.seterr(**errors)),
 )
 

@@ -92,24 +92,12 @@ def run_machine_bench(machine: Machine, tell: Tell, extent: Extent | None = None
     runs = tuple(_join(case, found[case.name]) for case in cases)
     if all(run.failure for run in runs):
         raise RunError(f"bench --machine: the model could not be trained ({runs[0].failure}).")
-    return MachineBenchmark(
-        mloptimizer.__version__,
-        utc_now("seconds"),
-        read_machine_facts(),
-        {
-            "model": space.name,
-            "params": dict(MEASURED_MODEL),
-            "input_shape": list(SHAPE),
-            "classes": CLASSES,
-            "batch_size": BATCH,
-            "seed": SEED,
-            "images": dataset.train_size,
-            "validation_images": dataset.validation_size,
-            "epochs": extent.epochs,
-            "repetitions": extent.repetitions,
-        },
-        runs,
-    )
+    facts = {
+        "model": space.name, "params": dict(MEASURED_MODEL), "input_shape": list(SHAPE), "classes": CLASSES,
+        "batch_size": BATCH, "seed": SEED, "images": dataset.train_size, "validation_images": dataset.validation_size,
+        "epochs": extent.epochs, "repetitions": extent.repetitions,
+    }  # fmt: skip
+    return MachineBenchmark(mloptimizer.__version__, utc_now("seconds"), read_machine_facts(), facts, runs)
 
 
 def _join(case: _Case, rows: Sequence[Measurement]) -> BenchRun:

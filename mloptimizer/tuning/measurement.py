@@ -35,9 +35,7 @@ from mloptimizer.hardware.columns import Row
 from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.read.machine_facts import cpu_model, describe_machine, group_gpus
 from mloptimizer.hardware.read.nvml import Gpu, list_gpus
-from mloptimizer.spaces.space_files import (
-    SearchSpace,
-)
+from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.training.worker import PRELOAD, run_plan
 
 _WAIT_SECONDS = 0.5

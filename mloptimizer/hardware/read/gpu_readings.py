@@ -223,16 +223,12 @@ def _pcie(counter: int) -> Callable[[Any], tuple[float, ...]]:
 _READINGS = (
     _Reading(("utilization_percent", "memory_utilization_percent"), _utilization, "together"),
     _Reading(("memory_used_mb", "memory_total_mb"), read_memory, "own"),
-    _Reading(("power_w",), lambda handle: (pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,), "together"),
-    _Reading(("power_limit_w",), lambda handle: (pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,), "together"),
+    _Reading(("power_w",), lambda gpu: (pynvml.nvmlDeviceGetPowerUsage(gpu) / 1000,), "together"),
+    _Reading(("power_limit_w",), lambda gpu: (pynvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000,), "together"),
     _Reading(("temperature_c",), _temperature, "chip"),
-    _Reading(("sm_clock_mhz",), lambda handle: (pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),), "chip"),
-    _Reading(
-        ("sm_clock_max_mhz",), lambda handle: (pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM),), "chip"
-    ),
-    _Reading(
-        ("memory_clock_mhz",), lambda handle: (pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),), "chip"
-    ),
+    _Reading(("sm_clock_mhz",), lambda gpu: (pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),), "chip"),
+    _Reading(("sm_clock_max_mhz",), lambda gpu: (pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_SM),), "chip"),
+    _Reading(("memory_clock_mhz",), lambda gpu: (pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),), "chip"),
     _Reading(("throttle_reasons",), _throttle_reasons, "chip"),
     _Reading(("pcie_rx_mb_s",), _pcie(pynvml.NVML_PCIE_UTIL_RX_BYTES), "together"),
     _Reading(("pcie_tx_mb_s",), _pcie(pynvml.NVML_PCIE_UTIL_TX_BYTES), "together"),

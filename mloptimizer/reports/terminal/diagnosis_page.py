@@ -14,14 +14,7 @@ from rich.text import Text
 from mloptimizer.core.errors import MloptimizerError, UsageError
 from mloptimizer.core.nouns import TRAINED_PHASES, Phase
 from mloptimizer.core.words import counted, read_time
-from mloptimizer.hardware.analysis.diagnosis import (
-    IDLE_BETWEEN,
-    RULES,
-    Finding,
-    describe_change,
-    find,
-    present_values,
-)
+from mloptimizer.hardware.analysis.diagnosis import IDLE_BETWEEN, RULES, Finding, describe_change, find, present_values
 from mloptimizer.hardware.analysis.evidence import gather_evidence
 from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.reports.formatting import is_figure
