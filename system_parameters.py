@@ -320,8 +320,7 @@ nice = 0
 # Possible: a number >= 0.1 and <= 60
 monitor_seconds = 1.0
 
-# CO2 of a kWh of your grid, g; or a country's ISO code such as DEU, with the extra 'carbon'. 475: the world's
-# mean
+# CO2 of a kWh of your grid, g; 475: the world's mean; or a country's ISO code such as DEU, extra 'carbon'
 # Possible: a number >= 0 or a country's code
 grid_co2 = 475.0
 

@@ -254,8 +254,7 @@ class Settings(BaseModel):
     )
     grid_co2: Amount | Country = MACHINE.run(
         475.0,
-        "CO2 of a kWh of your grid, g; or a country's ISO code such as DEU, with the extra 'carbon'. 475: the "
-        "world's mean",
+        "CO2 of a kWh of your grid, g; 475: the world's mean; or a country's ISO code such as DEU, extra 'carbon'",
     )
     storage: str = MACHINE.run(
         "", "Optuna storage URL; empty: the journal metrics_data/studies.journal of this workspace", told=False
@@ -293,9 +292,6 @@ class Settings(BaseModel):
     @classmethod
     def names(cls, *belongs_to: str, **declared: object) -> tuple[str, ...]:
         """Return the settings, in order, that belong to one of these and declare these facts; without any, all."""
-        wanted = {name: cls.declared(name) for name in cls.model_fields}
-        return tuple(
-            name
-            for name, facts in wanted.items()
-            if (not belongs_to or facts["belongs_to"] in belongs_to) and declared.items() <= facts.items()
-        )
+        found = {name: cls.declared(name) for name in cls.model_fields}
+        mine = {name for name, facts in found.items() if not belongs_to or facts["belongs_to"] in belongs_to}
+        return tuple(name for name, facts in found.items() if name in mine and declared.items() <= facts.items())

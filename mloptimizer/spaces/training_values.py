@@ -12,15 +12,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.config.values import describe_choices, show_value
 from mloptimizer.core.errors import UsageError
 
-_OF_SETTINGS = (
-    "schedule",
-    "flip_probability",
-    "crop_padding",
-    "randaugment_magnitude",
-    "mixup_alpha",
-    "cutmix_alpha",
-    "erasing_probability",
-)
+_OF_SETTINGS = ("schedule", *(name for name in Settings.names(group="Augmentation") if name != "augmentation"))
 _LARGEST_RATE = 1000  # far above what trains anything, and far below what float32 cannot hold
 
 
