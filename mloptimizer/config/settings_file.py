@@ -5,7 +5,6 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from mloptimizer.config.declaring import BELONGS_TO
 from mloptimizer.config.plain_python import read_assignments
 from mloptimizer.config.settings import Settings
 from mloptimizer.config.values import describe_choices, make_settings, settings_by_group, unknown_setting
@@ -65,19 +64,6 @@ def render_settings_file(settings: Settings | None = None) -> str:
             description = Settings.declared(name)["description"]
             lines += ["", *_comment(description), *_comment(f"Possible: {describe_choices(name)}")]
             lines.append(f"{name} = {literal(getattr(settings, name))}")
-    return "\n".join(lines) + "\n"
-
-
-def render_settings_table() -> str:
-    """Return the settings as the Markdown tables of the docs, with what they can belong to before them."""
-    lines = [f"- `{belongs_to}`: {meaning}" for belongs_to, meaning in BELONGS_TO.items()]
-    for group, names in settings_by_group().items():
-        lines += ["", f"### {group}", ""]
-        lines += ["| setting | default | belongs to | meaning | possible |", "|---|---|---|---|---|"]
-        for name in names:
-            facts = Settings.declared(name)
-            cells = (f"`{name}`", f"`{literal(facts['default'])}`", facts["belongs_to"], facts["description"])
-            lines.append(f"| {' | '.join(cells)} | {describe_choices(name)} |")
     return "\n".join(lines) + "\n"
 
 

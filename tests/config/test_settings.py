@@ -2,14 +2,15 @@ from pathlib import Path
 
 import pytest
 
+from mloptimizer.config.declaring import BELONGS_TO
 from mloptimizer.config.settings import Settings
 from mloptimizer.config.settings_file import (
+    literal,
     parse_assignments,
     read_settings_file,
     render_settings_file,
-    render_settings_table,
 )
-from mloptimizer.config.values import OF_SPACES, describe_choices, make_settings
+from mloptimizer.config.values import OF_SPACES, describe_choices, make_settings, settings_by_group
 from mloptimizer.core.errors import UsageError
 from mloptimizer.spaces import suggest_optimizer
 from mloptimizer.spaces.space_files import RandomSuggest
@@ -29,8 +30,21 @@ def test_the_repository_has_the_rendered_file() -> None:
     assert path.read_text() == render_settings_file()
 
 
-def test_the_docs_have_the_rendered_table() -> None:
-    assert render_settings_table() in (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+def settings_table() -> str:
+    """Return the settings as the Markdown tables of the docs, with what they can belong to before them."""
+    lines = [f"- `{belongs_to}`: {meaning}" for belongs_to, meaning in BELONGS_TO.items()]
+    for group, names in settings_by_group().items():
+        lines += ["", f"### {group}", ""]
+        lines += ["| setting | default | belongs to | meaning | possible |", "|---|---|---|---|---|"]
+        for name in names:
+            facts = Settings.declared(name)
+            cells = (f"`{name}`", f"`{literal(facts['default'])}`", facts["belongs_to"], facts["description"])
+            lines.append(f"| {' | '.join(cells)} | {describe_choices(name)} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_docs_have_the_table_of_settings() -> None:
+    assert settings_table() in (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 
 
 def test_changed_settings_survive_the_file(tmp_path: Path) -> None:

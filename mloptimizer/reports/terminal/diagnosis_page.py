@@ -50,7 +50,7 @@ def diagnosis_report(workspace: Workspace, study: str, number: int | None = None
         raise UsageError(f"TRIAL {number}: study '{study}' has no hardware log of such a trial.")
     damages = [Text(each.damage) for each in done if each.damage]
     if number is None:
-        return Group(*_study_parts(workspace, record, [each for each in done if not each.damage]), *damages)
+        return Group(*_study_parts(record, [each for each in done if not each.damage]), *damages)
     return Group(*(part for each in done for part in _trial_parts(study, each)), *damages)
 
 
@@ -92,7 +92,7 @@ def _finding_parts(finding: Finding, how_often: str = "", where: str = "") -> It
         yield Padding(Text(f"change: {describe_change(change)}"), (0, 0, 0, 4))
 
 
-def _study_parts(workspace: Workspace, record: StudyRecord, done: Sequence[Diagnosed]) -> Iterator[RenderableType]:
+def _study_parts(record: StudyRecord, done: Sequence[Diagnosed]) -> Iterator[RenderableType]:
     yield Text(f"Study {record.name}", style="bold")
     found = 0
     for rule in RULES:
