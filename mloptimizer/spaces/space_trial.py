@@ -24,7 +24,9 @@ class Trial:
 
     def suggest_categorical(self, name: str, choices: Iterable[Any]) -> Any:
         """Return one of the choices."""
-        return self._keep(name, self._inner.suggest_categorical(name, tuple(choices)))
+        # A set has another order in every process.
+        ordered = sorted(choices, key=repr) if isinstance(choices, (set, frozenset)) else tuple(choices)
+        return self._keep(name, self._inner.suggest_categorical(name, ordered))
 
     def suggest_uniform(self, name: str, low: float, high: float) -> float:
         """Return a number from low to high."""

@@ -59,7 +59,13 @@ def configuration_key(space: str, params: Params) -> str:
 
 def categorical_kind(choices: Sequence[Any]) -> str:
     """Return what Optuna wants to be the same for ever about a choice."""
-    return f"categorical {tuple(choices)!r}"
+    return f"categorical {tuple(map(as_stored, choices))!r}"
+
+
+def as_stored(choice: Any) -> Any:
+    """Return the choice as a storage gives it back, in JSON: of NumPy's numbers plain ones, of tuples lists."""
+    plain = choice.tolist() if hasattr(choice, "tolist") else choice
+    return [as_stored(item) for item in plain] if isinstance(plain, (list, tuple)) else plain
 
 
 def number_kind(noun: str, log: bool) -> str:
@@ -117,8 +123,10 @@ class PrefixedSuggest:
         return float(self._ask(lambda: self._inner.suggest_float(full, low, high, step=step, log=log)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        full = self._resolve(name, categorical_kind(choices))
-        return self._ask(lambda: self._inner.suggest_categorical(full, choices))
+        full, stored = self._resolve(name, categorical_kind(choices)), list(map(as_stored, choices))
+        chosen = self._ask(lambda: self._inner.suggest_categorical(full, stored))
+        # True is no 1, and NaN is not even itself.
+        return next(own for own, plain in zip(choices, stored, strict=True) if repr(plain) == repr(chosen))
 
     def _resolve(self, name: str, kind: str) -> str:
         return self._names.resolve(f"{self._space}.{name}", kind)

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import FailureKind, failed
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Params, failed
+from mloptimizer.spaces.space_files import Suggest
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus
@@ -148,3 +150,32 @@ def test_a_configuration_that_failed_for_its_spaces_fault_is_tried_again_when_th
     assert (again.failure, again.reused_from) == (None, None)
     complete(continued, again, 0.5)
     assert ask(open_(journal), only).reused == 0.5
+
+
+def test_a_choice_keeps_its_name_whatever_it_is_made_of(journal: Path) -> None:
+    """Storages keep JSON, of which a tuple comes back as a list, and a number of NumPy's as a plain one."""
+    asked: list[object] = []
+
+    def sample(trial: Suggest, _: DatasetInfo) -> Params:
+        kernel = trial.suggest_categorical("kernel", [(3, 3), (5, (5, 7))])
+        rate = trial.suggest_categorical("rate", np.logspace(-3, -1, 3))
+        flag = trial.suggest_categorical("flag", (True, 1, None, "1"))
+        asked.extend([kernel, rate, flag])
+        return {
+            "kernel": kernel[0],
+            "rate": float(rate),
+            "flag": str(flag),
+            "width": trial.suggest_int("width", 1, 999),
+        }
+
+    for _ in range(3):
+        study = open_(journal)
+        for _ in range(3):
+            complete(study, ask(study, [space(sample)]), 0.5)
+    kinds = {tuple, np.float64, bool, int, str, type(None)}
+    assert {type(value) for value in asked} <= kinds, "the space gets its own choices"
+    stored = optuna.load_study(study_name="s", storage=open_storage("", journal)).trials
+    assert {name for trial in stored for name in trial.params} == {
+        "space",
+        *(f"own.{name}" for name in ("kernel", "rate", "flag", "width")),
+    }
