@@ -28,7 +28,7 @@ def find_fault(network: Any) -> str:
     for factor in SPREADS:
         try:
             outputs = _run(network, images, factor)
-        except (tf.errors.OpError, MemoryError, TypeError, ValueError):  # a layer may need a graph, or more room
+        except Exception:  # noqa: BLE001  (a layer of the person's may need a graph, or more room)
             return ""
         finite = np.isfinite(outputs).all(axis=1)
         if finite.sum() > 1:

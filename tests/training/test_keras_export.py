@@ -64,6 +64,7 @@ OPENABLE = {
     "float16": "return keras.Model(images, layers.Dense(10, dtype='float16')(layers.Dense(99, dtype='float16')(x)))",
     "bfloat16": "return keras.Model(images, layers.Dense(10, dtype='mixed_bfloat16')(x))",
     "operations": "return keras.Model(images, ops.gelu(layers.Dense(10)(x))[:, ::-1] * 2)",
+    "name": "return keras.Sequential([images, layers.Flatten(), layers.Dense(10)], name='probabilities')",
     "random": "return keras.Model(images, layers.Dense(10)(layers.Dropout(0.5)(x, training=True)))",
     "keras_function": "return keras.Model(images, layers.Dense(10)(layers.Lambda(ops.relu)(x)))",
 }

@@ -69,7 +69,8 @@ def _with_pixels_and_probabilities(network: Any, dataset: DatasetInfo) -> Any:
     variance = (std.astype("float64") ** 2).tolist()
     pixels = keras.Input(dataset.input_shape, name="pixels_0_to_255", dtype="float32")
     standardised = keras.layers.Normalization(mean=mean.tolist(), variance=variance, dtype="float32")(pixels)
-    probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(network(standardised))
+    named = keras.Model(network.inputs[0], network.outputs[0], name="network")  # its own name may be one of these
+    probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(named(standardised))
     return keras.Model(pixels, probabilities, name=dataset.name)
 
 
