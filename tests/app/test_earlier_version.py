@@ -23,11 +23,11 @@ def test_a_search_that_an_earlier_version_began_goes_on_where_it_was_killed(tmp_
     shutil.copytree(Path(__file__).parent / "workspace_of_0_1", workspace.root)
     before = {path: path.read_bytes() for path in workspace.metrics.glob("digits/trial_0000[0-3]/*.json*")}
     made = epochs(workspace, 4)
-    assert len(before) == 12 and len(made) == 6
+    assert len(before) == 12 and len(made) == 4
 
-    settings = {"trials": 6, "exploration_epochs": 8, "workers": 1, "pruner": "none"}
-    summary = run_request(SearchRequest(workspace, study="digits", assignments=settings))
+    request = SearchRequest(workspace, study="digits", assignments={"trials": 6, "workers": 1})
+    summary = run_request(request)
     assert summary.exploration[Outcome.COMPLETED] == 6
-    assert epochs(workspace, 4)[:6] == made and len(epochs(workspace, 4)) == 8
+    assert epochs(workspace, 4)[:4] == made and len(epochs(workspace, 4)) == 30
     assert {path: path.read_bytes() for path in before} == before
     assert summary.winner_phase is Phase.HALL_OF_FAME and summary.is_tested
