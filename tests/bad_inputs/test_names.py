@@ -48,6 +48,7 @@ def test_the_name_of_a_study_may_be_any_text(place: Path, name: str, command: st
     assert snapshot(place.parent) == before
 
 
+@pytest.mark.slow
 @given(
     name=names, option=st.sampled_from(["--study", "--dataset", "--space", "--warm-start", "--profile", "--enqueue"])
 )

@@ -44,6 +44,7 @@ def test_set_takes_any_text(place: Path, name: str, value: str) -> None:
     assert snapshot(place) == before
 
 
+@pytest.mark.slow
 @given(option=st.sampled_from(OPTIONS), value=words)
 @settings(REPEATABLE, max_examples=60)
 def test_every_option_takes_any_text(place: Path, option: str, value: str) -> None:
@@ -80,6 +81,7 @@ garbage = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(text=st.one_of(st.lists(assignments, max_size=3).map(b"".join), garbage))
 @example(b"raise SystemExit(0)")
 @example(b"trials = 10**5000")
@@ -94,6 +96,7 @@ def test_the_settings_file_may_hold_anything(place: Path, text: bytes) -> None:
     assert snapshot(place) == before
 
 
+@pytest.mark.slow
 @given(value=st.one_of(st.lists(json_values, max_size=3), json_values), space=st.sampled_from(["line", "cnn", 3, None]))
 @settings(REPEATABLE, max_examples=40)
 def test_a_file_to_enqueue_may_hold_any_json(place: Path, value: object, space: object) -> None:

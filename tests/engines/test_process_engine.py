@@ -25,6 +25,7 @@ from tests.engines.contract import PATIENCE_SECONDS, SLOTS, EngineContract, act,
 MakePlan = Callable[..., TrialPlan]
 
 
+@pytest.mark.slow
 class TestForkServer(EngineContract):
     def make(self) -> ProcessEngine:
         return ProcessEngine(SLOTS, act, "forkserver")
@@ -184,6 +185,7 @@ def test_a_stated_start_method_is_not_changed(make_plan: MakePlan) -> None:
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_killed_fork_server_is_replaced(make_plan: MakePlan) -> None:
     engine = ProcessEngine(SLOTS, act, "forkserver")
     engine.start(make_plan(0, params={"act": "wait"}), SLOTS[0])

@@ -133,6 +133,7 @@ def test_the_evaluation_sees_every_image_once(digits: Any, cache: Any, global_ba
 # --- where the images lie
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_the_disk_gives_the_same_batches_as_the_memory(digits: Any, split: Any) -> None:
     memory, disk = (load_images(digits, split, silent, cache) for cache in ("memory", "disk"))
@@ -222,6 +223,7 @@ def test_images_live_on_a_gpu_only_beside_the_training_in_nine_tenths_of_its_mem
     assert choose_on_device("auto", small, GPU, training_mb, silent) is chosen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"data_cache": "disk"}, {"data_on_device": "on", "cpu_replicas": 2, "batch_size": 16, "xla": "on"}]
 )
