@@ -39,7 +39,7 @@ from mloptimizer.search.loop import Loop
 from mloptimizer.search.phases import Exploration
 from mloptimizer.search.search_run import SearchRun
 from mloptimizer.store.activity import Activity
-from mloptimizer.store.recorder import Recorder, summarise_hardware
+from mloptimizer.store.recorder import Recorder
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.study import open_study
@@ -151,13 +151,13 @@ def _live(
     engine = SimulatedEngine(slots, clock, work, 0 if is_last else scenario.trials // scenario.lives)
     budgets = Budgets(settings, clock, float)
     control = Control(job, budgets, DiskWatch(workspace.metrics, lambda: 1e6, 0))
-    records = Recorder(workspace, STUDY, store), Activity(workspace.running_file(STUDY))
+    recorder = Recorder(workspace, STUDY, store)
     run = SearchRun(
         job=job,
         control=control,
-        listeners=Listeners(*records, story),
+        listeners=Listeners(recorder, Activity(workspace.running_file(STUDY)), story),
         make_engine=lambda run, trials, phase: engine,
-        summarise=functools.partial(summarise_hardware, workspace, WORLD_G_PER_KWH),
+        summarise=functools.partial(recorder.summarise, WORLD_G_PER_KWH),
         interruptible=contextlib.nullcontext,
         clock=clock,
         absent_seconds=float,
