@@ -237,7 +237,8 @@ def _known_needs(job: Job) -> GpuNeeds:
 def _why_no_winner(store: MetricsStore, name: str) -> str:
     records = store.trials()
     failures = [record.result["failure"] for record in records if record.result.get("failure")]
-    last = f" The last failed with {failures[-1].get('kind')}: {failures[-1].get('message')}." if failures else ""
+    words = f"{failures[-1].get('kind')}: {failures[-1].get('message')}".rstrip(".") if failures else ""
+    last = f" The last failed with {words}." if words else ""
     the_space = bool(failures) and failures[-1].get("kind") == FailureKind.SPACE_ERROR  # then trials are made up for
     more = "" if the_space else f" --trials +{max(len(records), 1)}"
     return (

@@ -24,8 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 Country = Annotated[str, Field(pattern="^[A-Za-z]{3}$", title="a country's code")]  # ISO 3166
 
-SEARCH, PHASES, DATA = Group("Search"), Group("Phases"), Group("Data")
-AUGMENTATION = Group("Augmentation")  # a search space's own parameter of the same name counts instead
+SEARCH, PHASES, DATA, AUGMENTATION = Group("Search"), Group("Phases"), Group("Data"), Group("Augmentation")
 BATCHES, OPTIMIZATION, SPEED = Group("Batches and memory"), Group("Optimization"), Group("Speed")
 FAULTS, BUDGETS, MACHINE = Group("Faults"), Group("Budgets", told=False), Group("Machine")
 

@@ -77,22 +77,26 @@ def list_unused(params: ReadParams) -> list[str]:
 
 
 def find_misnamed(params: ReadParams, source: str) -> str:
-    """Return in words the first unused value that was meant for the training; empty where there is none.
+    """Return in words which unused values were meant for the training; empty where there is none.
 
     Args:
         source: the text of the search space.
     """
-    for name in list_unused(params):
-        meant = _find_meant(name)
-        if meant is None or (meant != name and meant in params) or name in set(_texts_beside_sample(source)):
-            continue
-        unused = f"nothing uses '{name}', which sample returned"
-        if meant in TRAINING_VALUES:
-            return f"{unused}. Did you mean '{meant}'?"
-        if meant:
-            return f"{unused}. Possible: leave it out, and --set {meant}=VALUE for all trials."
-        return f"{unused}. Possible for the training: {', '.join(TRAINING_VALUES)}."
-    return ""
+    found = {name: meant for name in list_unused(params) if (meant := _find_meant(name)) is not None}
+    beside_sample = set(_texts_beside_sample(source)) if found else set()
+    hints = {
+        name: _hint(meant)
+        for name, meant in found.items()
+        if name not in beside_sample and (meant == name or meant not in params)
+    }
+    names = ", ".join(f"'{name}'" for name in hints)
+    return f"nothing uses {names}, which sample returned. {' '.join(dict.fromkeys(hints.values()))}" if hints else ""
+
+
+def _hint(meant: str) -> str:
+    if meant in TRAINING_VALUES:
+        return f"Did you mean '{meant}'?"
+    return f"Possible for all trials: --set {meant}=VALUE." if meant else f"It may return {', '.join(TRAINING_VALUES)}."
 
 
 def _find_meant(name: str) -> str | None:

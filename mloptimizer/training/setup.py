@@ -184,7 +184,7 @@ def _check_values(plan: TrialPlan) -> None:
 def _make_first(plan: TrialPlan, devices: Devices, precision: Precision, decide: Decide) -> Any:
     """Return the network; of a new configuration, see that its values are used and its outputs can be trained."""
     params = ReadParams(plan.params)
-    explored = plan.phase is not Phase.EXPLORATION  # perhaps by an earlier version, which refused less
+    explored = plan.resumes or plan.phase is not Phase.EXPLORATION  # perhaps by an earlier version: it refused less
     network = make_network(plan, devices, precision, None if explored else params)
     if not plan.initial_weights and not plan.resumes:
         check_outputs(network, plan.space)

@@ -73,12 +73,19 @@ def build(params, dataset):
         ("batch_size", "--set batch_size=VALUE"),
         ("batchsize", "--set batch_size=VALUE"),
         ("epochs", "--set exploration_epochs=VALUE"),
-        ("momentum", "Possible for the training: optimizer, learning_rate"),
+        ("momentum", "It may return optimizer, learning_rate"),
     ],
 )
 def test_what_was_meant_for_the_training_is_named(name: str, meant: str) -> None:
     words = find_misnamed(ReadParams({"width": 1, name: 2}), SOURCE)
     assert words.startswith(f"nothing uses '{name}', which sample returned") and meant in words
+
+
+def test_all_of_them_are_named_at_once() -> None:
+    params = ReadParams({"batch_size": 32, "lr": 0.1, "momentum": 0.9, "units": 3})
+    words = find_misnamed(params, SOURCE)
+    assert words.startswith("nothing uses 'batch_size', 'lr', 'momentum', which sample returned. ")
+    assert "--set batch_size=VALUE. Did you mean 'learning_rate'?" in words
 
 
 @pytest.mark.parametrize(
