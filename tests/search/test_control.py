@@ -101,7 +101,8 @@ def test_a_search_that_is_told_to_stop_keeps_what_runs_for_later(search: Search,
 def test_a_search_that_pauses_gives_its_slots_free_and_goes_on(search: Search, workspace: Workspace) -> None:
     class Resumes(Watcher):
         def progress(self, progress: object) -> None:
-            if self.notices and not progress.running:  # type: ignore[attr-defined]
+            told = json.loads(workspace.running_file("s").read_text()) if self.notices else {}
+            if told.get("paused_utc") and not progress.running:  # type: ignore[attr-defined]
                 order(workspace, OrderName.GO_ON)(training.plans[0])
 
     training = Steered(order(workspace, OrderName.PAUSE))
