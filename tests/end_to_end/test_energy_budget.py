@@ -66,5 +66,5 @@ def test_a_search_stops_when_its_trials_have_used_their_energy_and_records_it_ov
     assert "Wh" in run("show", "digits", "0", *place, cwd=tmp_path, COLUMNS="150").stdout
     assert "digits" in run("diagnose", "digits", *place, cwd=tmp_path).stdout
     run("trials", "digits", "--csv", str(tmp_path / "trials.csv"), *place, cwd=tmp_path)
-    (row,) = csv.DictReader((tmp_path / "trials.csv").open())
+    (row,) = csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
     assert float(row["hardware_gpu_wh"]) == pytest.approx(hardware["gpu_wh"])

@@ -301,7 +301,8 @@ def test_a_taken_port_and_a_foreign_address_are_one_line(searched: Workspace) ->
 def test_top_and_its_metrics_show_a_real_search_and_then_its_kill(tmp_path: Path) -> None:
     write_small_space(tmp_path)
     words = ["search", "--dataset", "digits", "--space", "small", "--trials", "99", "--workers", "1", *SMALL]
-    search = start(*words, cwd=tmp_path, output=(tmp_path / "out.txt").open("w"))
+    with (tmp_path / "out.txt").open("w") as output:
+        search = start(*words, cwd=tmp_path, output=output)
     server = start("top", "--prometheus", "0", cwd=tmp_path)
     try:
         assert server.stdout

@@ -132,7 +132,7 @@ def test_float16_batches_that_overflow_on_one_replica_change_only_the_loss_scale
     images[4 * poisoned + 3] = 1e30  # overflows in float16; the last image of its replica
     targets = np.eye(10, dtype="float32")[np.arange(4 * replicas) % 10]
     batches = tf.data.Dataset.from_tensors((images, targets)).repeat()
-    model.fit(batches, steps_per_epoch=options.per_epoch, verbose=0)
+    model.fit(batches, steps_per_epoch=options.per_epoch, verbose=0, shuffle=False)
     assert float(model.optimizer.dynamic_scale.numpy()) == scale / 2**options.per_epoch
     assert model.guard.figures()["skipped_steps"] == options.per_epoch
     for old, new in zip(before, model.get_weights(), strict=True):
