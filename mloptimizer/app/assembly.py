@@ -43,7 +43,7 @@ from mloptimizer.store.recorder import Recorder
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.answers import Answers, complete_configuration
-from mloptimizer.study.storage import hide_secrets
+from mloptimizer.study.storage import hide_secrets, storage_place
 from mloptimizer.study.study import open_study
 from mloptimizer.tuning.plans import find_tuned
 from mloptimizer.tuning.tune import apply_tuning
@@ -158,6 +158,12 @@ def _open_job(
     workspace, name, settings = request.workspace, prepared.name, prepared.settings
     store, objective = MetricsStore(workspace, name), Objective(settings.objective)
     study = open_study(settings.storage, workspace.journal, name, settings, prepared.seed, objective, wait=wait)
+    if prepared.continued and study.is_new and (lost := sum(bool(record.result) for record in store.trials())):
+        listeners.notice(
+            f"study '{name}': {storage_place(settings.storage, workspace.journal)} does not know it any more, so its "
+            f"{counted(lost, 'recorded trial')} will not count. It begins anew, and keeps their folders with _until_ "
+            "and the time in their names. To go on with them instead, press Ctrl-C and restore that storage."
+        )
     for phase, result in study.given_up:
         store.finish(phase, result)
     machines = remember_machines(store.read_study() if prepared.continued else {}, utc_now("seconds"))

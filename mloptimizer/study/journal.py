@@ -126,9 +126,11 @@ class HealingBackend:
         try:
             (self._append_soon if self._waits else self._file.append_logs)(logs)
         except OSError:
+            self._lock.is_ours = True
             with suppress(OSError):
                 self.heal()  # nothing half-written stays while the disk is full
             raise
+        self._lock.is_ours = False
 
     @contextmanager
     def together(self, syncs: bool) -> Iterator[None]:

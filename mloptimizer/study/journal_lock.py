@@ -34,6 +34,7 @@ class JournalLock:
         self._side = journal.with_name(journal.name + ".flock")
         self._descriptor = -1
         self.whole_bytes = 0  # up to here no line needs mending
+        self.is_ours = False  # the unfinished record: the disk became full, which the person has been told
 
     def acquire(self) -> bool:
         descriptor = os.open(self._side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -41,7 +42,7 @@ class JournalLock:
             lock_descriptor(descriptor, poll_interval=_POLL_SECONDS)
             self.whole_bytes, is_whole = _mend_joined_lines(self._journal, self.whole_bytes)
             if not is_whole:
-                _cut_torn_line(self._journal)
+                _cut_torn_line(self._journal, warn=not self.is_ours)
         except OSError as error:
             os.close(descriptor)
             raise lock_error(error) from error
@@ -63,7 +64,7 @@ def _is_torn(journal: Path) -> bool:
         return file.read(1) not in (b"", b"\n")
 
 
-def _cut_torn_line(journal: Path) -> None:
+def _cut_torn_line(journal: Path, warn: bool) -> None:
     release_stale_lock(journal)
     optunas = JournalFileOpenLock if os.name == "nt" else JournalFileSymlinkLock
     lock = optunas(str(journal), grace_period=_STALE_SECONDS)
@@ -72,7 +73,8 @@ def _cut_torn_line(journal: Path) -> None:
         if _is_torn(journal):  # no longer, where the dashboard was in the middle of writing
             with journal.open("r+b") as file:
                 file.truncate(file.read().rfind(b"\n") + 1)
-            _logger.warning("%s: a torn last line was cut off", journal)
+            if warn:
+                _logger.warning("%s: a torn last line was cut off", journal)
     finally:
         lock.release()
 

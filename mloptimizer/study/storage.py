@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -138,6 +139,7 @@ def _quieten_optuna() -> None:
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", "Choices for a categorical")  # those that a storage keeps as JSON are fine
 
 
 def _open_sqlite(url: str, read_only: bool) -> BaseStorage:

@@ -60,11 +60,27 @@ def open_study(
     storage = open_storage(url, journal, wait=wait)
     with storage_errors(url, journal):
         facts = {"objective": objective.metric, "seed": seed, "mloptimizer": mloptimizer.__version__}
-        create_study(storage, check_study_name(name), objective.maximize, facts)
-        study = Study(url, journal, storage, name)
+        is_new = not has_study(storage, check_study_name(name))
+        _check_long_trainings(storage, name, is_new, storage_place(url, journal))
+        create_study(storage, name, objective.maximize, facts)
+        study = Study(url, journal, storage, name, is_new)
         _check_objective(study, objective, storage_place(url, journal))
         study.prepare(settings, seed)
         return study
+
+
+def _check_long_trainings(storage: BaseStorage, name: str, is_new: bool, place: str) -> None:
+    """Refuse a foreign study in the place of the long trainings; remove those of a deleted study of this name."""
+    hall = name + HALL_OF_FAME_SUFFIX
+    if not has_study(storage, hall):
+        return
+    if "objective" not in optuna.load_study(study_name=hall, storage=storage).user_attrs:
+        raise UsageError(
+            f"{place}: the study '{hall}' was not made by mloptimizer, and the long trainings of '{name}' would have "
+            "its name. Choose another study name."
+        )
+    if is_new:
+        optuna.delete_study(study_name=hall, storage=storage)
 
 
 def _check_objective(study: "Study", objective: Objective, place: str) -> None:
@@ -81,9 +97,9 @@ def _check_objective(study: "Study", objective: Objective, place: str) -> None:
 class Study:
     """A study in its storage; every method raises `RunError` or `UsageError` where the storage fails."""
 
-    def __init__(self, url: str, journal: Path, storage: BaseStorage, name: str) -> None:
+    def __init__(self, url: str, journal: Path, storage: BaseStorage, name: str, is_new: bool = False) -> None:
         """For `open_study`."""
-        self.name = name
+        self.name, self.is_new = name, is_new
         self._url, self._journal, self._storage = url, journal, storage
         self._exploration = PhaseStudy(storage, name, Phase.EXPLORATION)
         self._hall = self._load_hall() if has_study(storage, name + HALL_OF_FAME_SUFFIX) else None
@@ -207,6 +223,7 @@ class Study:
         """Note that the long training of an explored trial starts."""
         with self._guard():
             if self._hall is None:
+                _check_long_trainings(self._storage, self.name, False, storage_place(self._url, self._journal))
                 name = self.name + HALL_OF_FAME_SUFFIX
                 create_study(self._storage, name, self._exploration.maximizes, dict(self._exploration.attributes))
                 self._hall = self._load_hall()

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import sqlite3
 import sys
@@ -24,7 +25,10 @@ needs_small_disk = pytest.mark.skipif(sys.platform != "linux", reason="mounts a 
 @pytest.mark.parametrize("leave_bytes", [0, 4096])
 def test_a_journal_on_a_full_disk_waits_and_is_whole_afterwards(tmp_path: Path, leave_bytes: int) -> None:
     def on_disk(disk: Path) -> None:
-        journal, troubles = disk / "studies.journal", list[str]()
+        journal, troubles, warned = disk / "studies.journal", list[str](), list[logging.LogRecord]()
+        handler = logging.Handler()
+        handler.emit = warned.append  # type: ignore[method-assign]
+        logging.getLogger("mloptimizer").addHandler(handler)
         wait = wait_and((disk / "filler").unlink, troubles)
         study = optuna.create_study(storage=open_storage("", journal, wait=wait), study_name="s")
         trial = study.ask()
@@ -34,6 +38,7 @@ def test_a_journal_on_a_full_disk_waits_and_is_whole_afterwards(tmp_path: Path, 
         trial.report(0.5, 2)
         study.tell(trial, 0.5)
         assert troubles == [f"{journal}: No space left on device"] * 2
+        assert warned == [], "the trouble is told; what it tore is nobody's concern"
         lines = [json.loads(line) for line in journal.read_bytes().splitlines()]
         assert sum("long" in line.get("user_attr", {}) for line in lines) == 1
         stored = optuna.load_study(study_name="s", storage=open_storage("", journal))

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import DatasetInfo, FailureKind, Params, failed
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Params, Phase, TrialResult, failed
 from mloptimizer.spaces.space_files import Suggest
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
@@ -23,6 +23,7 @@ from tests.study.small_studies import (
     ask,
     complete,
     counts,
+    explore_and_enter,
     open_,
     space,
 )
@@ -179,3 +180,30 @@ def test_a_choice_keeps_its_name_whatever_it_is_made_of(journal: Path) -> None:
         "space",
         *(f"own.{name}" for name in ("kernel", "rate", "flag", "width")),
     }
+
+
+def test_a_study_made_anew_under_a_deleted_name_begins_empty(journal: Path) -> None:
+    study = open_(journal)
+    number = explore_and_enter(study).number
+    study.finish(TrialResult(number, Outcome.COMPLETED, 0.9, 1.0), Phase.HALL_OF_FAME)
+    assert study.is_new and not open_(journal).is_new
+    optuna.delete_study(study_name="s", storage=open_storage("", journal))
+    anew = open_(journal)
+    assert anew.is_new
+    assert (anew.trials(), anew.trials(Phase.HALL_OF_FAME)) == ([], [])
+    explore_and_enter(anew)
+    assert len(anew.trials(Phase.HALL_OF_FAME)) == 1
+
+
+def test_a_foreign_study_is_never_taken_for_the_long_trainings(journal: Path) -> None:
+    storage = open_storage("", journal)
+    foreign = optuna.create_study(study_name="s-hall-of-fame", storage=storage)
+    foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    with pytest.raises(UsageError, match="'s-hall-of-fame' was not made by mloptimizer"):
+        open_(journal)
+    assert [study.study_name for study in storage.get_all_studies()] == ["s-hall-of-fame"]
+    optuna.delete_study(study_name="s-hall-of-fame", storage=storage)
+    study = open_(journal)
+    optuna.create_study(study_name="s-hall-of-fame", storage=storage)  # while the exploration runs
+    with pytest.raises(UsageError, match="'s-hall-of-fame' was not made by mloptimizer"):
+        explore_and_enter(study)

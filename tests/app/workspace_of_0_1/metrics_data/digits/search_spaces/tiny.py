@@ -2,10 +2,7 @@
 
 
 def sample(trial, dataset):
-    return {
-        "width": trial.suggest_int("width", 2, 8),
-        "learning_rate": trial.suggest_float("rate", 1e-3, 1e-1, log=True),
-    }
+    return {"width": trial.suggest_int("width", 2, 8), "learning_rate": trial.suggest_float("rate", 1e-3, 1e-1, log=True)}
 
 
 def build(params, dataset):
