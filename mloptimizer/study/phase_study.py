@@ -23,7 +23,9 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import Failure, FailureKind, Outcome, Phase, TrialResult, failed
+from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
 from mloptimizer.study.history import History
 from mloptimizer.study.optuna_internals import id_of
 from mloptimizer.study.suggestions import ParameterNames, categorical_kind, configuration_key, number_kind
@@ -258,13 +260,26 @@ def has_study(storage: BaseStorage, name: str) -> bool:
     return any(study.study_name == name for study in storage.get_all_studies())
 
 
-def create_study(storage: BaseStorage, name: str, maximize: bool, attributes: Mapping[str, Any]) -> None:
-    """Create the Optuna study with its attributes, unless the storage has one of this name."""
+def create_study(storage: BaseStorage, name: str, maximize: bool, attributes: Mapping[str, Any], place: str) -> bool:
+    """Create the Optuna study with its attributes, unless it is there; return whether it is new.
+
+    Of a deleted study of its name, the long trainings are removed.
+
+    Raises:
+        UsageError: somebody else's study has its name, or that of its long trainings.
+    """
+    hall = name + HALL_OF_FAME_SUFFIX
+    for known in (one for one in (name, hall) if has_study(storage, one)):
+        if "objective" not in optuna.load_study(study_name=known, storage=storage).user_attrs:
+            raise UsageError(f"{place}: the study '{known}' was not made by mloptimizer. Choose another study name.")
     if has_study(storage, name):
-        return
+        return False
+    if has_study(storage, hall):
+        optuna.delete_study(study_name=hall, storage=storage)
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize" if maximize else "minimize")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([str(attributes["objective"])])  # the dashboard labels its axes with it
     for key, value in attributes.items():
         study.set_user_attr(key, value)
+    return True

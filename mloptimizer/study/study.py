@@ -29,7 +29,13 @@ from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.study.answers import Answers
 from mloptimizer.study.earlier import EarlierStudy
 from mloptimizer.study.journal import together
-from mloptimizer.study.phase_study import PhaseStudy, create_study, failure_facts, has_study, learn_names
+from mloptimizer.study.phase_study import (
+    PhaseStudy,
+    create_study,
+    failure_facts,
+    has_study,
+    learn_names,
+)
 from mloptimizer.study.samplers import make_pruner, make_sampler
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
 from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw_configuration, draw_unseen
@@ -60,33 +66,16 @@ def open_study(
     storage = open_storage(url, journal, wait=wait)
     with storage_errors(url, journal):
         facts = {"objective": objective.metric, "seed": seed, "mloptimizer": mloptimizer.__version__}
-        is_new = not has_study(storage, check_study_name(name))
-        _check_long_trainings(storage, name, is_new, storage_place(url, journal))
-        create_study(storage, name, objective.maximize, facts)
+        place = storage_place(url, journal)
+        is_new = create_study(storage, check_study_name(name), objective.maximize, facts, place)
         study = Study(url, journal, storage, name, is_new)
-        _check_objective(study, objective, storage_place(url, journal))
+        _check_objective(study, objective)
         study.prepare(settings, seed)
         return study
 
 
-def _check_long_trainings(storage: BaseStorage, name: str, is_new: bool, place: str) -> None:
-    """Refuse a foreign study in the place of the long trainings; remove those of a deleted study of this name."""
-    hall = name + HALL_OF_FAME_SUFFIX
-    if not has_study(storage, hall):
-        return
-    if "objective" not in optuna.load_study(study_name=hall, storage=storage).user_attrs:
-        raise UsageError(
-            f"{place}: the study '{hall}' was not made by mloptimizer, and the long trainings of '{name}' would have "
-            "its name. Choose another study name."
-        )
-    if is_new:
-        optuna.delete_study(study_name=hall, storage=storage)
-
-
-def _check_objective(study: "Study", objective: Objective, place: str) -> None:
+def _check_objective(study: "Study", objective: Objective) -> None:
     stored = study.attributes.get("objective")
-    if stored is None:
-        raise UsageError(f"{place}: the study '{study.name}' was not made by mloptimizer. Choose another study name.")
     if stored != objective.metric:
         raise UsageError(
             f"study '{study.name}': ranks its trials by {stored}, not by {objective.metric}. "
@@ -223,9 +212,9 @@ class Study:
         """Note that the long training of an explored trial starts."""
         with self._guard():
             if self._hall is None:
-                _check_long_trainings(self._storage, self.name, False, storage_place(self._url, self._journal))
-                name = self.name + HALL_OF_FAME_SUFFIX
-                create_study(self._storage, name, self._exploration.maximizes, dict(self._exploration.attributes))
+                name, place = self.name + HALL_OF_FAME_SUFFIX, storage_place(self._url, self._journal)
+                facts = dict(self._exploration.attributes)
+                create_study(self._storage, name, self._exploration.maximizes, facts, place)
                 self._hall = self._load_hall()
             explored = self._exploration.history.trial(number)
             facts = {name: explored.user_attrs[name] for name in ("space", "params")}
