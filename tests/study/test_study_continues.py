@@ -153,6 +153,7 @@ def test_a_configuration_that_failed_for_its_spaces_fault_is_tried_again_when_th
     assert ask(open_(journal), only).reused == 0.5
 
 
+@pytest.mark.filterwarnings("ignore:Choices for a categorical")
 def test_a_choice_keeps_its_name_whatever_it_is_made_of(journal: Path) -> None:
     """Storages keep JSON, of which a tuple comes back as a list, and a number of NumPy's as a plain one."""
     asked: list[object] = []
