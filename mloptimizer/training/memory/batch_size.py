@@ -104,10 +104,10 @@ def measure_speed(model: Any, shape: tuple[int, ...], classes: int) -> float:
     """
     batch = (tf.random.stateless_normal(shape, seed=(0, 0)), tf.one_hot(tf.range(shape[0]) % classes, classes))
     batches = tf.data.Dataset.from_tensors(batch).repeat()
-    model.fit(batches, steps_per_epoch=WARM_UP_STEPS, verbose=0)
+    model.fit(batches, steps_per_epoch=WARM_UP_STEPS, verbose=0, shuffle=False)
     steps = max(FEWEST_TIMED_STEPS, math.ceil(TIMED_IMAGES / shape[0]))
     started = time.perf_counter()
-    model.fit(batches, steps_per_epoch=steps, verbose=0)
+    model.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
     model.figures()  # waits until the last step is done
     return steps * shape[0] / (time.perf_counter() - started)
 
