@@ -96,7 +96,7 @@ def declared(*extras: str) -> list[Requirement]:
 EXTRAS = ("gpu", "gp", "cmaes", "carbon", "postgresql", "ray")
 
 
-@pytest.mark.parametrize(("library", "test"), set(ADAPTERS.values()))
+@pytest.mark.parametrize(("library", "test"), sorted(set(ADAPTERS.values())))
 def test_a_library_that_is_known_from_within_is_pinned_and_tested(library: str, test: str) -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
