@@ -1,4 +1,4 @@
-"""What a short search finds on CIFAR-10 with 5,000 training images, hall of fame and verdict included.
+"""What a short search finds on CIFAR-10 with 5,000 training images, hall of fame and test evaluation included.
 
     python benchmarks/cifar10.py [--trials 4] [--images 5000] [--set NAME=VALUE …]
 
@@ -38,7 +38,7 @@ def main() -> None:
                     f"{len(trial.epochs)} | {'–' if value is None else f'{value:.4f}'} | {trial.result['seconds']:.0f}"
                 )
                 print(f"| {trial.directory.name} | {trial.plan['space']} | {trial.result['outcome']} | {figures} |")
-        for reading in store.verdicts():
+        for reading in store.test_evaluations():
             accuracy, loss = reading["test_accuracy"], reading["test_loss"]
             print(f"\nTest set, trial {reading['trial']}: accuracy {accuracy:.4f}, loss {loss:.4f}")
         print(f"Wall time {wall:.0f} s")

@@ -57,9 +57,9 @@ def train(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> T
         emit(EpochRecord(plan.number, epoch, {"val_accuracy": value, "loss": 1 - value}, 0.1))
     emit(HardwareSample(plan.number, {"time_utc": "t", "seconds": 0.5}))
     emit(Decision(plan.number, "precision", "float32", "no GPU"))
-    metrics = {"test_accuracy": x} if plan.phase is Phase.VERDICT else {"val_accuracy": value}
+    metrics = {"test_accuracy": x} if plan.phase is Phase.TEST_EVALUATION else {"val_accuracy": value}
     weights = Path(plan.directory) / WEIGHTS
-    if plan.phase is not Phase.VERDICT:
+    if plan.phase is not Phase.TEST_EVALUATION:
         weights.write_text(f"{plan.phase} of {plan.number} from {plan.initial_weights}")
     return TrialResult(plan.number, Outcome.COMPLETED, x if plan.epochs == 0 else value, 0.1, metrics)
 

@@ -40,7 +40,7 @@ def launch_export(
     about = {"study": study, "trial": record.number, "phase": phase.value, **value}
     about["validation"] = record.result.get("metrics")
     _check_target(target, about, force)
-    readings = [line for line in store.verdicts() if (line["trial"], line["phase"]) == (record.number, phase)]
+    readings = [line for line in store.test_evaluations() if (line["trial"], line["phase"]) == (record.number, phase)]
     there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     try:
         with tempfile.TemporaryDirectory(dir=there, prefix=".exporting-", suffix=UNFINISHED) as temporary:

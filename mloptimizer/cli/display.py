@@ -168,7 +168,7 @@ def describe_result(plan: TrialPlan, result: TrialResult, objective: str) -> str
         return f"{what}: failed, {result.failure.kind}: {result.failure.message}"
     if result.outcome is Outcome.PRUNED:
         return f"{what}: pruned after {result.seconds:.0f} s"
-    if plan.phase is Phase.VERDICT:
+    if plan.phase is Phase.TEST_EVALUATION:
         return f"{what}: done in {result.seconds:.0f} s"
     return f"{what}: {objective} {result.value:.4f} in {result.seconds:.0f} s"
 
@@ -204,10 +204,11 @@ def describe_summary(summary: SearchSummary) -> list[str]:
     title = "Winner" if summary.is_tested else "Best so far"
     trial = f"trial {summary.winner} ({(summary.winner_phase or Phase.EXPLORATION).words})"
     lines.append(f"{title}: {trial}, {summary.objective} {summary.value:.4f}{_against_chance(summary)}")
-    if summary.verdicts:
-        reading = summary.verdicts[-1]
+    if summary.test_evaluations:
+        reading = summary.test_evaluations[-1]
         figures = ", ".join(f"{name} {value:.4f}" for name, value in reading.items() if name.startswith("test_"))
-        times = "once" if len(summary.verdicts) == 1 else f"{len(summary.verdicts)} times, after each extension"
+        count = len(summary.test_evaluations)
+        times = "once" if count == 1 else f"{count} times, after each extension"
         lines.append(f"Test set ({summary.dataset.test_size} images, read {times}): {figures}")
     return lines + ([summary.hardware] if summary.hardware else [])
 
@@ -218,5 +219,5 @@ def _against_chance(summary: SearchSummary) -> str:
         return ""
     chance = 1 / summary.dataset.classes
     error = (chance * (1 - chance) / summary.dataset.validation_size) ** 0.5
-    verdict = "guessing gives" if summary.value > chance + 3 * error else "NOT clearly better than guessing:"
-    return f" on {summary.dataset.validation_size} images ({verdict} {chance:.2f})"
+    compared = "guessing gives" if summary.value > chance + 3 * error else "NOT clearly better than guessing:"
+    return f" on {summary.dataset.validation_size} images ({compared} {chance:.2f})"

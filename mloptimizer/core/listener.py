@@ -10,10 +10,10 @@ from typing import Any
 
 from mloptimizer.core.nouns import (
     Decision,
-    Division,
     EndedAttempt,
     EpochRecord,
     HardwareSample,
+    MicroBatching,
     Outcome,
     Phase,
     Slot,
@@ -66,7 +66,7 @@ class Listener:
     def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
         """An attempt of a trial begins."""
 
-    def step_divided(self, plan: TrialPlan, division: Division) -> None:
+    def micro_batches_chosen(self, plan: TrialPlan, chosen: MicroBatching) -> None:
         """The trial told how it divides a step."""
 
     def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:

@@ -20,7 +20,7 @@ class Phase(StrEnum):
 
     EXPLORATION = "exploration"
     HALL_OF_FAME = "hall_of_fame"
-    VERDICT = "verdict"  # the winner's one reading of the test set; nothing is trained
+    TEST_EVALUATION = "test_evaluation"  # the winner's one reading of the test set; nothing is trained
 
     @property
     def words(self) -> str:
@@ -159,7 +159,7 @@ class HardwareSample:
 
 
 @dataclass(frozen=True)
-class Division:
+class MicroBatching:
     """How a trial divides a step, told before the first one: a worker that dies later has not told it otherwise."""
 
     number: int
@@ -211,7 +211,7 @@ class EndedAttempt:
     seconds: float
 
 
-Event = EpochRecord | Decision | HardwareSample | Division | SignOfLife | TrialResult
+Event = EpochRecord | Decision | HardwareSample | MicroBatching | SignOfLife | TrialResult
 
 Emit = Callable[[Event], None]
 ShouldStop = Callable[[], bool]

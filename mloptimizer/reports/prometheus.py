@@ -43,7 +43,7 @@ METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "mloptimizer_search_running_trials": ("Trials that run", _SEARCH),
     "mloptimizer_search_explored_trials": ("Trials of the exploration that have ended, of earlier runs too", _SEARCH),
     "mloptimizer_search_planned_trials": ("Trials that the exploration is to have", _SEARCH),
-    "mloptimizer_search_trained_on_trials": ("Trainings of the hall of fame that have ended", _SEARCH),
+    "mloptimizer_search_further_trained_trials": ("Trainings of the hall of fame that have ended", _SEARCH),
     "mloptimizer_trial_running_seconds": ("Time since the trial's present attempt began", _TRIAL),
     "mloptimizer_trial_attempt": ("Number of the present attempt, from 1", _TRIAL),
     "mloptimizer_trial_part_info": ("1; what the trial does as a label: a part of the hardware log", (*_TRIAL, "part")),
@@ -117,7 +117,7 @@ _SEARCH_FIGURES: Mapping[str, Callable[[SearchNow], float | None]] = {
     "mloptimizer_search_running_trials": lambda search: len(search.trials),
     "mloptimizer_search_explored_trials": lambda search: search.explored,
     "mloptimizer_search_planned_trials": lambda search: search.planned,
-    "mloptimizer_search_trained_on_trials": lambda search: search.trained_on,
+    "mloptimizer_search_further_trained_trials": lambda search: search.further_trained,
 }
 _TRIAL_FIGURES: Mapping[str, Callable[[TrialNow], float | None]] = {
     "mloptimizer_trial_running_seconds": lambda trial: trial.running_s,

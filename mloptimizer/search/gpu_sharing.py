@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.listener import Listener
-from mloptimizer.core.nouns import Decision, Division, HardwareSample, Slot, TrialPlan
+from mloptimizer.core.nouns import Decision, HardwareSample, MicroBatching, Slot, TrialPlan
 from mloptimizer.engines.gpu_memory import ReadUse
 from mloptimizer.hardware.columns import Row, row_figure
 from mloptimizer.hardware.read.nvml import GpuUseReader
@@ -171,9 +171,9 @@ class GpuSharing(Listener):
 
     # What is seen of the trials
 
-    def step_divided(self, plan: TrialPlan, division: Division) -> None:
+    def micro_batches_chosen(self, plan: TrialPlan, chosen: MicroBatching) -> None:
         """Learn what the trial is estimated to need."""
-        self._needs.learn(division.memory_mb)
+        self._needs.learn(chosen.memory_mb)
 
     def hardware_sampled(self, plan: TrialPlan, sample: HardwareSample) -> None:
         """Learn the trial's memory, and follow its pace beside the others."""

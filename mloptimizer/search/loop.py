@@ -11,13 +11,13 @@ from typing import Any
 from mloptimizer.core.listener import Listeners, Progress
 from mloptimizer.core.nouns import (
     Decision,
-    Division,
     EndedAttempt,
     EpochRecord,
     Event,
     Failure,
     FailureKind,
     HardwareSample,
+    MicroBatching,
     Outcome,
     Phase,
     Slot,
@@ -30,7 +30,14 @@ from mloptimizer.engines.deadlines import Deadlines
 from mloptimizer.search.gpu_sharing import GpuSharing
 from mloptimizer.search.job import PhaseRun, Untrained
 from mloptimizer.search.memory_watch import MemoryWatch
-from mloptimizer.search.retries import NextAttempt, find_next_attempt, go_on, leave_gpu, make_way, with_last_division
+from mloptimizer.search.retries import (
+    NextAttempt,
+    find_next_attempt,
+    go_on,
+    leave_gpu,
+    make_way,
+    with_last_micro_batching,
+)
 from mloptimizer.search.running_trials import Running, Told, check_result, count_neighbours, describe_end
 from mloptimizer.search.search_run import SearchRun
 
@@ -182,10 +189,10 @@ class Loop:
 
     def _ignore(self, event: Event) -> None: ...
 
-    def _take_division(self, event: Division) -> None:
+    def _take_micro_batching(self, event: MicroBatching) -> None:
         if running := self._running.get(event.number):
-            running.division = event
-            self._listeners.step_divided(running.plan, event)
+            running.micro_batching = event
+            self._listeners.micro_batches_chosen(running.plan, event)
 
     def _take_epoch(self, event: EpochRecord) -> None:
         running = self._running.get(event.number)
@@ -214,7 +221,7 @@ class Loop:
         """Take the end of an attempt: the trial's end, unless another attempt is to follow."""
         running = self._running.pop(result.number)
         plan, told, seconds = running.plan, running.told, self._deadlines.end(result.number)
-        result = with_last_division(result, running.division)
+        result = with_last_micro_batching(result, running.micro_batching)
         self._memory.end(plan.number)
         ran_out = result.failure is not None and result.failure.kind is FailureKind.OUT_OF_MEMORY
         shared = self._sharing.end(plan.number, ran_out)
@@ -290,7 +297,7 @@ class Loop:
 
 
 _TAKE: Mapping[type, Callable[[Loop, Any], None]] = {
-    Division: Loop._take_division,
+    MicroBatching: Loop._take_micro_batching,
     EpochRecord: Loop._take_epoch,
     HardwareSample: Loop._take_sample,
     Decision: Loop._take_decision,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mloptimizer.core.nouns import TRAINED_PHASES, DatasetInfo, Outcome, Phase
 from mloptimizer.search.job import Job, PhaseRun
 from mloptimizer.search.loop import Loop
-from mloptimizer.search.phases import Exploration, HallOfFame, Verdict, best_of
+from mloptimizer.search.phases import Evaluation, Exploration, HallOfFame, best_of
 from mloptimizer.search.search_run import SearchRun
 
 
@@ -23,7 +23,7 @@ class SearchSummary:
     value: float | None
     exploration: Mapping[Outcome, int]
     hall_of_fame: Mapping[Outcome, int]
-    verdicts: tuple[Mapping[str, object], ...]
+    test_evaluations: tuple[Mapping[str, object], ...]
     seconds: float
     notes: tuple[str, ...] = ()  # what the person asked for and did not get, and what ended early
     hardware: str = ""  # what slows most of its trials down, in a line
@@ -34,7 +34,7 @@ class SearchSummary:
         """Whether the test set was read for the winner: until then it is the best so far."""
         return any(
             (reading.get("trial"), reading.get("phase")) == (self.winner, self.winner_phase)
-            for reading in self.verdicts
+            for reading in self.test_evaluations
         )
 
 
@@ -63,7 +63,7 @@ def run_search(run: SearchRun) -> SearchSummary:
         value=value[1] if value else None,
         exploration=_count(exploration),
         hall_of_fame=_count(hall) if hall else {},
-        verdicts=tuple(job.store.verdicts()),
+        test_evaluations=tuple(job.store.test_evaluations()),
         seconds=run.clock() - started,
         notes=_note_what_is_missing(run, exploration),
         stopped=stop.reason if stop else "",
@@ -84,7 +84,7 @@ def _run_phases(run: SearchRun) -> tuple[Exploration, HallOfFame | None]:
     stop = run.control.stop
     if stop is None or stop.reached:
         with run.control.past_its_stop():
-            _run_phase(run, Verdict(job, winner, phase))
+            _run_phase(run, Evaluation(job, winner, phase))
     return exploration, hall
 
 
@@ -107,7 +107,7 @@ def _note_what_is_missing(run: SearchRun, exploration: Exploration) -> tuple[str
 
 
 def _was_read(job: Job, winner: int, phase: Phase) -> bool:
-    return any((reading["trial"], reading["phase"]) == (winner, phase) for reading in job.store.verdicts())
+    return any((reading["trial"], reading["phase"]) == (winner, phase) for reading in job.store.test_evaluations())
 
 
 def _count(phase: PhaseRun) -> Mapping[Outcome, int]:

@@ -159,10 +159,10 @@ class HallOfFame:
         return best_of(self._job, self.phase)
 
 
-class Verdict:
+class Evaluation:
     """The winner's one reading of the test set."""
 
-    phase = Phase.VERDICT
+    phase = Phase.TEST_EVALUATION
 
     def __init__(self, job: Job, winner: int, source: Phase) -> None:
         self._job = job
@@ -193,7 +193,7 @@ class Verdict:
         """Keep the reading with the study's records."""
         self._result = result
         if result.outcome is Outcome.COMPLETED:
-            self._job.store.add_verdict(result, self._source)
+            self._job.store.add_test_evaluation(result, self._source)
 
     def total(self) -> int:
         return 1

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from mloptimizer.core.nouns import (
     Decision,
-    Division,
     EndedAttempt,
     Failure,
     FailureKind,
+    MicroBatching,
     Phase,
     Slot,
     TrialPlan,
@@ -56,15 +56,15 @@ class NextAttempt:
     decision: Decision
 
 
-def with_last_division(result: TrialResult, division: Division | None) -> TrialResult:
+def with_last_micro_batching(result: TrialResult, chosen: MicroBatching | None) -> TrialResult:
     """Return the result with the attempt's last division of a step, where it does not tell one: its worker died."""
-    if division is None or result.micro_batch:
+    if chosen is None or result.micro_batch:
         return result
     return replace(
         result,
-        micro_batch=division.micro_batch,
-        accumulation_steps=division.accumulation_steps,
-        memory_mb=result.memory_mb or division.memory_mb,
+        micro_batch=chosen.micro_batch,
+        accumulation_steps=chosen.accumulation_steps,
+        memory_mb=result.memory_mb or chosen.memory_mb,
     )
 
 
@@ -84,7 +84,7 @@ def find_next_attempt(
         if shared:
             reason = f"attempt {plan.attempt} ran out of memory beside another trial on its GPU: {failure.message}"
             return _again(plan, "out of memory beside another trial on its GPU; again alone", reason, ", alone")
-        return _with_less_memory(plan, slot, result, failure) if plan.phase is not Phase.VERDICT else result
+        return _with_less_memory(plan, slot, result, failure) if plan.phase is not Phase.TEST_EVALUATION else result
     retry = RETRIES[failure.kind]
     in_vain = count_in_vain(ended)
     if in_vain <= (retry.times or 0):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from mloptimizer.core.nouns import Division, Failure, FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
+from mloptimizer.core.nouns import Failure, FailureKind, MicroBatching, Outcome, Slot, TrialPlan, TrialResult, failed
 
 
 class Told(Enum):
@@ -26,7 +26,7 @@ class Running:
     epochs: int  # made so far
     told: Told | Failure | None = None
     told_at: float = math.inf
-    division: Division | None = None  # the last that this attempt told
+    micro_batching: MicroBatching | None = None  # the last that this attempt told
     part: str = ""  # what it was doing last, a word of the hardware log
 
 

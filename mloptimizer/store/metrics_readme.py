@@ -41,7 +41,7 @@ def render_metrics_readme() -> str:
 | `STUDY/trial_00007/model.weights.h5` | weights of the best epoch; only of trials that are worth keeping |
 | `STUDY/trial_00007/checkpoints/` | from where the training goes on if it is cut off; only while it runs |
 | `STUDY/hall_of_fame_00007/` | the same files for the long training of trial 7 |
-| `STUDY/verdict.json` | every reading of the test set |
+| `STUDY/test_evaluation.json` | every reading of the test set |
 
     pandas.read_json("metrics_data/STUDY/trial_00007/epochs.jsonl", lines=True)
 

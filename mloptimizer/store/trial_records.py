@@ -126,7 +126,7 @@ class MetricsStore:
         does not know it any more, as where an older copy of the journal was put back.
         """
         folder = self._folder(plan.number, plan.phase)
-        if not plan.resumes and plan.phase is not Phase.VERDICT and (folder / RESULT).is_file():
+        if not plan.resumes and plan.phase is not Phase.TEST_EVALUATION and (folder / RESULT).is_file():
             folder.rename(folder.with_name(f"{folder.name}_until_{utc_now().replace(':', '')}"))
         kept = (EPOCHS, ATTEMPTS) if plan.resumes else ()
         for name in {EPOCHS, RESULT, WEIGHTS, ATTEMPTS}.difference(kept):
@@ -201,14 +201,16 @@ class MetricsStore:
         """Remove the weights of one training, if it has any."""
         (self._folder(number, phase) / WEIGHTS).unlink(missing_ok=True)
 
-    def add_verdict(self, result: TrialResult, source: Phase) -> None:
+    def add_test_evaluation(self, result: TrialResult, source: Phase) -> None:
         """Add one reading of the test set by the weights of that phase; an extended study may have several."""
         reading = {"trial": result.number, "phase": source.value, "read_utc": utc_now(), **to_json(result)["metrics"]}
-        write_json(self._workspace.verdict_file(self._study), {"readings": [*self.verdicts(), reading]})
+        write_json(self._workspace.test_evaluation_file(self._study), {"readings": [*self.test_evaluations(), reading]})
 
-    def verdicts(self) -> list[dict[str, Any]]:
+    def test_evaluations(self) -> list[dict[str, Any]]:
         """Return the readings of the test set, oldest first. Raises UsageError where they are damaged."""
-        path = self._workspace.verdict_file(self._study)
+        path = self._workspace.test_evaluation_file(self._study)
+        if not path.is_file():
+            path = self._workspace.test_evaluation_file(self._study, "verdict")
         if not path.is_file():
             return []
         readings = read_json(path).get("readings")

@@ -76,8 +76,9 @@ class Workspace:
     def space_snapshot(self, study: str, space: str) -> Path:
         return self.study(study) / "search_spaces" / f"{space}.py"
 
-    def verdict_file(self, study: str) -> Path:
-        return self.study(study) / "verdict.json"
+    def test_evaluation_file(self, study: str, name: str = "test_evaluation") -> Path:
+        """Up to version 0.1 it was called verdict.json."""
+        return self.study(study) / f"{name}.json"
 
     def trial(self, study: str, number: int, phase: Phase = Phase.EXPLORATION) -> Path:
         return self.study(study) / _stem(number, phase)
@@ -96,5 +97,4 @@ class Workspace:
 
 
 def _stem(number: int, phase: Phase) -> str:
-    prefix = {Phase.EXPLORATION: "trial", Phase.HALL_OF_FAME: "hall_of_fame", Phase.VERDICT: "verdict"}[phase]
-    return f"{prefix}_{number:05d}"
+    return f"{'trial' if phase is Phase.EXPLORATION else phase}_{number:05d}"

@@ -8,9 +8,9 @@ from typing import Any
 
 from mloptimizer.core.nouns import (
     Decision,
-    Division,
     Emit,
     EpochRecord,
+    MicroBatching,
     Outcome,
     ShouldStop,
     SignOfLife,
@@ -47,7 +47,7 @@ class Run:
     def divide(self, batch: BatchPlan, memory_mb: float) -> None:
         """Tell how a step is divided, and how much memory it is estimated to take, MB."""
         self.batch, self.memory_mb = batch, memory_mb
-        self.emit(Division(self.plan.number, batch.micro_batch, batch.accumulation_steps, memory_mb))
+        self.emit(MicroBatching(self.plan.number, batch.micro_batch, batch.accumulation_steps, memory_mb))
 
     def record_epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
         """Tell an epoch that has just ended."""

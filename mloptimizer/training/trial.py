@@ -64,7 +64,7 @@ PROFILE_FOLDER = "profile"  # in the trial's folder, for TensorBoard
 def run_trial(
     plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop, clock: TrainingClock | None = None
 ) -> TrialResult:
-    """Train the plan's model (or, for a verdict, test it once) and return the result; never raises.
+    """Train the plan's model (or, for a test evaluation, test it once) and return the result; never raises.
 
     Every epoch is emitted as an `EpochRecord` with loss (as it is minimised), accuracy and top_k_accuracy, their
     validation twins (the loss without smoothing and penalties), learning_rate, images_per_second, data_wait_percent,
@@ -84,7 +84,7 @@ def run_trial(
     """
     run = Run(plan, emit, should_stop, clock=clock or TrainingClock())
     try:
-        return _test(run, slot) if plan.phase is Phase.VERDICT else _train(run, slot)
+        return _test(run, slot) if plan.phase is Phase.TEST_EVALUATION else _train(run, slot)
     except TrialStopped:
         return run.result(Outcome.PRUNED)
     except BaseException as error:  # noqa: BLE001  (the one place where a trial's exceptions become values)

@@ -95,7 +95,7 @@ def choose_gpus_per_trial(question: Question, machine: Machine) -> GpusPerTrial 
     stated = settings.gpus_per_trial != "auto" or settings.trials_per_gpu not in ("auto", 1)
     if len(machine.gpus) < 2 or stated or has_instances(machine.gpus):
         return by_count if machine.gpus else None
-    if phase is Phase.VERDICT:
+    if phase is Phase.TEST_EVALUATION:
         return GpusPerTrial(1, "nothing is trained")
     workers = len(machine.gpus) if settings.workers == "auto" else settings.workers
     load = Load(trials, len(machine.gpus), workers)

@@ -28,7 +28,7 @@ class TuningPlan:
     decisions: Mapping[str, str | int]  # setting: value, of those that were left to auto
     speed_up: float  # over the starting point, both measured again in turn
     images: int  # of an exploration trial: over how many the cost of compiling was counted
-    rows: tuple[Mapping[str, Any], ...]  # the measurements, each with its verdict
+    rows: tuple[Mapping[str, Any], ...]  # the measurements, each with what was found
     tuned_utc: str
 
 

@@ -100,7 +100,7 @@ def run_tuning(
 @dataclass
 class _Row:
     measurement: Measurement
-    verdict: str
+    finding: str
 
 
 class _Tuning:
@@ -127,10 +127,10 @@ class _Tuning:
         speed_up = self._compare(values) if values != self._start else 1.0
         if speed_up < LEAST_GAIN:  # what looked faster was noise: the simplest settings stay
             for row in self._rows:
-                row.verdict = row.verdict.replace("taken", "not faster when measured again")
+                row.finding = row.finding.replace("taken", "not faster when measured again")
             values, speed_up = dict(self._start), 1.0
         decisions = {name: value for name, value in values.items() if name not in self._left_to_auto}
-        rows = tuple({**to_json(row.measurement), "verdict": row.verdict} for row in self._rows)
+        rows = tuple({**to_json(row.measurement), "finding": row.finding} for row in self._rows)
         return {"decisions": decisions, "speed_up": speed_up, "images": self._images, "rows": rows}
 
     def _try_factor(
@@ -140,11 +140,11 @@ class _Tuning:
         for value, impossible in self._candidates(name):
             changed = {**values, name: value}
             found = self._measure(f"{name} = {value}", changed, impossible)
-            verdict = self._judge(found, best, name)
-            if verdict == "taken" and name not in self._start:
-                verdict = f"faster, but {name} = {getattr(self._settings, name)} is set"
-            self._rows[-1].verdict = verdict
-            if verdict == "taken":
+            finding = self._judge(found, best, name)
+            if finding == "taken" and name not in self._start:
+                finding = f"faster, but {name} = {getattr(self._settings, name)} is set"
+            self._rows[-1].finding = finding
+            if finding == "taken":
                 best, values = found, changed
             if name == "batch_size" and found.failure:
                 break  # the next is larger

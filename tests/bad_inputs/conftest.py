@@ -27,7 +27,7 @@ def digits(folder: Path) -> DatasetInfo:
 
 @pytest.fixture(scope="package")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workspace of a search named "s" with both phases, its verdict, attempts, an order and a tuning plan."""
+    """The workspace of a search named "s": both phases, test evaluation, attempts, an order and a tuning plan."""
     workspace = Workspace(tmp_path_factory.mktemp("written"))
     dataset, store = digits(workspace.root), MetricsStore(workspace, "s")
     run_small_search(workspace, dataset)

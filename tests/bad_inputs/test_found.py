@@ -62,9 +62,9 @@ def test_a_result_with_a_field_of_another_type_is_listed_as_unreadable(place: Pa
 
 @pytest.mark.parametrize("readings", [3, "text", [3], [{}], None])
 def test_damaged_readings_of_the_test_set_are_told(place: Path, readings: object) -> None:
-    (place / "metrics_data/s/verdict.json").write_text(json.dumps({"readings": readings}))
-    assert "verdict.json" in " ".join(shown("show", "s", cwd=place).out.split())
-    assert "verdict.json: holds no readings" in refused("export", "s", "-o", "out", cwd=place)
+    (place / "metrics_data/s/test_evaluation.json").write_text(json.dumps({"readings": readings}))
+    assert "test_evaluation.json" in " ".join(shown("show", "s", cwd=place).out.split())
+    assert "test_evaluation.json: holds no readings" in refused("export", "s", "-o", "out", cwd=place)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,11 @@ def test_a_workspace_may_be_any_path(place: Path, name: str, command: str) -> No
 def test_no_path_of_a_study_leaves_the_workspace(name: str) -> None:
     workspace = Workspace(Path("/workspace"))
     try:
-        paths = [workspace.study(name), workspace.trial(name, 3), workspace.hardware_log(name, 3, Phase.VERDICT)]
+        paths = [
+            workspace.study(name),
+            workspace.trial(name, 3),
+            workspace.hardware_log(name, 3, Phase.TEST_EVALUATION),
+        ]
     except UsageError as error:
         assert len(str(error).splitlines()) == 1
         return

@@ -59,7 +59,7 @@ def summary(make_dataset: Callable[..., DatasetInfo]) -> Callable[..., list[str]
             "value": 0.9,
             "exploration": {Outcome.COMPLETED: 1, Outcome.FAILED: 0},
             "hall_of_fame": {},
-            "verdicts": (),
+            "test_evaluations": (),
             "seconds": 75.0,
         }
         return describe_summary(SearchSummary(**{**facts, **changes}))
@@ -134,14 +134,14 @@ def test_the_summary_tells_what_was_asked_for_in_vain(summary: Callable[..., lis
 
 def test_the_summary_says_how_often_the_test_set_was_read(summary: Callable[..., list[str]]) -> None:
     reading = {"trial": 7, "test_accuracy": 0.875, "test_loss": 0.5}
-    assert "read once): test_accuracy 0.8750, test_loss 0.5000" in summary(verdicts=(reading,))[-1]
-    assert "read 2 times" in summary(verdicts=(reading, reading))[-1]
+    assert "read once): test_accuracy 0.8750, test_loss 0.5000" in summary(test_evaluations=(reading,))[-1]
+    assert "read 2 times" in summary(test_evaluations=(reading, reading))[-1]
 
 
 def test_the_best_trial_is_the_winner_when_it_has_been_tested(summary: Callable[..., list[str]]) -> None:
     readings = [{"trial": 7, "phase": phase} for phase in Phase]
     for reading in readings:
-        titles = [line.split(":")[0] for line in summary(verdicts=(reading,))]
+        titles = [line.split(":")[0] for line in summary(test_evaluations=(reading,))]
         assert ("Winner" in titles) is (reading["phase"] is Phase.HALL_OF_FAME)
         assert ("Best so far" in titles) is (reading["phase"] is not Phase.HALL_OF_FAME)
 

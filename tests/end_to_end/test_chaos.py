@@ -13,4 +13,4 @@ def test_a_search_whose_processes_are_killed_loses_nothing(tmp_path: Path) -> No
     chaos = run_through_chaos(tmp_path, words, victims, limit_seconds=300)
     assert victims.left == []
     assert (find_losses(tmp_path, 4)[0], chaos.orphans) == ([], [])
-    assert (tmp_path / "metrics_data" / STUDY / "verdict.json").is_file()
+    assert (tmp_path / "metrics_data" / STUDY / "test_evaluation.json").is_file()

@@ -31,7 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_search_tells_its_phases_its_winner_and_the_verdict(finished: Path) -> None:
+def test_a_search_tells_its_phases_its_winner_and_the_test_evaluation(finished: Path) -> None:
     printed = (finished / "printed.txt").read_text()
     told = ["Study 'digits' (new)", "Exploration: 4 trials", "Hall of fame: 2 trials", "Winner: trial", "test_accuracy"]
     places = [printed.find(words) for words in told]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-VERDICT = "metrics_data/digits/verdict.json"
+EVALUATION = "metrics_data/digits/test_evaluation.json"
 
 
 def search(workspace: Path, *words: str) -> None:
@@ -32,10 +32,10 @@ def test_two_reproducible_searches_give_the_same_figures_to_the_last_bit(tmp_pat
     first, second = (figures(tmp_path / name) for name in ("first", "second"))
     assert len(first) == 5
     assert first == second
-    verdicts = [json.loads((tmp_path / name / VERDICT).read_text())["readings"][0] for name in ("first", "second")]
-    for verdict in verdicts:
-        del verdict["read_utc"]
-    assert verdicts[0] == verdicts[1]
+    readings = [json.loads((tmp_path / name / EVALUATION).read_text())["readings"][0] for name in ("first", "second")]
+    for reading in readings:
+        del reading["read_utc"]
+    assert readings[0] == readings[1]
     assert "determinism: on" in (tmp_path / "first" / "debug_strategy.log").read_text()
 
 

@@ -48,30 +48,30 @@ def test_without_a_completed_trial_there_is_no_winner_to_export(workspace: Works
     assert "export" not in report
 
 
-def test_the_test_set_is_not_read_before_the_verdict(workspace: Workspace, study: StudyWriter) -> None:
+def test_the_test_set_is_not_read_before_the_test_evaluation(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
     assert "test set not read yet" in report_of(workspace)
 
 
-def test_the_verdict_tells_how_often_the_test_set_was_read(workspace: Workspace, study: StudyWriter) -> None:
+def test_the_test_evaluation_tells_how_often_the_test_set_was_read(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5, Phase.HALL_OF_FAME)
-    verdict = TrialResult(0, Outcome.COMPLETED, None, 1.0, {"accuracy": 0.875})
-    study.store.add_verdict(verdict, Phase.HALL_OF_FAME)
+    reading = TrialResult(0, Outcome.COMPLETED, None, 1.0, {"accuracy": 0.875})
+    study.store.add_test_evaluation(reading, Phase.HALL_OF_FAME)
     assert "test set accuracy 0.875 (trial 0, hall of fame; the test set was read once)" in report_of(workspace)
-    study.store.add_verdict(verdict, Phase.HALL_OF_FAME)
+    study.store.add_test_evaluation(reading, Phase.HALL_OF_FAME)
     assert "the test set was read 2 times, this is the last" in report_of(workspace)
 
 
-def test_a_verdict_of_an_earlier_winner_is_marked_as_such(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_test_evaluation_of_an_earlier_winner_is_marked_as_such(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5, Phase.HALL_OF_FAME)
     study.complete(1, 0.9, Phase.HALL_OF_FAME)
-    study.store.add_verdict(TrialResult(0, Outcome.COMPLETED, None, 1.0, {"accuracy": 0.5}), Phase.HALL_OF_FAME)
+    study.store.add_test_evaluation(TrialResult(0, Outcome.COMPLETED, None, 1.0, {"accuracy": 0.5}), Phase.HALL_OF_FAME)
     assert "(trial 0, hall of fame, which is not the winner any more;" in report_of(workspace)
 
 
-def test_a_damaged_verdict_is_told_and_hides_nothing_else(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_damaged_test_evaluation_is_told_and_hides_nothing_else(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
-    workspace.verdict_file("test").write_text("{")
+    workspace.test_evaluation_file("test").write_text("{")
     report = report_of(workspace)
     assert "test set cannot be read:" in report
     assert "trial 0" in report

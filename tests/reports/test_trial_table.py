@@ -59,7 +59,7 @@ def test_the_line_below_counts_both_phases_and_names_the_winner(workspace: Works
     table = text_of(trials_table(workspace, "test"))
     assert "Hall of fame: 1 completed." in table
     assert "★ best so far: trial 0 (hall of fame)." in table
-    study.store.add_verdict(TrialResult(0, Outcome.COMPLETED, 0.7, 1.0), Phase.HALL_OF_FAME)
+    study.store.add_test_evaluation(TrialResult(0, Outcome.COMPLETED, 0.7, 1.0), Phase.HALL_OF_FAME)
     assert "★ winner: trial 0 (hall of fame)." in text_of(trials_table(workspace, "test"))
 
 

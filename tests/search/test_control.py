@@ -174,16 +174,16 @@ def test_when_the_hours_are_over_running_trials_wait_for_the_next_run(search: Se
     hours = Hours()
     summary, _ = search(Steered(hours.jump, (2,)), clock=hours, max_hours=0.5)
     assert "max_hours = 0.5" in summary.stopped
-    assert (summary.exploration[Outcome.COMPLETED], summary.verdicts) == (2, ())
+    assert (summary.exploration[Outcome.COMPLETED], summary.test_evaluations) == (2, ())
     assert search(Steered(hours.jump, (2,)))[0].exploration[Outcome.COMPLETED] == 6
 
 
-def test_a_reached_target_ends_the_search_with_its_verdict(search: Search) -> None:
+def test_a_reached_target_ends_the_search_with_its_test_evaluation(search: Search) -> None:
     source = LINE.replace('suggest_float("x", 0.0, 1.0)', 'suggest_float("x", 0.9, 1.0)')
     summary, watcher = search(source=source, target=0.7)
     assert summary.stopped.startswith("trial 0 ") and "target = 0.7" in summary.stopped
-    assert [phase for phase, _ in watcher.ended] == [Phase.EXPLORATION, Phase.VERDICT]
-    assert len(summary.verdicts) == 1
+    assert [phase for phase, _ in watcher.ended] == [Phase.EXPLORATION, Phase.TEST_EVALUATION]
+    assert len(summary.test_evaluations) == 1
 
 
 def test_a_stagnant_exploration_ends_and_the_best_are_trained_on(search: Search) -> None:

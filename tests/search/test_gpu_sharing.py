@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import DatasetInfo, Decision, Division, HardwareSample, Phase, Slot, TrialPlan
+from mloptimizer.core.nouns import DatasetInfo, Decision, HardwareSample, MicroBatching, Phase, Slot, TrialPlan
 from mloptimizer.hardware.read.nvml import GpuUse
 from mloptimizer.search.gpu_sharing import GpuNeeds, GpuSharing
 
@@ -41,10 +41,10 @@ class Gpu:
     def start_on(self, number: int, slot: Slot) -> None:
         self.sharing.trial_started(plan_of(number), slot)
 
-    def hear(self, event: HardwareSample | Division) -> int | None:
+    def hear(self, event: HardwareSample | MicroBatching) -> int | None:
         """Let the event be heard; return the number of a trial that is to make way."""
-        if isinstance(event, Division):
-            self.sharing.step_divided(plan_of(event.number), event)
+        if isinstance(event, MicroBatching):
+            self.sharing.micro_batches_chosen(plan_of(event.number), event)
         else:
             self.sharing.hardware_sampled(plan_of(event.number), event)
         return next(iter(self.sharing.take_leaving()), None)
@@ -150,12 +150,12 @@ def test_what_is_free_now_must_be_a_fifth_more_than_the_hungriest_trial_needs(us
     ("needs", "event"),
     [
         ("the process", HardwareSample(3, {"gpu0_process_memory_mb": 5000.0})),
-        ("the estimate", Division(3, 64, 1, 5000.0)),
+        ("the estimate", MicroBatching(3, 64, 1, 5000.0)),
         ("the growth", HardwareSample(3, {"gpu0_memory_used_mb": 5000.0})),
     ],
 )
 def test_what_a_trial_needs_is_the_most_that_was_measured_or_estimated(
-    gpu: Gpu, needs: str, event: HardwareSample | Division
+    gpu: Gpu, needs: str, event: HardwareSample | MicroBatching
 ) -> None:
     gpu.hear(event)
     gpu.train(3)

@@ -15,12 +15,12 @@ import pytest
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import (
     DatasetInfo,
-    Division,
     Emit,
     EndedAttempt,
     EpochRecord,
     FailureKind,
     HardwareSample,
+    MicroBatching,
     Outcome,
     Phase,
     RunTrial,
@@ -133,9 +133,12 @@ def test_a_new_epoch_makes_the_count_begin_anew(make_plan: MakePlan) -> None:
     assert isinstance(find_next_attempt(make_plan(), CPU, crash, before), NextAttempt)
 
 
-def test_a_verdict_that_runs_out_of_memory_is_not_tried_again(make_plan: MakePlan) -> None:
+def test_a_test_evaluation_that_runs_out_of_memory_is_not_tried_again(make_plan: MakePlan) -> None:
     short = out_of_memory()
-    assert find_next_attempt(make_plan(phase=Phase.VERDICT), CPU, short, ended(FailureKind.OUT_OF_MEMORY, 0)) is short
+    assert (
+        find_next_attempt(make_plan(phase=Phase.TEST_EVALUATION), CPU, short, ended(FailureKind.OUT_OF_MEMORY, 0))
+        is short
+    )
 
 
 @pytest.fixture
@@ -149,7 +152,7 @@ def fitting(largest: int, numbers: tuple[int, ...] = (1,)) -> RunTrial:
 
     def run(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
         batch = plan_batch(plan.settings, plan.dataset.train_size, 1, plan.accumulation_steps).micro_batch
-        if plan.phase is Phase.VERDICT or plan.number not in numbers or batch <= largest:
+        if plan.phase is Phase.TEST_EVALUATION or plan.number not in numbers or batch <= largest:
             return train(plan, slot, emit, should_stop)
         emit(EpochRecord(plan.number, 1, {"val_accuracy": 0.125}, 0.1))
         emit(HardwareSample(plan.number, {"time_utc": f"attempt {plan.attempt}", "seconds": 0.5}))
@@ -204,7 +207,7 @@ def test_long_trainings_are_tried_again_too(search: Search) -> None:
     assert summary.hall_of_fame[Outcome.COMPLETED] == 1
 
 
-def test_what_fitted_in_the_exploration_is_where_long_training_and_verdict_begin(search: Search) -> None:
+def test_what_fitted_in_the_exploration_is_where_long_training_and_test_evaluation_begin(search: Search) -> None:
     _, watcher = search(fitting(16, tuple(range(6))), hall_of_fame_size=1)
     assert len(watcher.again) == 12
     later = [plan for plan in watcher.started if plan.phase is not Phase.EXPLORATION]
@@ -226,8 +229,8 @@ def dying(divisions: dict[int, tuple[int, int]]) -> RunTrial:
         if plan.number or plan.attempt > 2:
             return train(plan, slot, emit, should_stop)
         if plan.attempt in divisions:
-            emit(Division(plan.number, 2, 256))
-            emit(Division(plan.number, *divisions[plan.attempt], memory_mb=75.0))
+            emit(MicroBatching(plan.number, 2, 256))
+            emit(MicroBatching(plan.number, *divisions[plan.attempt], memory_mb=75.0))
         return out_of_memory(plan.number)
 
     return run

@@ -57,7 +57,7 @@ def test_of_equal_models_search_and_reports_name_the_same_winner(search: Search,
     assert (
         (summary.winner, summary.winner_phase) == find_winner(workspace, "s") == (min(trained_on), Phase.HALL_OF_FAME)
     )
-    assert summary.verdicts[0]["trial"] == summary.winner
+    assert summary.test_evaluations[0]["trial"] == summary.winner
 
 
 def test_the_hall_of_fame_is_never_larger_than_stated(search: Search) -> None:
@@ -79,15 +79,15 @@ def test_explore_only_trains_nothing_on_and_leaves_the_test_set_alone(search: Se
     summary, watcher = search(explore_only=True)
     assert {phase for phase, _ in watcher.ended} == {Phase.EXPLORATION}
     assert summary.winner_phase is Phase.EXPLORATION
-    assert summary.verdicts == ()
+    assert summary.test_evaluations == ()
 
 
 def test_the_test_set_is_read_once(search: Search) -> None:
     summary, watcher = search()
-    assert [phase for phase, _ in watcher.ended].count(Phase.VERDICT) == 1
-    (reading,) = summary.verdicts
+    assert [phase for phase, _ in watcher.ended].count(Phase.TEST_EVALUATION) == 1
+    (reading,) = summary.test_evaluations
     assert reading["trial"] == summary.winner
-    assert search()[0].verdicts == summary.verdicts
+    assert search()[0].test_evaluations == summary.test_evaluations
 
 
 def test_a_second_run_of_a_finished_search_trains_nothing(search: Search) -> None:
@@ -209,7 +209,7 @@ def test_a_search_interrupted_anywhere_loses_nothing_when_continued(search: Sear
     assert sum(summary.exploration.values()) == 6
     assert summary.exploration[Outcome.COMPLETED] == 6
     assert summary.hall_of_fame[Outcome.COMPLETED] == 3
-    assert len(summary.verdicts) == 1
+    assert len(summary.test_evaluations) == 1
 
 
 def test_a_trial_that_was_cut_off_goes_on_under_its_number(search: Search, workspace: Workspace) -> None:

@@ -119,8 +119,8 @@ def test_signs_of_life_come_at_most_once_a_second_from_training_and_evaluation(m
     assert told == [3, 5]
 
 
-def test_the_verdict_gives_a_sign_of_life(make_training_plan: Any, completed: Any) -> None:
+def test_the_test_evaluation_gives_a_sign_of_life(make_training_plan: Any, completed: Any) -> None:
     plan = make_training_plan(epochs=1)
     start = completed(plan).result
-    done = completed(replace(plan, phase=Phase.VERDICT, initial_weights=start.weights))
+    done = completed(replace(plan, phase=Phase.TEST_EVALUATION, initial_weights=start.weights))
     assert [event for event in done.events if isinstance(event, SignOfLife)] == [SignOfLife(7, 0)]

@@ -131,20 +131,20 @@ def test_a_trial_that_is_told_to_stop_ends_within_the_epoch(make_training_plan: 
     assert not Path(plan.directory).exists()
 
 
-def test_the_verdict_reads_the_test_set(make_training_plan: Any, completed: Any) -> None:
+def test_the_test_evaluation_reads_the_test_set(make_training_plan: Any, completed: Any) -> None:
     plan = make_training_plan(epochs=8, params={"learning_rate": 0.01})
     start = completed(plan).result
-    done = completed(replace(plan, phase=Phase.VERDICT, initial_weights=start.weights))
+    done = completed(replace(plan, phase=Phase.TEST_EVALUATION, initial_weights=start.weights))
     assert set(done.result.metrics) == {"test_loss", "test_accuracy", "test_top_k_accuracy"}
     assert done.result.value == done.result.metrics["test_accuracy"] == pytest.approx(start.value, abs=0.2)
     assert round(done.result.value * plan.dataset.test_size, 3).is_integer()
     assert done.epochs == []
 
 
-def test_the_verdict_leaves_the_training_images_alone(make_training_plan: Any, completed: Any) -> None:
+def test_the_test_evaluation_leaves_the_training_images_alone(make_training_plan: Any, completed: Any) -> None:
     plan = make_training_plan(epochs=1)
     start = completed(plan).result
-    done = completed(replace(plan, phase=Phase.VERDICT, initial_weights=start.weights))
+    done = completed(replace(plan, phase=Phase.TEST_EVALUATION, initial_weights=start.weights))
     assert [event.choice for event in done.events if getattr(event, "topic", "") == "cache"] == ["test in memory"]
 
 

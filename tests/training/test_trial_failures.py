@@ -79,7 +79,7 @@ def test_weights_that_are_no_numbers_fail_at_the_start(make_training_plan: Any, 
     poisoned = completed(make_training_plan(epochs=1)).result.weights
     with h5py.File(poisoned, "r+") as file:
         file.visititems(poison)
-    for phase in (Phase.HALL_OF_FAME, Phase.VERDICT):
+    for phase in (Phase.HALL_OF_FAME, Phase.TEST_EVALUATION):
         failure = run(make_training_plan(phase=phase, initial_weights=poisoned)).result.failure
         assert failure.kind is FailureKind.NON_FINITE
 

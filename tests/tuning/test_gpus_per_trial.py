@@ -180,7 +180,7 @@ def test_an_exploration_is_measured_with_the_model_of_tune(search: Search) -> No
 def test_the_hall_of_fame_is_measured_with_its_best_model(search: Search, workspace: Workspace) -> None:
     gpus = Gpus({1: 1000.0, 2: 1000.0, 4: 3900.0, 8: 8000.0})
     assert choose(search, gpus, Phase.HALL_OF_FAME, trials=8).count == 8
-    assert gpus.chosen[Phase.VERDICT] == GpusPerTrial(1, "nothing is trained")
+    assert gpus.chosen[Phase.TEST_EVALUATION] == GpusPerTrial(1, "nothing is trained")
     _, plan = gpus.measured[0]
     assert plan.space == "line"
     assert plan.params == max((p for _, p in gpus.measured), key=lambda p: p.params["x"]).params

@@ -37,8 +37,8 @@ def find(workspace: Workspace, dataset: DatasetInfo) -> Tune:
     return run
 
 
-def verdicts(plan: TuningPlan) -> dict[str, str]:
-    return {row["name"]: row["verdict"] for row in plan.rows}
+def findings(plan: TuningPlan) -> dict[str, str]:
+    return {row["name"]: row["finding"] for row in plan.rows}
 
 
 def test_what_is_faster_is_taken_and_its_speed_up_told(find: Tune) -> None:
@@ -52,7 +52,7 @@ def test_what_is_faster_is_taken_and_its_speed_up_told(find: Tune) -> None:
 def test_less_than_three_percent_keeps_the_simpler_one(find: Tune) -> None:
     plan = find(Pretence({("steps_per_execution", 8): 1.02}))
     assert (plan.decisions["steps_per_execution"], plan.speed_up) == (1, 1.0)
-    assert verdicts(plan)["steps_per_execution = 8"] == "no"
+    assert findings(plan)["steps_per_execution = 8"] == "no"
 
 
 def test_every_factor_is_measured_with_the_best_of_those_before(find: Tune) -> None:
@@ -64,7 +64,7 @@ def test_every_factor_is_measured_with_the_best_of_those_before(find: Tune) -> N
 def test_compiling_that_does_not_pay_in_a_trial_is_left_to_each_training(find: Tune) -> None:
     plan = find(Pretence({("xla", "on"): 1.1}, startup_seconds={("xla", "on"): 60.0}))
     assert "xla" not in plan.decisions
-    assert "left to each training" in verdicts(plan)["xla = on"]
+    assert "left to each training" in findings(plan)["xla = on"]
 
 
 def test_compiling_that_pays_is_taken(find: Tune) -> None:
@@ -74,12 +74,12 @@ def test_compiling_that_pays_is_taken(find: Tune) -> None:
 def test_a_gain_that_is_not_there_the_second_time_is_not_kept(find: Tune) -> None:
     plan = find(Pretence({("data_on_device", "on"): 2.0}, lucky=3))
     assert (plan.decisions["data_on_device"], plan.speed_up) == ("off", 1.0)
-    assert verdicts(plan)["data_on_device = on"] == "not faster when measured again"
+    assert findings(plan)["data_on_device = on"] == "not faster when measured again"
 
 
 def test_a_variant_that_fails_says_why_and_the_rest_goes_on(find: Tune) -> None:
     plan = find(Pretence({("prefetch_batches", 8): 1.5}, broken=frozenset({("xla", "on")})))
-    assert verdicts(plan)["xla = on"] == "out_of_memory: too large"
+    assert findings(plan)["xla = on"] == "out_of_memory: too large"
     assert plan.decisions["prefetch_batches"] == 8
 
 
@@ -99,19 +99,19 @@ def test_an_automatic_batch_grows_while_it_pays(find: Tune) -> None:
     gains = {("batch_size", 128): 1.5, ("batch_size", 256): 1.6, ("batch_size", 512): 1.0}
     plan = find(Pretence(gains, broken=frozenset({("batch_size", 512)})), batch_size="auto")
     assert plan.decisions["batch_size"] == 256
-    assert "batch_size = 1024" not in verdicts(plan), "a larger one than what failed"
+    assert "batch_size = 1024" not in findings(plan), "a larger one than what failed"
 
 
 def test_on_a_gpu_a_larger_batch_is_told_but_the_set_one_stays(find: Tune) -> None:
     plan = find(Pretence({("batch_size", 256): 3.0}), make_gpu((9, 0)))
     assert "batch_size" not in plan.decisions
-    assert verdicts(plan)["batch_size = 256"] == "faster, but batch_size = 64 is set"
+    assert findings(plan)["batch_size = 256"] == "faster, but batch_size = 64 is set"
 
 
 def test_precisions_are_tried_where_the_gpu_has_units_for_them(find: Tune) -> None:
     plan = find(Pretence({("precision", "mixed_float16"): 2.0}), make_gpu((7, 5)))
     assert plan.decisions["precision"] == "mixed_float16"
-    assert verdicts(plan)["precision = tf32"] == "not measured: needs compute capability 8.0, and this GPU's is 7.5"
+    assert findings(plan)["precision = tf32"] == "not measured: needs compute capability 8.0, and this GPU's is 7.5"
 
 
 @pytest.mark.parametrize(

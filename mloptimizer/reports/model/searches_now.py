@@ -79,7 +79,7 @@ class SearchNow:
     slots: tuple[Mapping[str, Any], ...] = ()  # name, host, gpu_ids and cpu_ids of each
     trials: tuple[TrialNow, ...] = ()
     explored: int = 0  # trials of the exploration that have ended
-    trained_on: int = 0  # and of the hall of fame
+    further_trained: int = 0  # and of the hall of fame
     planned: int | None = None  # trials of the exploration
     damage: str = ""  # which file cannot be read, and why
     paused: datetime | None = None  # since when
@@ -123,7 +123,7 @@ def _read_search(workspace: Workspace, study: str, state: SearchState, now: date
         slots=tuple(slot for slot in facts.get("slots", ()) if isinstance(slot, Mapping)),
         trials=tuple(trials),
         explored=len(workspace.list_trainings(study, Phase.EXPLORATION, RESULT)),
-        trained_on=len(workspace.list_trainings(study, Phase.HALL_OF_FAME, RESULT)),
+        further_trained=len(workspace.list_trainings(study, Phase.HALL_OF_FAME, RESULT)),
         planned=planned if isinstance(planned, int) else None,
         damage=damage,
         paused=paused,

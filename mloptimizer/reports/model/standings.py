@@ -130,7 +130,7 @@ def read_study_record(workspace: Workspace, study: str) -> StudyRecord:
     standings = tuple(_read_standing(store, number) for number in sorted(numbers))
     tested = None
     with suppress(MloptimizerError):  # damaged: `show` says so
-        tested = next(((last["trial"], last["phase"]) for last in reversed(store.verdicts())), None)
+        tested = next(((last["trial"], last["phase"]) for last in reversed(store.test_evaluations())), None)
     return StudyRecord(study, facts, objective, standings, is_search_running(workspace, study), tested)
 
 

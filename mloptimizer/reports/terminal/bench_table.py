@@ -145,13 +145,13 @@ def tuning_table(plan: TuningPlan) -> RenderableType:
             fixed(row["startup_seconds"], 1),
             fixed(row["peak_memory_mb"], 0),
         )
-        table.add_row(row["name"], *figures, *memory, _verdict(row))
+        table.add_row(row["name"], *figures, *memory, _finding(row))
     return Group(table, Text(describe_plan(plan)))
 
 
-def _verdict(row: Mapping[str, Any]) -> Text:
-    verdict = row["verdict"] or MISSING
-    return Text(verdict, style="bold green" if verdict == "taken" else "")
+def _finding(row: Mapping[str, Any]) -> Text:
+    finding = row.get("finding") or row.get("verdict") or MISSING
+    return Text(finding, style="bold green" if finding == "taken" else "")
 
 
 def describe_plan(plan: TuningPlan) -> str:

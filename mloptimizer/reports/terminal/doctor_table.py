@@ -20,8 +20,8 @@ def doctor_table(checks: Sequence[Check]) -> RenderableType:
             text.append(f"\n→ {check.advice}", style="bold" if check.ok is False else "")
         grid.add_row(Text(*marks[check.ok]), Text(check.name), text)
     wrong = [check.name for check in checks if check.ok is False]
-    verdict = f"To be mended: {', '.join(wrong)}." if wrong else "Nothing is wrong."
-    return Group(grid, Text(f"\n{verdict}", style="bold red" if wrong else "bold green"))
+    ending = f"To be fixed: {', '.join(wrong)}." if wrong else "Nothing is wrong."
+    return Group(grid, Text(f"\n{ending}", style="bold red" if wrong else "bold green"))
 
 
 def cluster_table(nodes: Sequence[NodeFacts], checks: Sequence[Check]) -> RenderableType:

@@ -24,7 +24,7 @@ _NOT_FIGURES = ("trial", "phase", "epochs", "read_utc")
 
 
 def study_report(workspace: Workspace, study: str) -> RenderableType:
-    """Return what the study is and what came out of it: data, settings, counts, winner, test verdict, next step.
+    """Return what the study is and what came out of it: data, settings, counts, winner, test evaluation, next step.
 
     Raises:
         UsageError: there is no such study, or its `study.json` is damaged.
@@ -37,7 +37,7 @@ def study_report(workspace: Workspace, study: str) -> RenderableType:
         ("seed", short(record.facts.get("seed"))),
         *((phase.words, _outcome_words(record, phase)) for phase in TRAINED_PHASES),
         *_winner_rows(record),
-        ("test set", _verdict_words(workspace, record)),
+        ("test set", _test_words(workspace, record)),
         ("next", _next_step(record)),
     ]
     return Group(Text(f"Study {record.name}", style="bold"), facts_grid(rows))
@@ -101,9 +101,9 @@ def _winner_rows(record: StudyRecord) -> list[tuple[str, str]]:
     ]
 
 
-def _verdict_words(workspace: Workspace, record: StudyRecord) -> str:
+def _test_words(workspace: Workspace, record: StudyRecord) -> str:
     try:
-        readings = MetricsStore(workspace, record.name).verdicts()
+        readings = MetricsStore(workspace, record.name).test_evaluations()
     except UsageError as error:
         return f"cannot be read: {error}"
     if not readings:

@@ -25,7 +25,7 @@ from mloptimizer.store.workspace import Workspace
 _NO_GPU = "no GPU: none that may be used here, or no NVIDIA library to read it with"
 _IDLE_NAMED = 8  # slots; a cluster has many
 _BAR_CELLS = 10
-_SHORT_PHASES = {Phase.EXPLORATION: "explore", Phase.HALL_OF_FAME: "hall", Phase.VERDICT: "verdict"}
+_SHORT_PHASES = {Phase.EXPLORATION: "explore", Phase.HALL_OF_FAME: "hall", Phase.TEST_EVALUATION: "test"}
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ def _describe(search: SearchNow) -> Iterator[str | tuple[str, str]]:
         yield ("cut off: its process is gone", "yellow")
         return
     yield f"{search.explored} of {search.planned if search.planned is not None else '?'} explored"
-    if search.trained_on:
-        yield f", {search.trained_on} trained on"
+    if search.further_trained:
+        yield f", {search.further_trained} trained on"
     yield f"   {len(search.trials)} running in {len(search.slots)} slots"
     if search.host and search.host != host_name():
         yield (f"   on {search.host}", "yellow")

@@ -29,7 +29,7 @@ _IN_A_ROW, _SKIPPED, _STEPS, _FIRST_BAD, _NORM_SUM, _NORMS = range(6)
 class StepGuard:
     """Judges every step on the device, and counts there; make it in the scope of the strategy.
 
-    Every replica judges the same summed gradient, so all come to the same verdict.
+    Every replica judges the same summed gradient, so all decide alike.
     """
 
     def __init__(self) -> None:
