@@ -13,13 +13,13 @@ from mloptimizer.core.nouns import (
     Decision,
     EndedAttempt,
     EpochRecord,
-    Event,
     Failure,
     FailureKind,
     HardwareSample,
     MicroBatching,
     Outcome,
     Phase,
+    SignOfLife,
     Slot,
     TrialPlan,
     TrialResult,
@@ -80,7 +80,7 @@ class Loop:
                     events = self._engine.wait(_WAIT_SECONDS)
                 for event in events:
                     self._deadlines.hear(event)
-                    _TAKE.get(type(event), Loop._ignore)(self, event)
+                    _TAKE[type(event)](self, event)
                 self._end_what_does_not_pay()
                 self._hold(self._run.absent_seconds())
                 self._end_overdue()
@@ -126,8 +126,8 @@ class Loop:
 
     def _end_what_does_not_pay(self) -> None:
         for number in self._sharing.take_leaving():
-            if number in self._running and self._running[number].told is None:
-                self._tell(self._running[number], Told.LEAVE_GPU)
+            if (running := self._running.get(number)) and running.told is None:
+                self._tell(running, Told.LEAVE_GPU)
 
     def _relieve_memory(self) -> None:
         stop = self._memory.choose_stop([number for number, running in self._running.items() if not running.told])
@@ -187,8 +187,6 @@ class Loop:
 
     # What comes back; what a trial says after its end is ignored
 
-    def _ignore(self, event: Event) -> None: ...
-
     def _take_micro_batching(self, event: MicroBatching) -> None:
         if running := self._running.get(event.number):
             running.micro_batching = event
@@ -213,9 +211,6 @@ class Loop:
             event = replace(event, row={**event.row, **count_neighbours(running, self._running.values())})
             self._control.budgets.spend(event)
             self._listeners.hardware_sampled(running.plan, event)
-
-    def _take_decision(self, event: Decision) -> None:
-        self._listeners.decided(event)
 
     def _take_result(self, result: TrialResult) -> None:
         """Take the end of an attempt: the trial's end, unless another attempt is to follow."""
@@ -297,9 +292,10 @@ class Loop:
 
 
 _TAKE: Mapping[type, Callable[[Loop, Any], None]] = {
+    SignOfLife: lambda loop, sign: None,  # the deadlines have heard it
     MicroBatching: Loop._take_micro_batching,
     EpochRecord: Loop._take_epoch,
     HardwareSample: Loop._take_sample,
-    Decision: Loop._take_decision,
+    Decision: lambda loop, decision: loop._listeners.decided(decision),
     TrialResult: Loop._take_result,
 }

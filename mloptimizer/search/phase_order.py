@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mloptimizer.core.nouns import TRAINED_PHASES, DatasetInfo, Outcome, Phase
 from mloptimizer.search.job import Job, PhaseRun
 from mloptimizer.search.loop import Loop
-from mloptimizer.search.phases import Evaluation, Exploration, HallOfFame, best_of
+from mloptimizer.search.phases import Exploration, FinalEvaluation, HallOfFame, best_of
 from mloptimizer.search.search_run import SearchRun
 
 
@@ -84,7 +84,7 @@ def _run_phases(run: SearchRun) -> tuple[Exploration, HallOfFame | None]:
     stop = run.control.stop
     if stop is None or stop.reached:
         with run.control.past_its_stop():
-            _run_phase(run, Evaluation(job, winner, phase))
+            _run_phase(run, FinalEvaluation(job, winner, phase))
     return exploration, hall
 
 

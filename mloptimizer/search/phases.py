@@ -159,7 +159,7 @@ class HallOfFame:
         return best_of(self._job, self.phase)
 
 
-class Evaluation:
+class FinalEvaluation:
     """The winner's one reading of the test set."""
 
     phase = Phase.TEST_EVALUATION
