@@ -286,9 +286,8 @@ class Loop:
         pace = (now - self._started) / fresh if fresh else None
         left = pace * (total - len(outcomes)) if pace is not None else None
         doing = {number: running.part for number, running in self._running.items()}
-        best = self._phase.best()
-        progress = Progress(self._phase.phase, total, counts, len(self._running), best, left, paused, doing)
-        self._listeners.progress(progress)
+        where = (self._phase.phase, total, counts, len(self._running), self._phase.best(), left, paused, doing)
+        self._listeners.progress(Progress(*where))
 
 
 _TAKE: Mapping[type, Callable[[Loop, Any], None]] = {
