@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 the run failed; 2 the person's mistake; 130 stopped by Ctr
 import importlib
 import io
 import logging
+import os
 import shutil
 import sys
 import textwrap
@@ -106,8 +107,12 @@ def commands(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command; every error is one line on standard error."""
+    if sys.getfilesystemencoding() != "utf-8" and hasattr(os, "execv") and os.environ.get("PYTHONUTF8") != "1":
+        # Names of files would be no text, of which records could not be written; the terminal keeps its encoding.
+        os.environ.update(PYTHONUTF8="1", PYTHONIOENCODING=os.environ.get("PYTHONIOENCODING") or sys.stdout.encoding)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, io.TextIOWrapper) and (stream.errors == "strict" or stream.encoding != "utf-8"):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:

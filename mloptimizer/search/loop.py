@@ -167,9 +167,9 @@ class Loop:
             self._ended[number] = store.ended_attempts(plan) if plan.resumes else []
         plan = replace(plan, recorded_epochs=store.measure(number, plan.phase)[0] if plan.resumes else 0)
         self._running[number] = Running(plan, slot, plan.recorded_epochs)
-        self._listeners.trial_started(plan, slot)
         spent = sum(attempt.seconds for attempt in self._ended[number])
         self._deadlines.start(number, spent)
+        self._listeners.trial_started(plan, slot)
         with run.interruptible():
             self._engine.start(plan, slot)
         self._deadlines.start(number, spent)  # the first one has waited for the imports
