@@ -7,7 +7,6 @@ A machine without a GPU is sound.
 import multiprocessing
 import platform
 import shutil
-import tempfile
 from pathlib import Path
 
 from mloptimizer.app.environment import examine_environment
@@ -16,7 +15,9 @@ from mloptimizer.app.probe_checks import check_tensorflow, run_probe
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.check import Check
 from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.locks import check_locks
 from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
+from mloptimizer.core.system_errors import file_error
 from mloptimizer.data.decoded_cache import cache_folder
 from mloptimizer.data.library import list_datasets
 from mloptimizer.engines.slots import MEMORY_PER_WORKER_MB
@@ -96,10 +97,9 @@ def _check_folder(name: str, folder: Path) -> Check:
     there = next((place for place in (folder, *folder.absolute().parents) if place.is_dir()), Path("/"))
     try:
         free_gb = shutil.disk_usage(there).free / 1e9
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        check_locks(there)
     except OSError as error:
-        return Check(name, False, f"{folder}: {error.strerror}", "choose a folder that you may write")
+        return Check(name, False, str(file_error(folder, error)))
     found = f"{folder.absolute()}: {free_gb:.1f} GB free"
     if free_gb < _SCARCE_GB:
         return Check(name, False, found, "free some space")

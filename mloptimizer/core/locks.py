@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -59,6 +60,21 @@ def take_lock(path: Path, busy: str = "") -> "BaseFileLock":
     except OSError as error:
         raise file_error(path, lock_error(error)) from error
     return lock
+
+
+def check_locks(folder: Path) -> None:
+    """Make sure that a file can be written and locked in the folder; nothing stays.
+
+    Raises:
+        OSError: it cannot.
+    """
+    from filelock import lock_descriptor
+
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            lock_descriptor(file.fileno(), blocking=False)
+        except OSError as error:
+            raise lock_error(error) from error
 
 
 def lock_error(error: OSError) -> OSError:

@@ -19,6 +19,8 @@ set_environment()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from mloptimizer.training.trial_failures import describe_failure  # noqa: E402
+
 _REFUSALS = (  # what the driver, the compiler or a missing library makes TensorFlow raise
     *(ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     tf.errors.OpError,
@@ -56,7 +58,7 @@ def _try(check: Callable[[], object]) -> bool | str:
     try:
         check()
     except _REFUSALS as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return describe_failure(error).message
     return True
 
 

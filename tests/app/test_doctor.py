@@ -21,7 +21,7 @@ def test_this_machine_is_sound_and_stays_as_it_is(workspace: Workspace, monkeypa
     assert list(workspace.root.iterdir()) == []
     names = [check.name for check in checks]
     assert names[:8] == ["Python", "packages", "environment", "TensorFlow", "GPUs", "NCCL", "precision", "XLA"]
-    assert names[7:] == ["start method", "storage", "search spaces", "workspace", "data cache", "memory", "data sets"]
+    assert names[8:] == ["start method", "storage", "search spaces", "workspace", "data cache", "memory", "data sets"]
 
 
 def test_a_storage_that_does_not_exist_yet_is_right_and_not_made(workspace: Workspace, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_table_says_what_is_wrong_and_what_to_do() -> None:
         "wrong XLA [/x] broken",
         "→ mend it",
         "",
-        "To be mended: XLA.",
+        "To be fixed: XLA.",
     ]
 
 
