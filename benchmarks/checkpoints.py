@@ -23,7 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from models import plan_smallest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import EpochRecord, Slot
+from mloptimizer.core.events import EpochRecord
+from mloptimizer.core.nouns import Slot
 from mloptimizer.core.trial_files import CHECKPOINTS
 from mloptimizer.data.library import prepare_dataset
 from mloptimizer.training.network import build_network

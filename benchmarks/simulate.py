@@ -27,8 +27,9 @@ from rich.table import Table
 from benchmarks.landscapes import DATASET, FUNCTIONS, OBJECTIVE, SPACES, make_study, regret
 from benchmarks.simulated_engine import Clock, SimulatedEngine, Workload
 from mloptimizer.config.settings import Settings
+from mloptimizer.core.events import EndedAttempt, EpochRecord
 from mloptimizer.core.listener import Listener, Listeners
-from mloptimizer.core.nouns import EndedAttempt, EpochRecord, Outcome, Slot, TrialPlan, TrialResult
+from mloptimizer.core.nouns import Outcome, Slot, TrialPlan, TrialResult
 from mloptimizer.hardware.analysis.grid import WORLD_G_PER_KWH
 from mloptimizer.search.budgets import Budgets
 from mloptimizer.search.control import Control

@@ -12,17 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mloptimizer.core.nouns import (
-    EpochRecord,
-    Event,
-    FailureKind,
-    HardwareSample,
-    Outcome,
-    Slot,
-    TrialPlan,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.events import EpochRecord, Event, HardwareSample
+from mloptimizer.core.nouns import FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
 
 STOP_SECONDS = 0.3  # from being told to end to the result
 FAULTS = (FailureKind.CRASH, FailureKind.OUT_OF_MEMORY, FailureKind.LOST_WORKER)

@@ -6,7 +6,8 @@ python -m tests.pretended_gpu search --dataset digits --set start_method=spawn
 from dataclasses import replace
 from typing import Any
 
-from mloptimizer.core.nouns import Emit, ShouldStop, Slot, TrialPlan, TrialResult
+from mloptimizer.core.events import Emit, ShouldStop
+from mloptimizer.core.nouns import Slot, TrialPlan, TrialResult
 from mloptimizer.training import worker
 
 

@@ -5,19 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import (
-    Emit,
-    EpochRecord,
-    FailureKind,
-    HardwareSample,
-    Outcome,
-    RunTrial,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.events import Emit, EpochRecord, HardwareSample, RunTrial, ShouldStop
+from mloptimizer.core.nouns import FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.engines.thread_engine import ThreadEngine
 from mloptimizer.hardware.read.nvml import Gpu
 from mloptimizer.tuning.measurement import Machine

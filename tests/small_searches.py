@@ -10,23 +10,10 @@ from mloptimizer.app.assembly import SearchParts, assemble
 from mloptimizer.app.machines import Machines
 from mloptimizer.app.preparation import SearchRequest
 from mloptimizer.config.settings import Settings
+from mloptimizer.core.events import Decision, Emit, EndedAttempt, EpochRecord, HardwareSample, RunTrial, ShouldStop
 from mloptimizer.core.files import write_text
 from mloptimizer.core.listener import Listener, Progress
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Decision,
-    Emit,
-    EndedAttempt,
-    EpochRecord,
-    HardwareSample,
-    Outcome,
-    Phase,
-    RunTrial,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-)
+from mloptimizer.core.nouns import DatasetInfo, Outcome, Phase, Slot, TrialPlan, TrialResult
 from mloptimizer.core.trial_files import WEIGHTS
 from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.thread_engine import ThreadEngine

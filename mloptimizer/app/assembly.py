@@ -16,10 +16,11 @@ from mloptimizer.app.machines import OpenMachines, open_machines
 from mloptimizer.app.preparation import PreparedSearch, SearchRequest, prepare_search
 from mloptimizer.app.requirements import check_images
 from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.core.events import Decision
 from mloptimizer.core.files import Wait, waiting_for_room
 from mloptimizer.core.interrupts import Interruptible
 from mloptimizer.core.listener import Listener, Listeners, SearchBegan
-from mloptimizer.core.nouns import DatasetInfo, Decision, FailureKind, Objective, Phase, to_json
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Objective, Phase, to_json
 from mloptimizer.core.versions import installed_version
 from mloptimizer.core.words import counted, utc_now
 from mloptimizer.data.library import prepare_dataset

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.check import Check, NodeFacts
 from mloptimizer.core.errors import UsageError
+from mloptimizer.core.events import Decision
 from mloptimizer.core.listener import Listener
-from mloptimizer.core.nouns import Decision, Phase
+from mloptimizer.core.nouns import Phase
 from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.process.fork_server import start_fork_server
 from mloptimizer.engines.process.process_engine import ProcessEngine

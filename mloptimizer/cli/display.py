@@ -7,8 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mloptimizer.cli.terminal import say
+from mloptimizer.core.events import Decision, EndedAttempt, EpochRecord
 from mloptimizer.core.listener import Listener, Progress, SearchBegan
-from mloptimizer.core.nouns import Decision, EndedAttempt, EpochRecord, Outcome, Phase, Slot, TrialPlan, TrialResult
+from mloptimizer.core.nouns import Outcome, Phase, Slot, TrialPlan, TrialResult
 from mloptimizer.core.words import counted
 from mloptimizer.reports.formatting import duration
 from mloptimizer.search.phase_order import SearchSummary

@@ -8,18 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mloptimizer.core.nouns import (
-    Decision,
-    EndedAttempt,
-    EpochRecord,
-    HardwareSample,
-    MicroBatching,
-    Outcome,
-    Phase,
-    Slot,
-    TrialPlan,
-    TrialResult,
-)
+from mloptimizer.core.events import Decision, EndedAttempt, EpochRecord, HardwareSample, MicroBatching
+from mloptimizer.core.nouns import Outcome, Phase, Slot, TrialPlan, TrialResult
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -130,45 +130,6 @@ class TrialPlan:
 
 
 @dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch gave; `epoch` counts from 1."""
-
-    number: int
-    epoch: int
-    metrics: Mapping[str, float]
-    seconds: float
-    ended_utc: str = ""  # ISO 8601, by the worker's clock, as in the hardware log
-
-
-@dataclass(frozen=True)
-class Decision:
-    """An automatic choice and its reason, for `debug_strategy.log`."""
-
-    number: int | None  # of the trial; None: of the driver
-    topic: str
-    choice: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class HardwareSample:
-    """One row of the hardware log of a trial."""
-
-    number: int
-    row: Mapping[str, float | str | None]
-
-
-@dataclass(frozen=True)
-class MicroBatching:
-    """How a trial divides a step, told before the first one: a worker that dies later has not told it otherwise."""
-
-    number: int
-    micro_batch: int  # images per replica and pass
-    accumulation_steps: int  # passes of a step
-    memory_mb: float = 0.0  # estimated peak memory of a replica; 0: unknown
-
-
-@dataclass(frozen=True)
 class TrialResult:
     """How a trial ended; every started trial has exactly one.
 
@@ -190,33 +151,6 @@ class TrialResult:
     memory_mb: float = 0.0  # estimated peak memory of a replica; 0: unknown
     attempts: int = 1  # how often the trial was started
     hardware: Mapping[str, float | str | None] = field(default_factory=dict)  # what its hardware log says; see summary
-
-
-@dataclass(frozen=True)
-class SignOfLife:
-    """The training goes on; told about once a second, at a step."""
-
-    number: int
-    step: int  # made so far
-
-
-@dataclass(frozen=True)
-class EndedAttempt:
-    """An attempt of a trial that another followed, or that was cut off."""
-
-    attempt: int
-    kind: str  # of its failure; or "suspended", "memory", "sharing"
-    message: str
-    epochs: int  # that the trial had made when it ended
-    seconds: float
-
-
-Event = EpochRecord | Decision | HardwareSample | MicroBatching | SignOfLife | TrialResult
-
-Emit = Callable[[Event], None]
-ShouldStop = Callable[[], bool]
-RunTrial = Callable[[TrialPlan, Slot, Emit, ShouldStop], TrialResult]
-"""Trains the plan's model on the slot, emits what happens meanwhile, and returns the result; it never raises."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from mloptimizer.core.nouns import Event, Slot, TrialPlan
+from mloptimizer.core.events import Event
+from mloptimizer.core.nouns import Slot, TrialPlan
 
 
 class Engine(Protocol):

@@ -5,16 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import (
-    EpochRecord,
-    Event,
-    Failure,
-    FailureKind,
-    HardwareSample,
-    SignOfLife,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.events import EpochRecord, Event, HardwareSample, SignOfLife
+from mloptimizer.core.nouns import Failure, FailureKind, TrialResult, failed
 
 _BUSY_SECONDS = 5.0  # longer than any round in which a driver listens and acts
 

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
-from mloptimizer.core.nouns import Decision, Slot
+from mloptimizer.core.events import Decision
+from mloptimizer.core.nouns import Slot
 from mloptimizer.hardware.read.nvml import GpuUse, GpuUseReader
 
 _PATIENCE_SECONDS = 30.0

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import Decision, Slot
+from mloptimizer.core.events import Decision
+from mloptimizer.core.nouns import Slot
 from mloptimizer.hardware.read.nvml import Gpu
 
 MEMORY_PER_WORKER_MB = 1500  # a TensorFlow process with a small model and its data

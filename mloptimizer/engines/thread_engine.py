@@ -5,7 +5,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mloptimizer.core.nouns import Event, FailureKind, RunTrial, Slot, TrialPlan, TrialResult, failed
+from mloptimizer.core.events import Event, RunTrial
+from mloptimizer.core.nouns import FailureKind, Slot, TrialPlan, TrialResult, failed
 
 
 @dataclass

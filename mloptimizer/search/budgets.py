@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import HardwareSample, Objective
+from mloptimizer.core.events import HardwareSample
+from mloptimizer.core.nouns import Objective
 from mloptimizer.hardware.analysis.energy import EnergyMeter
 
 RUN_SETTINGS = Settings.names(group="Budgets")  # stated for each run, not kept with the study

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mloptimizer.config.settings import Settings
+from mloptimizer.core.events import Decision, HardwareSample, MicroBatching
 from mloptimizer.core.listener import Listener
-from mloptimizer.core.nouns import Decision, HardwareSample, MicroBatching, Slot, TrialPlan
+from mloptimizer.core.nouns import Slot, TrialPlan
 from mloptimizer.engines.gpu_memory import ReadUse
 from mloptimizer.hardware.columns import Row, row_figure
 from mloptimizer.hardware.read.nvml import GpuUseReader

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import DatasetInfo, EpochRecord, Objective, Params, Phase, TrialPlan, TrialResult
+from mloptimizer.core.events import EpochRecord
+from mloptimizer.core.nouns import DatasetInfo, Objective, Params, Phase, TrialPlan, TrialResult
 from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace

@@ -8,23 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from mloptimizer.core.events import Decision, EndedAttempt, EpochRecord, HardwareSample, MicroBatching, SignOfLife
 from mloptimizer.core.listener import Listeners, Progress
-from mloptimizer.core.nouns import (
-    Decision,
-    EndedAttempt,
-    EpochRecord,
-    Failure,
-    FailureKind,
-    HardwareSample,
-    MicroBatching,
-    Outcome,
-    Phase,
-    SignOfLife,
-    Slot,
-    TrialPlan,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.nouns import Failure, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.deadlines import Deadlines
 from mloptimizer.search.gpu_sharing import GpuSharing

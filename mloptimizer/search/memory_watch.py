@@ -7,7 +7,7 @@ starts only when nothing else runs, so that a search always goes on.
 from collections.abc import Callable, Sequence
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import Decision
+from mloptimizer.core.events import Decision
 
 
 class MemoryWatch:

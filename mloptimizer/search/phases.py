@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from mloptimizer.core.nouns import EpochRecord, Outcome, Params, Phase, TrialPlan, TrialResult, result_from_json
+from mloptimizer.core.events import EpochRecord
+from mloptimizer.core.nouns import Outcome, Params, Phase, TrialPlan, TrialResult, result_from_json
 from mloptimizer.search.job import Job, Untrained
 from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.study.tally import Ended

@@ -8,17 +8,8 @@ only so often without a new epoch, and micro-batches only get smaller.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mloptimizer.core.nouns import (
-    Decision,
-    EndedAttempt,
-    Failure,
-    FailureKind,
-    MicroBatching,
-    Phase,
-    Slot,
-    TrialPlan,
-    TrialResult,
-)
+from mloptimizer.core.events import Decision, EndedAttempt, MicroBatching
+from mloptimizer.core.nouns import Failure, FailureKind, Phase, Slot, TrialPlan, TrialResult
 from mloptimizer.training.memory.batch_plan import BatchPlan, fewer_at_once, plan_batch
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from mloptimizer.core.nouns import Failure, FailureKind, MicroBatching, Outcome, Slot, TrialPlan, TrialResult, failed
+from mloptimizer.core.events import MicroBatching
+from mloptimizer.core.nouns import Failure, FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
 
 
 class Told(Enum):

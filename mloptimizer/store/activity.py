@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.events import EndedAttempt
 from mloptimizer.core.files import whole_file
 from mloptimizer.core.listener import Listener, Progress
-from mloptimizer.core.nouns import EndedAttempt, Slot, TrialPlan, TrialResult
+from mloptimizer.core.nouns import Slot, TrialPlan, TrialResult
 from mloptimizer.core.words import utc_now
 from mloptimizer.hardware.read.machine_facts import host_name, slot_facts
 

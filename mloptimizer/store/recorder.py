@@ -4,9 +4,10 @@ import logging
 from collections.abc import Mapping
 
 from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.events import Decision, EndedAttempt, EpochRecord, HardwareSample
 from mloptimizer.core.files import append_line, write_readme
 from mloptimizer.core.listener import Listener
-from mloptimizer.core.nouns import Decision, EndedAttempt, EpochRecord, HardwareSample, Slot, TrialPlan, TrialResult
+from mloptimizer.core.nouns import Slot, TrialPlan, TrialResult
 from mloptimizer.core.words import utc_now
 from mloptimizer.hardware.analysis.diagnosis import describe_trial, present_values
 from mloptimizer.hardware.columns import Cell

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mloptimizer.core.errors import UsageError
+from mloptimizer.core.events import EndedAttempt, EpochRecord
 from mloptimizer.core.files import (
     UNFINISHED,
     append_line,
@@ -26,7 +27,7 @@ from mloptimizer.core.files import (
     write_readme,
     write_text,
 )
-from mloptimizer.core.nouns import EndedAttempt, EpochRecord, Outcome, Phase, Slot, TrialPlan, TrialResult, to_json
+from mloptimizer.core.nouns import Outcome, Phase, Slot, TrialPlan, TrialResult, to_json
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.core.trial_files import ATTEMPTS, CHECKPOINTS, EPOCHS, PLAN, RESULT, WEIGHTS
 from mloptimizer.core.words import utc_now

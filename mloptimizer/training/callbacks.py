@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mloptimizer.core.nouns import Objective, ShouldStop
+from mloptimizer.core.events import ShouldStop
+from mloptimizer.core.nouns import Objective
 from mloptimizer.hardware.read.training_clock import TrainingClock
 from mloptimizer.training.checkpoints.checkpoint_files import Kept
 from mloptimizer.training.memory.estimate import relieve_memory

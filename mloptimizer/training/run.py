@@ -6,17 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from mloptimizer.core.nouns import (
-    Decision,
-    Emit,
-    EpochRecord,
-    MicroBatching,
-    Outcome,
-    ShouldStop,
-    SignOfLife,
-    TrialPlan,
-    TrialResult,
-)
+from mloptimizer.core.events import Decision, Emit, EpochRecord, MicroBatching, ShouldStop, SignOfLife
+from mloptimizer.core.nouns import Outcome, TrialPlan, TrialResult
 from mloptimizer.core.words import utc_stamp
 from mloptimizer.hardware.read.training_clock import TrainingClock
 from mloptimizer.training.checkpoints.checkpoint_files import Kept

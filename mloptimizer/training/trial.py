@@ -14,17 +14,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from mloptimizer.core.nouns import (
-    Emit,
-    FailureKind,
-    Objective,
-    Outcome,
-    Phase,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-)
+from mloptimizer.core.events import Emit, ShouldStop
+from mloptimizer.core.nouns import FailureKind, Objective, Outcome, Phase, Slot, TrialPlan, TrialResult
 from mloptimizer.core.trial_files import CHECKPOINTS, WEIGHTS
 from mloptimizer.hardware.read.training_clock import TrainingClock
 from mloptimizer.training.callbacks import (

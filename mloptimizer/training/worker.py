@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mloptimizer.core.errors import MloptimizerError, RunError
-from mloptimizer.core.nouns import Emit, HardwareSample, ShouldStop, Slot, TrialPlan, TrialResult, dataset_from_json
+from mloptimizer.core.events import Emit, HardwareSample, ShouldStop
+from mloptimizer.core.nouns import Slot, TrialPlan, TrialResult, dataset_from_json
 from mloptimizer.hardware.read.machine import list_cpus
 from mloptimizer.hardware.read.monitor import Monitor
 from mloptimizer.hardware.read.reader import HardwareReader

@@ -13,19 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mloptimizer.config.settings import Settings
+from mloptimizer.core.events import Decision, EpochRecord, Event, HardwareSample
 from mloptimizer.core.interrupts import Interruptible
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Decision,
-    EpochRecord,
-    Event,
-    HardwareSample,
-    Params,
-    Phase,
-    Slot,
-    TrialPlan,
-    TrialResult,
-)
+from mloptimizer.core.nouns import DatasetInfo, Params, Phase, Slot, TrialPlan, TrialResult
 from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.deadlines import Absence, Deadlines
 from mloptimizer.engines.process.process_engine import ProcessEngine

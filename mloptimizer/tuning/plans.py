@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from mloptimizer.config.conflicts import find_conflict
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
+from mloptimizer.core.events import Decision
 from mloptimizer.core.files import read_json, write_json
-from mloptimizer.core.nouns import DatasetInfo, Decision, to_json
+from mloptimizer.core.nouns import DatasetInfo, to_json
 from mloptimizer.core.versions import installed_version
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.tuning.measurement import Machine

@@ -13,8 +13,9 @@ from typing import Any
 from mloptimizer.config.conflicts import find_conflict
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import RunError
+from mloptimizer.core.events import Decision
 from mloptimizer.core.locks import hold_lock
-from mloptimizer.core.nouns import DatasetInfo, Decision, to_json
+from mloptimizer.core.nouns import DatasetInfo, to_json
 from mloptimizer.core.words import utc_now
 from mloptimizer.hardware.read.nvml import Gpu
 from mloptimizer.store.workspace import Workspace

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import DatasetInfo, EndedAttempt, Phase, TrialPlan, to_json
+from mloptimizer.core.events import EndedAttempt
+from mloptimizer.core.nouns import DatasetInfo, Phase, TrialPlan, to_json
 from mloptimizer.search.budgets import RUN_SETTINGS
 from mloptimizer.store.orders import Order, OrderName, send_order
 from mloptimizer.store.trial_records import MetricsStore

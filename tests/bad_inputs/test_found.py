@@ -9,8 +9,9 @@ import pytest
 
 from mloptimizer.config.values import make_settings
 from mloptimizer.core.errors import UsageError
+from mloptimizer.core.events import EpochRecord
 from mloptimizer.core.files import read_json
-from mloptimizer.core.nouns import EpochRecord, Phase, dataset_from_json, result_from_json
+from mloptimizer.core.nouns import Phase, dataset_from_json, result_from_json
 from mloptimizer.store.orders import Order, OrderName, send_order, take_orders
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace

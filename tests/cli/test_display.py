@@ -11,20 +11,9 @@ from mloptimizer.cli.display import (
     describe_summary,
     make_display,
 )
+from mloptimizer.core.events import Decision, EndedAttempt, EpochRecord
 from mloptimizer.core.listener import Progress, SearchBegan
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Decision,
-    EndedAttempt,
-    EpochRecord,
-    FailureKind,
-    Outcome,
-    Phase,
-    Slot,
-    TrialPlan,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.search.phase_order import SearchSummary
 
 MakePlan = Callable[..., TrialPlan]

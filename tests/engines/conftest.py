@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mloptimizer.core.nouns import Decision
+from mloptimizer.core.events import Decision
 
 if TYPE_CHECKING:
     from mloptimizer.engines.ray.agents import Agents

@@ -14,20 +14,8 @@ from pathlib import Path
 import pytest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Emit,
-    EpochRecord,
-    Event,
-    FailureKind,
-    Outcome,
-    Params,
-    Phase,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-)
+from mloptimizer.core.events import Emit, EpochRecord, Event, ShouldStop
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Params, Phase, Slot, TrialPlan, TrialResult
 from mloptimizer.engines.contract import Engine
 
 SLOTS = (Slot("one", cpu_ids=(0,)), Slot("two", cpu_ids=(0,)))

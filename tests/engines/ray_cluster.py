@@ -10,8 +10,9 @@ from typing import Any
 
 import psutil
 
+from mloptimizer.core.events import Emit, EpochRecord, Event, ShouldStop
 from mloptimizer.core.files import write_text
-from mloptimizer.core.nouns import Emit, EpochRecord, Event, Outcome, ShouldStop, Slot, TrialPlan, TrialResult
+from mloptimizer.core.nouns import Outcome, Slot, TrialPlan, TrialResult
 from mloptimizer.core.trial_files import CHECKPOINTS, WEIGHTS
 from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.ray.cluster import connected

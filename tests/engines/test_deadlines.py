@@ -3,7 +3,8 @@
 import pytest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import Decision, EpochRecord, FailureKind, HardwareSample, SignOfLife
+from mloptimizer.core.events import Decision, EpochRecord, HardwareSample, SignOfLife
+from mloptimizer.core.nouns import FailureKind
 from mloptimizer.engines.deadlines import Absence, Deadlines
 
 

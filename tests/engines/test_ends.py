@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mloptimizer.core.nouns import Emit, EpochRecord, FailureKind, Outcome, ShouldStop, Slot, TrialPlan, TrialResult
+from mloptimizer.core.events import Emit, EpochRecord, ShouldStop
+from mloptimizer.core.nouns import FailureKind, Outcome, Slot, TrialPlan, TrialResult
 from mloptimizer.engines.process.lifeline import DRIVER, end_with_writer, lead_group
 from mloptimizer.engines.process.process_engine import ProcessEngine
 from mloptimizer.engines.process.process_trees import ProcessTree

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from mloptimizer.core.nouns import Decision, EpochRecord, Slot, TrialPlan
+from mloptimizer.core.events import Decision, EpochRecord
+from mloptimizer.core.nouns import Slot, TrialPlan
 from mloptimizer.engines.gpu_memory import GpuMemory
 from mloptimizer.engines.process.process_engine import ProcessEngine
 from mloptimizer.hardware.read.nvml import GpuUse

@@ -7,17 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mloptimizer.core.nouns import (
-    Decision,
-    Emit,
-    EpochRecord,
-    FailureKind,
-    Outcome,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-)
+from mloptimizer.core.events import Decision, Emit, EpochRecord, ShouldStop
+from mloptimizer.core.nouns import FailureKind, Outcome, Slot, TrialPlan, TrialResult
 from mloptimizer.core.trial_files import WORKER_LOG
 from mloptimizer.engines.process.process_engine import ProcessEngine
 from tests.engines.contract import PATIENCE_SECONDS, SLOTS, EngineContract, act, collect, results_of

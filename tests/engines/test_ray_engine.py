@@ -16,18 +16,9 @@ import pytest
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import RunError, UsageError
+from mloptimizer.core.events import Decision, EpochRecord
 from mloptimizer.core.files import read_json, write_json
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Decision,
-    EpochRecord,
-    FailureKind,
-    Outcome,
-    Phase,
-    Slot,
-    TrialPlan,
-    TrialResult,
-)
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult
 from mloptimizer.core.trial_files import CHECKPOINTS, RESULT, WORKER_LOG
 from mloptimizer.data.library import prepare_dataset
 from mloptimizer.engines.contract import Engine

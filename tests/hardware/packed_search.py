@@ -8,18 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Emit,
-    EndedAttempt,
-    EpochRecord,
-    HardwareSample,
-    Outcome,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-)
+from mloptimizer.core.events import Emit, EndedAttempt, EpochRecord, HardwareSample, ShouldStop
+from mloptimizer.core.nouns import DatasetInfo, Outcome, Slot, TrialPlan, TrialResult
 from mloptimizer.engines.process.process_engine import ProcessEngine
 from mloptimizer.engines.slots import plan_slots
 from mloptimizer.hardware.read.monitor import Monitor

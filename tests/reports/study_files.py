@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console, RenderableType
 
-from mloptimizer.core.nouns import EpochRecord, Outcome, Phase, TrialPlan, TrialResult, to_json
+from mloptimizer.core.events import EpochRecord
+from mloptimizer.core.nouns import Outcome, Phase, TrialPlan, TrialResult, to_json
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 

@@ -1,7 +1,8 @@
 import pytest
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import EndedAttempt, FailureKind, Outcome, Phase, TrialResult, failed
+from mloptimizer.core.events import EndedAttempt
+from mloptimizer.core.nouns import FailureKind, Outcome, Phase, TrialResult, failed
 from mloptimizer.reports.terminal.trial_page import trial_report
 from mloptimizer.store.workspace import Workspace
 from tests.reports.study_files import MakePlan, StudyWriter, text_of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import HardwareSample
+from mloptimizer.core.events import HardwareSample
 from mloptimizer.search.budgets import Budgets, find_target_stop, folder_mb
 
 

@@ -12,20 +12,8 @@ import pytest
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import RunError, UsageError
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Emit,
-    EpochRecord,
-    FailureKind,
-    Outcome,
-    Phase,
-    RunTrial,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.events import Emit, EpochRecord, RunTrial, ShouldStop
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.search import loop
 from mloptimizer.search.budgets import Budgets
 from mloptimizer.search.disk_watch import DiskWatch

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import DatasetInfo, Decision, HardwareSample, MicroBatching, Phase, Slot, TrialPlan
+from mloptimizer.core.events import Decision, HardwareSample, MicroBatching
+from mloptimizer.core.nouns import DatasetInfo, Phase, Slot, TrialPlan
 from mloptimizer.hardware.read.nvml import GpuUse
 from mloptimizer.search.gpu_sharing import GpuNeeds, GpuSharing
 

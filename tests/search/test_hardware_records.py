@@ -10,19 +10,8 @@ import pytest
 from mloptimizer.app.requirements import check_machine
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Emit,
-    FailureKind,
-    HardwareSample,
-    Outcome,
-    Phase,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.events import Emit, HardwareSample, ShouldStop
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.store import recorder
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.storage import open_storage

@@ -8,20 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Emit,
-    EndedAttempt,
-    FailureKind,
-    HardwareSample,
-    Outcome,
-    Phase,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.events import Emit, EndedAttempt, HardwareSample, ShouldStop
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.hardware.read import nvml
 from mloptimizer.hardware.read.nvml import GpuUse
 from mloptimizer.search.running_trials import Running, count_neighbours

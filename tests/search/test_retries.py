@@ -13,23 +13,8 @@ import optuna
 import pytest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Emit,
-    EndedAttempt,
-    EpochRecord,
-    FailureKind,
-    HardwareSample,
-    MicroBatching,
-    Outcome,
-    Phase,
-    RunTrial,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.events import Emit, EndedAttempt, EpochRecord, HardwareSample, MicroBatching, RunTrial, ShouldStop
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.search.retries import RETRIES, NextAttempt, find_next_attempt
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace

@@ -9,18 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Emit,
-    FailureKind,
-    Outcome,
-    Phase,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.events import Emit, ShouldStop
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.core.trial_files import WEIGHTS
 from mloptimizer.reports.model.standings import find_winner
 from mloptimizer.search.running_trials import check_result

@@ -16,7 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import DatasetInfo, Decision, EpochRecord, Event, Phase, Slot, TrialPlan, TrialResult
+from mloptimizer.core.events import Decision, EpochRecord, Event
+from mloptimizer.core.nouns import DatasetInfo, Phase, Slot, TrialPlan, TrialResult
 from mloptimizer.data.library import prepare_dataset
 from mloptimizer.training.devices import configure_devices
 from mloptimizer.training.input.pipeline import evaluation_batches, load_images

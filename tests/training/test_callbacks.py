@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import Objective, Phase, SignOfLife
+from mloptimizer.core.events import SignOfLife
+from mloptimizer.core.nouns import Objective, Phase
 from mloptimizer.training.callbacks import Best, EpochFigures, SignsOfLife
 from mloptimizer.training.step.optimizers import make_optimizer
 

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import DatasetInfo, Decision, EpochRecord, Outcome, Phase, Slot, TrialPlan, to_json
+from mloptimizer.core.events import Decision, EpochRecord
+from mloptimizer.core.nouns import DatasetInfo, Outcome, Phase, Slot, TrialPlan, to_json
 from mloptimizer.core.trial_files import CHECKPOINTS
 from mloptimizer.training.checkpoints.checkpoint_files import (
     Checkpoint,

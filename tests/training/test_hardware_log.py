@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mloptimizer.core.nouns import EpochRecord, Outcome, Slot, TrialPlan
+from mloptimizer.core.events import EpochRecord
+from mloptimizer.core.nouns import Outcome, Slot, TrialPlan
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.monitor import Monitor
 from mloptimizer.hardware.read.reader import HardwareReader, column_names

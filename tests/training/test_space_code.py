@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mloptimizer.core.nouns import Decision, FailureKind, Phase
+from mloptimizer.core.events import Decision
+from mloptimizer.core.nouns import FailureKind, Phase
 from mloptimizer.training.network import build_network
 
 SPACE = """

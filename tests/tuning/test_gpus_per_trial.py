@@ -11,19 +11,8 @@ import pytest
 
 from mloptimizer.app.machines import ask_for_gpus
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Emit,
-    EpochRecord,
-    FailureKind,
-    Outcome,
-    Phase,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.events import Emit, EpochRecord, ShouldStop
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.slots import GpusPerTrial
 from mloptimizer.engines.thread_engine import ThreadEngine

@@ -10,18 +10,8 @@ import pytest
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Decision,
-    Emit,
-    EpochRecord,
-    HardwareSample,
-    Outcome,
-    ShouldStop,
-    Slot,
-    TrialPlan,
-    TrialResult,
-)
+from mloptimizer.core.events import Decision, Emit, EpochRecord, HardwareSample, ShouldStop
+from mloptimizer.core.nouns import DatasetInfo, Outcome, Slot, TrialPlan, TrialResult
 from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.tuning.measured_model import choose_model
 from mloptimizer.tuning.measurement import Measurement, Variant, Workload, measure, this_machine

@@ -6,7 +6,8 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from mloptimizer.core.nouns import Event, RunTrial, Slot, TrialPlan
+from mloptimizer.core.events import Event, RunTrial
+from mloptimizer.core.nouns import Slot, TrialPlan
 from mloptimizer.core.system_errors import DISK_FULL
 from mloptimizer.core.trial_files import WORKER_LOG
 from mloptimizer.engines.process.lifeline import end_group, end_with_writer, lead_group

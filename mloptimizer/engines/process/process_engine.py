@@ -5,7 +5,6 @@ server makes it cheap: a trial starts in about a second instead of the ten that 
 """
 
 import contextlib
-import multiprocessing
 import multiprocessing.connection
 import signal
 import time
@@ -17,8 +16,9 @@ from multiprocessing.process import BaseProcess
 from typing import Literal
 
 from mloptimizer.core.errors import RunError
+from mloptimizer.core.events import Decision, Event, RunTrial
 from mloptimizer.core.import_path import guard_children
-from mloptimizer.core.nouns import Decision, Event, FailureKind, Outcome, RunTrial, Slot, TrialPlan, TrialResult
+from mloptimizer.core.nouns import FailureKind, Outcome, Slot, TrialPlan, TrialResult
 from mloptimizer.engines.gpu_memory import GpuClaim, GpuMemory
 from mloptimizer.engines.process.child import serve
 from mloptimizer.engines.process.cores import lend_cores, pin

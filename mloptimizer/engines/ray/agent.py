@@ -19,19 +19,8 @@ import ray
 
 import mloptimizer
 from mloptimizer.core.errors import MloptimizerError
-from mloptimizer.core.nouns import (
-    Decision,
-    Event,
-    FailureKind,
-    HardwareSample,
-    Outcome,
-    RunTrial,
-    SignOfLife,
-    Slot,
-    TrialPlan,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.events import Decision, Event, HardwareSample, RunTrial, SignOfLife
+from mloptimizer.core.nouns import FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.core.system_errors import DISK_FULL
 from mloptimizer.core.trial_files import CHECKPOINTS, WORKER_LOG
 from mloptimizer.engines.process.process_engine import ProcessEngine, StartMethod

@@ -14,7 +14,8 @@ from ray.exceptions import RayError
 
 import mloptimizer
 from mloptimizer.core.errors import RunError
-from mloptimizer.core.nouns import Decision, FailureKind, RunTrial, Slot
+from mloptimizer.core.events import Decision, RunTrial
+from mloptimizer.core.nouns import FailureKind, Slot
 from mloptimizer.engines.process.process_engine import StartMethod
 from mloptimizer.engines.ray.agent import AgentFacts, SlotAgent
 from mloptimizer.engines.ray.cluster import list_nodes

@@ -18,8 +18,9 @@ import ray
 from ray.exceptions import RayError
 
 from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.events import Event
 from mloptimizer.core.files import append_bytes
-from mloptimizer.core.nouns import Event, FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
+from mloptimizer.core.nouns import FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.core.trial_files import CHECKPOINTS, RESULT, WORKER_LOG
 from mloptimizer.engines.ray.agent import INITIAL, NOTHING, Report, Started
 from mloptimizer.engines.ray.agents import Agent, Agents, Note

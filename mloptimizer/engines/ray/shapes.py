@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import Decision
+from mloptimizer.core.events import Decision
 from mloptimizer.core.words import counted
 from mloptimizer.engines.slots import MEMORY_PER_WORKER_MB
 

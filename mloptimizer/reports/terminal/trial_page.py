@@ -11,7 +11,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import TRAINED_PHASES, EndedAttempt, Phase
+from mloptimizer.core.events import EndedAttempt
+from mloptimizer.core.nouns import TRAINED_PHASES, Phase
 from mloptimizer.core.words import counted
 from mloptimizer.reports.formatting import duration, fixed, is_figure, pairs, short, sparkline
 from mloptimizer.reports.model.standings import (
