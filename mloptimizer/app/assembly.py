@@ -21,6 +21,7 @@ from mloptimizer.core.files import Wait, waiting_for_room
 from mloptimizer.core.interrupts import Interruptible
 from mloptimizer.core.listener import Listener, Listeners, SearchBegan
 from mloptimizer.core.nouns import DatasetInfo, FailureKind, Objective, Phase, to_json
+from mloptimizer.core.secrets import hide_secrets
 from mloptimizer.core.versions import installed_version
 from mloptimizer.core.words import counted, utc_now
 from mloptimizer.data.library import prepare_dataset
@@ -44,7 +45,7 @@ from mloptimizer.store.recorder import Recorder
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.answers import Answers, complete_configuration
-from mloptimizer.study.storage import hide_secrets, storage_place
+from mloptimizer.study.storage import storage_place
 from mloptimizer.study.study import open_study
 from mloptimizer.tuning.plans import find_tuned
 from mloptimizer.tuning.tune import apply_tuning

@@ -15,12 +15,12 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.config.values import make_settings
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import FailureKind
+from mloptimizer.core.secrets import hide_secrets
 from mloptimizer.core.words import counted
 from mloptimizer.search.budgets import RUN_SETTINGS
 from mloptimizer.spaces.space_files import SearchSpace, find_spaces, load_space, read_space, read_spaces
 from mloptimizer.store.trial_records import MetricsStore, digest
 from mloptimizer.store.workspace import Workspace
-from mloptimizer.study.storage import hide_secrets
 
 _logger = logging.getLogger(__name__)
 

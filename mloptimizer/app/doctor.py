@@ -16,6 +16,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.check import Check
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.core.locks import check_locks
+from mloptimizer.core.secrets import hide_secrets
 from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.data.decoded_cache import cache_folder
@@ -26,7 +27,7 @@ from mloptimizer.hardware.read.nvml import list_gpus
 from mloptimizer.hardware.read.vendors import describe_unused
 from mloptimizer.spaces.space_files import find_spaces, read_space
 from mloptimizer.store.workspace import Workspace
-from mloptimizer.study.storage import hide_secrets, open_storage
+from mloptimizer.study.storage import open_storage
 
 _SCARCE_GB, _TIGHT_GB = 0.5, 5.0
 

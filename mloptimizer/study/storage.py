@@ -6,7 +6,6 @@ no such line ever holds a password.
 
 import importlib.util
 import os
-import re
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -22,14 +20,13 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 
 from mloptimizer.core.errors import MloptimizerError, RunError, UsageError
 from mloptimizer.core.files import Wait
+from mloptimizer.core.secrets import hide_in, hide_secrets
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.core.words import in_a_line
 from mloptimizer.study.journal import open_journal
 from mloptimizer.study.patience import find_cause, make_patient, persist
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+]*)://")
-_PASSWORD = re.compile(r"(?<=://)([^:/]*):(.*)(?=@)", re.DOTALL)  # to the last @: what follows an @ may still be secret
-_SECRET_FIELD = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)([^&]*)")
 _LOCK_SECONDS = 60  # how long SQLite itself waits for another program's lock
 _POSSIBLE = "Possible: a path of a journal file, sqlite:///FILE, postgresql://USER@HOST/DATABASE, mysql://…"
 
@@ -60,15 +57,6 @@ def open_storage(url: str, journal: Path, *, read_only: bool = False, wait: Wait
         if wait and isinstance(storage, RDBStorage):
             make_patient(storage, wait, describe)
         return storage
-
-
-def hide_secrets(url: str) -> str:
-    """Return the URL without its passwords.
-
-    >>> hide_secrets("postgresql://ann:p@ss@host/studies?sslpassword=x")
-    'postgresql://ann:***@host/studies?sslpassword=***'
-    """
-    return _SECRET_FIELD.sub(r"\1***", _PASSWORD.sub(r"\1:***", url))
 
 
 def storage_place(url: str, journal: Path) -> str:
@@ -129,10 +117,7 @@ def _describe_trouble(url: str, error: BaseException) -> str:
 def _one_line(error: BaseException, url: str) -> str:
     text = in_a_line(error) or type(error).__name__
     text = text.partition(" This probably means")[0]  # libpq explains itself at length
-    secrets = [found.group(2) for pattern in (_PASSWORD, _SECRET_FIELD) for found in pattern.finditer(url)]
-    for secret in sorted({part for s in secrets for part in (s, unquote(s)) if part}, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text.rstrip(".")[:300]
+    return hide_in(text, url).rstrip(".")[:300]
 
 
 def _quieten_optuna() -> None:

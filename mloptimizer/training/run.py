@@ -40,11 +40,11 @@ class Run:
         self.batch, self.memory_mb = batch, memory_mb
         self.emit(MicroBatching(self.plan.number, batch.micro_batch, batch.accumulation_steps, memory_mb))
 
-    def record_epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
-        """Tell an epoch that has just ended."""
+    def add_epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> EpochRecord:
+        """Return the record of an epoch that has just ended, which is kept with the others."""
         self.epochs_done = epoch
         self.history.append(EpochRecord(self.plan.number, epoch, metrics, seconds, utc_stamp()))
-        self.emit(self.history[-1])
+        return self.history[-1]
 
     def kept(self) -> Kept:
         """Return the epochs so far: with a `Checkpoint`, those are known that the driver did not live to hear of."""

@@ -160,7 +160,7 @@ def _follow(run: Run, prepared: Prepared, model: TrainableModel) -> _Followed:
 
     def record(epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
         wait()  # who is told of an epoch may rely on the checkpoint of the one before
-        run.record_epoch(epoch, metrics, seconds)
+        run.emit(run.add_epoch(epoch, metrics, seconds))
 
     def start() -> int:
         if not plan.resumes:

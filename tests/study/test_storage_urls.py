@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mloptimizer.core.errors import RunError, UsageError
-from mloptimizer.study.storage import hide_secrets, open_storage
+from mloptimizer.core.secrets import hide_secrets
+from mloptimizer.study.storage import open_storage
 from tests.study.storages import create, open_error
 
 POPPER = """
