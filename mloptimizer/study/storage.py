@@ -6,6 +6,7 @@ no such line ever holds a password.
 
 import importlib.util
 import os
+import re
 import sqlite3
 import warnings
 from collections.abc import Iterator
