@@ -1,4 +1,4 @@
-"""What an engine is: it runs plans on slots and hands back events."""
+"""What an engine is: it runs plans on slots and returns events."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,16 +10,16 @@ from mloptimizer.core.nouns import Slot, TrialPlan
 class Engine(Protocol):
     """Runs one trial at a time on each of its slots.
 
-    Promise: every started trial yields exactly one `TrialResult`, as the last of its events, even when its worker
-    dies. After `close` no worker is left, and no further event comes.
+    Guarantees: every started trial yields exactly one `TrialResult`, as the last of its events, even when its worker
+    dies. After `close` no worker is left and no more events arrive. Calls for unknown or ended trials do nothing.
     """
 
     def idle_slots(self) -> Sequence[Slot]:
-        """Return the slots on which a trial can start: none runs there, and what the last one used is free again."""
+        """Return the slots on which a trial can start: none is running there, and the last one's memory is free."""
         ...
 
     def releasing(self) -> bool:
-        """Return whether the last `idle_slots` left a slot out on which no trial runs: `wait` until it is free."""
+        """Return whether the last `idle_slots` omitted a slot that no trial occupies: `wait` until it is free."""
         ...
 
     def start(self, plan: TrialPlan, slot: Slot) -> None:
@@ -31,16 +31,16 @@ class Engine(Protocol):
         ...
 
     def stop_trial(self, number: int) -> None:
-        """Ask the trial to end at its next step; its result still comes. Unknown and ended trials are ignored."""
+        """Ask the trial to end at its next step; its result still arrives."""
         ...
 
     def kill_trial(self, number: int) -> None:
-        """End the trial's processes at once, whatever they do; its result still comes, a crash unless it was done.
+        """Kill the trial's processes at once; its result still arrives, as a crash unless the trial was done.
 
-        Unknown and ended trials are ignored. Where a trial has no process of its own it is only asked to end.
+        A trial without a process of its own is only asked to end.
         """
         ...
 
     def close(self) -> None:
-        """End every worker, and all processes that it has started, at once."""
+        """End every worker, and all processes that it started, at once."""
         ...

@@ -1,9 +1,9 @@
-"""Runs each trial in a thread of this process: to stop at breakpoints, and for tests."""
+"""Runs each trial in a thread of this process: for breakpoints and for tests."""
 
 import queue
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mloptimizer.core.events import Event, RunTrial
 from mloptimizer.core.nouns import FailureKind, Slot, TrialPlan, TrialResult, failed
@@ -12,12 +12,15 @@ from mloptimizer.core.nouns import FailureKind, Slot, TrialPlan, TrialResult, fa
 @dataclass
 class _Running:
     slot: Slot
-    stop: threading.Event = field(default_factory=threading.Event)
-    thread: threading.Thread | None = None
+    stop: threading.Event
+    thread: threading.Thread
 
 
 class ThreadEngine:
-    """An `Engine` without processes: a trial that takes the process down takes the search down with it."""
+    """An `Engine` without processes: a trial that brings the process down brings the search down too.
+
+    A thread cannot be killed: `kill_trial` only asks the trial to end, and `close` waits for it.
+    """
 
     def __init__(self, slots: Sequence[Slot], run_trial: RunTrial) -> None:
         self._slots = tuple(slots)
@@ -26,29 +29,26 @@ class ThreadEngine:
         self._running: dict[int, _Running] = {}
 
     def idle_slots(self) -> Sequence[Slot]:
-        """Return the slots on which no trial runs."""
         busy = {running.slot.name for running in self._running.values()}
         return [slot for slot in self._slots if slot.name not in busy]
 
     def releasing(self) -> bool:
-        """Return False: what a trial used is free when it ends."""
-        return False
+        return False  # a trial frees its memory when it ends
 
     def start(self, plan: TrialPlan, slot: Slot) -> None:
-        """Start the trial in a thread of its own."""
-        running = self._running[plan.number] = _Running(slot)
-        running.thread = threading.Thread(target=self._work, args=(plan, running), name=f"trial {plan.number}")
-        running.thread.start()
+        stop = threading.Event()
+        thread = threading.Thread(target=self._work, args=(plan, slot, stop), name=f"trial {plan.number}")
+        self._running[plan.number] = _Running(slot, stop, thread)
+        thread.start()
 
-    def _work(self, plan: TrialPlan, running: _Running) -> None:
+    def _work(self, plan: TrialPlan, slot: Slot, stop: threading.Event) -> None:
         result = failed(plan.number, FailureKind.CRASH, "the trial's thread ended without a result")
         try:
-            result = self._run_trial(plan, running.slot, self._events.put, running.stop.is_set)
+            result = self._run_trial(plan, slot, self._events.put, stop.is_set)
         finally:
             self._events.put(result)
 
     def wait(self, timeout: float) -> list[Event]:
-        """Return what happened since the last call, waiting at most `timeout` seconds."""
         events: list[Event] = []
         try:
             events.append(self._events.get(timeout=timeout))
@@ -62,20 +62,15 @@ class ThreadEngine:
         return events
 
     def stop_trial(self, number: int) -> None:
-        """Ask the trial to end at its next step."""
         if number in self._running:
             self._running[number].stop.set()
 
-    def kill_trial(self, number: int) -> None:
-        """Ask the trial to end at its next step: a thread cannot be killed."""
-        self.stop_trial(number)
+    kill_trial = stop_trial
 
     def close(self) -> None:
-        """Ask every trial to end, and wait for it: a thread cannot be killed."""
         for running in self._running.values():
             running.stop.set()
         for running in self._running.values():
-            if running.thread:
-                running.thread.join()
+            running.thread.join()
         self._running.clear()
         self._events = queue.SimpleQueue()

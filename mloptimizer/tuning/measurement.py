@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.events import Decision, EpochRecord, Event, HardwareSample
 from mloptimizer.core.interrupts import Interruptible
-from mloptimizer.core.nouns import DatasetInfo, Params, Phase, Slot, TrialPlan, TrialResult
+from mloptimizer.core.nouns import DatasetInfo, Params, Phase, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.engines.contract import Engine
 from mloptimizer.engines.deadlines import Absence, Deadlines
 from mloptimizer.engines.process.process_engine import ProcessEngine
@@ -164,7 +164,10 @@ def _run(plan: TrialPlan, engine: Engine, waiting: Interruptible) -> list[Event]
         with waiting():
             fresh = engine.wait(_WAIT_SECONDS)
         deadlines.hold(absence.seconds())
-        events += [*fresh, *deadlines.hear_all(fresh)]
+        for event in fresh:
+            deadlines.hear(event)
+        overdue = deadlines.find_overdue()
+        events += [*fresh, *(failed(number, failure.kind, failure.message) for number, failure in overdue)]
     return events
 
 
