@@ -1,4 +1,4 @@
-"""Sees to it that a slot is used again only when the memory that its last worker had on its GPUs is free again."""
+"""Makes sure that a slot is used again only when the memory that its last worker used on its GPUs is free."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,17 +8,17 @@ from mloptimizer.core.nouns import Slot
 from mloptimizer.hardware.read.nvml import GpuUse, GpuUseReader
 
 _PATIENCE_SECONDS = 30.0
-_MARGIN_MB = 256.0  # for each GPU: so much may others have come to use while a trial ran
+_MARGIN_MB = 256.0  # for each GPU: how much more others may have come to use while a trial ran
 
 ReadUse = Callable[[Sequence[str]], GpuUse | None]
-"""Returns what is in use of the GPUs with these NVML UUIDs together; None where that cannot be read."""
+"""Returns the total use of the GPUs with these NVML UUIDs; None where that cannot be read."""
 
 
 class GpuClaim:
-    """What one worker has of its slot's GPUs; made before the worker starts. A slot without GPUs is always free.
+    """One worker's use of its slot's GPUs; made before the worker starts. A slot without GPUs is always free.
 
-    Beside a neighbour, another worker on the same GPUs, the memory in use says nothing: it is the neighbour's too, and
-    grows and shrinks with it. Then the slot is free as soon as NVML does not list the worker's processes.
+    Beside a neighbour, another worker on the same GPUs, the memory in use proves nothing: it includes the neighbour's,
+    and grows and shrinks with it. Then the slot is free once NVML does not list the worker's processes.
     """
 
     def __init__(self, slot: Slot, owner: "GpuMemory") -> None:
@@ -29,7 +29,7 @@ class GpuClaim:
         self._was_listed = False  # whether NVML has listed a process of the worker
         before = self._look()
         used_mb: float = before.used_mb if before else 0.0
-        # What was in use before the first of the workers that share the GPUs came: that is what is left after them all.
+        # The use before the first of the workers that share the GPUs started is what remains after the last of them.
         self.used_before_mb: float = min([used_mb, *(claim.used_before_mb for claim in owner.neighbours(self))])
 
     def watch(self, pids: set[int]) -> None:
@@ -44,7 +44,7 @@ class GpuClaim:
         self._owner.living.discard(self)
 
     def is_free(self) -> bool:
-        """Return whether the memory is free: no more is in use than before, or the processes are listed no longer."""
+        """Return whether no more memory is in use than before, or NVML no longer lists the processes."""
         use = self._look()
         if use is None or use.used_mb <= self.used_before_mb + _MARGIN_MB * len(self.slot.gpu_ids):
             return True
@@ -53,11 +53,10 @@ class GpuClaim:
         return not is_listed and (self._was_listed or bool(self._owner.neighbours(self)))
 
     def is_overdue(self) -> bool:
-        """Return whether it was waited for long enough."""
         return time.monotonic() >= self._deadline
 
     def explain(self) -> Decision:
-        """Return why the slot is used all the same."""
+        """Return why the slot is used again although its memory is not free."""
         use = self._look()
         holders = sorted(use.pids & self._pids) if use else []
         used = f"{use.used_mb - self.used_before_mb:.0f} MB more are in use than before" if use else "it is unreadable"
@@ -95,6 +94,5 @@ class GpuMemory:
         return [other for other in self.living if other is not claim and gpus & set(other.slot.gpu_ids)]
 
     def close(self) -> None:
-        """Close NVML, if it was opened."""
         self.living.clear()
         self._nvml.close()

@@ -1,1 +1,1 @@
-"""The process engine: each trial in a process of its own, forked from a server that has imported TensorFlow."""
+"""The process engine: each trial in its own process, forked from a server that has imported TensorFlow."""

@@ -14,14 +14,11 @@ from mloptimizer.engines.process.lifeline import end_group, end_with_writer, lea
 
 
 def serve(connection: Connection, lifeline: Connection, run_trial: RunTrial, plan: TrialPlan, slot: Slot) -> None:
-    """Run one trial in this process, and end it.
+    """Run one trial in this process, and end the process.
 
     Args:
-        connection: takes the trial's events, and brings the wish to stop it.
-        lifeline: the reading end of a pipe that is open as long as the driver wants this process to live.
-        run_trial: trains the model.
-        plan: of the trial.
-        slot: to run on.
+        connection: takes the trial's events, and brings the request to stop it.
+        lifeline: the reading end of a pipe that stays open while the driver wants this process to live.
     """
     lead_group()
     end_with_writer(lifeline)
@@ -40,7 +37,7 @@ def serve(connection: Connection, lifeline: Connection, run_trial: RunTrial, pla
 
 
 def _obey(connection: Connection, stop: threading.Event) -> None:
-    """Set `stop` when told to; end this process and its children when the driver is gone."""
+    """Set `stop` on request; end this process and its children when the driver is gone."""
     try:
         while True:
             connection.recv()
@@ -56,7 +53,7 @@ def _redirect_output(path: Path) -> None:
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        log = os.open(os.devnull, os.O_WRONLY)  # the trial may come to its end before it has to write
+        log = os.open(os.devnull, os.O_WRONLY)  # the trial may finish before it has to write
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

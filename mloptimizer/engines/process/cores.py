@@ -1,4 +1,4 @@
-"""Decides on which cores each worker of this machine runs: its own, and those that nobody needs any more."""
+"""Decides on which cores each worker of this machine runs: its own, and those of idle slots."""
 
 import contextlib
 import os
@@ -8,17 +8,16 @@ from pathlib import Path
 from mloptimizer.core.nouns import Slot
 
 
-def pin(process: int, cpus: Sequence[int]) -> None:
-    """Let all threads of the process run on these cores only; a process that has ended is left alone.
+def pin(process: int | None, cpus: Sequence[int]) -> None:
+    """Restrict all threads of the process to these cores, if any are given; a process that has ended is ignored.
 
     Only Linux can do this to another process; elsewhere nothing happens.
     """
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread.name), cpus)
+    if process and cpus and hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):
+            for thread in Path(f"/proc/{process}/task").iterdir():
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread.name), cpus)
 
 
 def lend_cores(busy: Sequence[Slot], idle: Sequence[Slot]) -> list[tuple[int, ...]]:

@@ -1,6 +1,6 @@
 """Makes the process that imports it end with the driver: the first thing that a fork server imports.
 
-Without it, a fork server whose driver is killed would go on importing TensorFlow for seconds.
+Without it, a fork server whose driver is killed would keep importing TensorFlow for seconds.
 """
 
 import os

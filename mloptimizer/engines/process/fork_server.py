@@ -1,5 +1,4 @@
-"""Starts the server that trial processes are forked from, so that it hears no Ctrl-C, prints nothing, and ends with
-the driver."""
+"""Starts the server from which trials are forked: it ignores Ctrl-C, prints nothing, and ends with the driver."""
 
 import contextlib
 import multiprocessing
@@ -21,12 +20,12 @@ from mloptimizer.core.locks import take_lock
 from mloptimizer.engines.process.left_over import LOCK, remove_left_over
 from mloptimizer.engines.process.lifeline import DRIVER
 
-_held: list[object] = []  # open until this process ends
+_held: list[object] = []  # locks, until this process ends
 _LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 
 
 def start_fork_server(preload: Sequence[str]) -> None:
-    """Let the fork server begin its imports, if it is not there yet; returns at once."""
+    """Let the fork server begin its imports, unless it is running already; returns at once."""
     if "forkserver" in multiprocessing.get_all_start_methods():
         guard_children()
         modules = ["mloptimizer.engines.process.fork_preload", *preload]
@@ -37,37 +36,35 @@ def start_fork_server(preload: Sequence[str]) -> None:
 
 
 def _use_own_temporary_folder() -> None:
-    """Let the server's socket lie where the next driver finds it: a driver that is killed does not remove it itself."""
-    if _held:
-        return
+    """Put the server's socket where the next driver finds it, as a driver that is killed cannot remove it itself."""
     base = Path(tempfile.gettempdir()) / f"mloptimizer-{os.getuid()}"
-    if len(str(base)) > _LONGEST_FOLDER:
-        return  # the name of a socket cannot be longer
+    if _held or len(str(base)) > _LONGEST_FOLDER:  # done already; or the socket's name would be too long
+        return
     base.mkdir(mode=0o700, exist_ok=True)
     found = base.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        return  # somebody else's: multiprocessing makes a folder by itself
+        return  # somebody else's: multiprocessing makes a folder of its own
     remove_left_over(base.iterdir())
     before, tempfile.tempdir = tempfile.tempdir, str(base)
     try:
         folder = Path(multiprocessing.util.get_temp_dir())
     finally:
         tempfile.tempdir = before
-    with contextlib.suppress(MloptimizerError):  # without a lock, nobody takes it for left over
-        if folder.parent == base:  # otherwise it was made before
+    with contextlib.suppress(MloptimizerError):  # without a lock, it is never taken for left over
+        if folder.parent == base:  # otherwise it was made earlier
             _held.append(take_lock(folder / LOCK))
 
 
 @contextlib.contextmanager
 def interrupts_ignored() -> Iterator[None]:
-    """Let processes that are started here never hear Ctrl-C: the driver alone decides when they end.
+    """Start processes that never receive Ctrl-C: the driver alone decides when they end.
 
-    They inherit that it is blocked. Here it waits meanwhile; to ignore it would lose it.
+    They inherit the blocked signal. In this process it waits meanwhile; ignoring it would lose it.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    multiprocessing.resource_tracker.ensure_running()  # when it starts, it unblocks what is blocked
+    multiprocessing.resource_tracker.ensure_running()  # on its start it unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -77,9 +74,9 @@ def interrupts_ignored() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stderr_muted() -> Iterator[None]:
-    """Let this process, and those that are started here, write their errors nowhere.
+    """Discard what this process, and those started meanwhile, write to standard error.
 
-    Importing TensorFlow prints lines that nothing turns off; an import that fails fails again in a trial, and is told.
+    Importing TensorFlow prints lines that nothing turns off; a failing import fails again in a trial, which reports it.
     """
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -94,11 +91,10 @@ def stderr_muted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _driver_named() -> Iterator[None]:
-    """Tell the fork server whom to end with; not in a thread that may end earlier, and would take the server along."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    os.environ[DRIVER] = str(os.getpid())
+    """Tell the fork server with whom to end, but not from a thread that may end earlier and take the server along."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:
+        os.environ[DRIVER] = str(os.getpid())
     try:
         yield
     finally:

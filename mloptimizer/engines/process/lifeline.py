@@ -1,7 +1,7 @@
-"""Lets a process end as soon as the driver is gone, even if it is stuck where no Python code runs.
+"""Lets a process end when the driver is gone, even if it is stuck where no Python code runs.
 
-The kernel of Linux does it, at once and also to a process that is stopped. Elsewhere workers rely on a thread of their
-own, and the fork server on its loop.
+The Linux kernel does it, at once and also to a stopped process. Elsewhere workers rely on a thread of their own, and
+the fork server on its loop.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def lead_group() -> None:
-    """Make this process the leader of a group to which its children will belong: one stroke can end them all."""
+    """Make this process the leader of a group, to which its children will belong, so that one call can end them all."""
     if hasattr(os, "setpgid"):
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
@@ -29,7 +29,7 @@ def end_with_writer(lifeline: Connection) -> None:
     """Let the kernel kill this process and its group when nobody can write into the pipe any more.
 
     Args:
-        lifeline: the reading end of a pipe of which nobody else has a reading end; it must stay open.
+        lifeline: the only reading end of a pipe; it must stay open.
     """
     if sys.platform == "linux":
         import fcntl
@@ -43,12 +43,10 @@ def end_with_writer(lifeline: Connection) -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when the thread that started it ends.
-
-    A process that is forked from this one is not killed with it.
+    """Let the kernel kill this process, but no process forked from it, when the thread that started it ends.
 
     Args:
-        parent: number of the process that should be there; without it this process ends now.
+        parent: number of the expected parent process; if another one is there, this process ends now.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

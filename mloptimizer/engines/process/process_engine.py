@@ -1,7 +1,7 @@
-"""Runs each trial in a process of its own on this machine, forked from a server that has imported TensorFlow.
+"""Runs each trial in its own process on this machine, forked from a server that has imported TensorFlow.
 
-A fresh process per trial is what keeps memory from growing and one trial's death from touching another. The fork
-server makes it cheap: a trial starts in about a second instead of the ten that importing TensorFlow takes.
+A fresh process per trial keeps memory from growing, and one trial's death cannot affect another. The fork server makes
+it cheap: a trial starts in about a second instead of the ten that importing TensorFlow takes.
 """
 
 import contextlib
@@ -27,14 +27,15 @@ from mloptimizer.engines.process.fork_server import interrupts_ignored, start_fo
 from mloptimizer.engines.process.process_trees import ProcessTree
 from mloptimizer.hardware.read.main_memory import count_oom_kills
 
-_EXIT_SECONDS = 10.0  # a worker that has sent its result and lives on is killed after so long
-_CODE_SECONDS = 1.0  # how long the exit code of a process that is gone may take
-_UNKNOWN_CODE = 255  # what multiprocessing says of a forked process whose fork server is gone
-_RELEASE_PAUSE_SECONDS = 0.05  # between two looks at GPU memory that is waited for
-_SERVER_SECONDS, _SERVER_PAUSE_SECONDS = 10.0, 0.05  # how long, and how often, a dead fork server is replaced
-_SERVER_LIVES, _LIVED_SECONDS = 6, 1.0  # so many that lived longer than this may die, one after the other, and no more
+_EXIT_SECONDS = 10.0  # a worker that still runs this long after it sent its result is killed
+_CODE_SECONDS = 1.0  # how long to wait for the exit code of a process that is gone
+_UNKNOWN_CODE = 255  # what multiprocessing reports for a forked process whose fork server is gone
+_RELEASE_PAUSE_SECONDS = 0.05  # between two checks whether GPU memory is free
+_SERVER_SECONDS, _SERVER_PAUSE_SECONDS = 10.0, 0.05  # how long, and how often, to try to replace a dead fork server
+_SERVER_LIVES, _LIVED_SECONDS = 6, 1.0  # how many servers that lived longer than this may die one after the other
 
 StartMethod = Literal["auto", "forkserver", "spawn"]
+_Launched = tuple[BaseProcess, Connection, Connection]
 
 
 @dataclass
@@ -47,35 +48,32 @@ class _Worker:
     lifeline: Connection  # the writing end: the worker ends when it is closed
     claim: GpuClaim
     forked: bool
-    oom_kills: int  # the kernel's count when it was started
-    is_killed: bool = False  # because it was asked for
+    oom_kills: int  # the kernel's count at the start
+    is_killed: bool = False  # by `kill_trial`
 
     def exit_code(self) -> int | None:
         code = self.process.exitcode
         return None if self.forked and code == _UNKNOWN_CODE else code
 
-
-@dataclass
-class _Start:
-    """A process that is ready to start, and both ends of its two pipes."""
-
-    process: BaseProcess
-    connection: Connection
-    lifeline: Connection
-    theirs: tuple[Connection, Connection]
+    def kill(self) -> None:
+        """Kill the worker and all that it started, and release what this process holds of it."""
+        self.tree.kill()
+        self.tree.wait(_EXIT_SECONDS)
+        self.process.join(_CODE_SECONDS)
+        _close(self.connection, self.lifeline)
 
 
 class ProcessEngine:
-    """An `Engine` of processes; a worker ends, with all that it started, as soon as this process is gone.
+    """An `Engine` of processes; a worker ends, with all that it started, when this process is gone.
 
     Args:
         slots: where trials run; one process at a time on each.
-        run_trial: a function of a module, so that another process can import it.
-        start_method: ``auto`` forks from a server, and falls back to spawning when the first forked worker dies
-            before it has said anything (CUDA and some libraries do not survive a fork).
+        run_trial: a function at the top level of a module, so that another process can import it.
+        start_method: ``auto`` forks from a server, and falls back to spawning if the first forked worker dies before
+            it sends anything (CUDA and some libraries do not survive a fork).
         preload: modules that the fork server imports once.
-        count_oom_kills: returns how many processes the kernel has killed for want of memory.
-        gpu_memory: tells when a slot's GPUs are free again after a worker; default: NVML does.
+        count_oom_kills: returns how many processes the kernel has killed because memory ran out.
+        gpu_memory: reports when a slot's GPUs are free again after a worker; default: asks NVML.
     """
 
     def __init__(
@@ -94,21 +92,20 @@ class ProcessEngine:
         self._gpu_memory = gpu_memory or GpuMemory()
         self._may_fall_back = start_method == "auto"
         self._fork_server = start_method != "spawn" and "forkserver" in multiprocessing.get_all_start_methods()
-        self._fork_proven = False  # whether a forked worker has ever said anything
+        self._fork_proven = False  # whether a forked worker has ever sent anything
         self._workers: dict[int, _Worker] = {}
-        self._claims: dict[str, GpuClaim] = {}  # by slot: those of workers that are gone, while memory is not free
+        self._claims: dict[str, GpuClaim] = {}  # by slot: of workers that are gone while their memory is not yet free
         self._notes: list[Event] = []
         self._lent = False  # whether workers run on the cores of idle slots
         if self._fork_server:
             start_fork_server(preload)
 
     def idle_slots(self) -> Sequence[Slot]:
-        """Return the slots on which no worker lives and whose GPU memory is free again, or overdue."""
+        """Return the slots where no worker lives and whose GPU memory is free again, or overdue."""
         self._release_slots()
         return [slot for slot in self._vacant_slots() if slot.name not in self._claims]
 
     def releasing(self) -> bool:
-        """Return whether GPU memory of a worker that is gone is still waited for."""
         return bool(self._claims)
 
     def _vacant_slots(self) -> list[Slot]:
@@ -116,7 +113,7 @@ class ProcessEngine:
         return [slot for slot in self._slots if slot.name not in busy]
 
     def _release_slots(self) -> bool:
-        """Give slots back whose GPU memory is free, or has been waited for too long; return whether there is one."""
+        """Release slots whose GPU memory is free, or is overdue; return whether there was one."""
         claims = list(self._claims.values())
         for claim in claims:
             if claim.is_free():
@@ -128,59 +125,60 @@ class ProcessEngine:
 
     def start(self, plan: TrialPlan, slot: Slot) -> None:
         """Start a worker; the very first one waits for the fork server's imports."""
-        self._take_cores_back()
+        for worker in self._workers.values() if self._lent else ():  # takes the lent cores back
+            pin(worker.process.pid, worker.slot.cpu_ids)
+        self._lent = False
         self._claims.pop(slot.name, None)
         claim, oom_kills = self._gpu_memory.claim(slot), self._count_oom_kills()
-        begun = self._fork(plan, slot) if self._fork_server else self._spawn(plan, slot)
-        process, tree = begun.process, ProcessTree(begun.process.pid or 0)
-        self._pin(process, slot.cpu_ids)
+        launch = self._fork if self._fork_server else self._spawn
+        process, connection, lifeline = launch(plan, slot)
+        tree = ProcessTree(process.pid or 0)
+        pin(process.pid, slot.cpu_ids)
         self._workers[plan.number] = _Worker(
-            plan, slot, process, tree, begun.connection, begun.lifeline, claim, self._fork_server, oom_kills
+            plan, slot, process, tree, connection, lifeline, claim, self._fork_server, oom_kills
         )
 
-    def _fork(self, plan: TrialPlan, slot: Slot) -> _Start:
-        """Fork a worker; a server that was killed is replaced, as soon as the system says that it is gone."""
-        context, deadline = multiprocessing.get_context("forkserver"), time.monotonic() + _SERVER_SECONDS
-        lives = 0
+    def _fork(self, plan: TrialPlan, slot: Slot) -> _Launched:
+        """Fork a worker; a server that was killed is replaced once the system reports that it is gone."""
+        context, deadline, lives = multiprocessing.get_context("forkserver"), time.monotonic() + _SERVER_SECONDS, 0
         while True:
             tried = time.monotonic()
             start_fork_server(self._preload)
-            begun = self._prepare(context, plan, slot)
             try:
-                begun.process.start()
-                return begun
+                return self._launch(context, plan, slot)
             except (EOFError, OSError) as error:
-                _close(begun.connection, begun.lifeline)
                 now = time.monotonic()
                 if now - tried > _LIVED_SECONDS and lives < _SERVER_LIVES:  # killed, not unable to start
                     lives, deadline = lives + 1, now + _SERVER_SECONDS
                 elif now > deadline:
-                    raise RunError(
-                        f"start_method: the fork server does not start ({error}). Possible: --set start_method=spawn."
-                    ) from error
+                    what = f"start_method: the fork server does not start ({error})"
+                    raise RunError(f"{what}. Possible: --set start_method=spawn.") from error
                 time.sleep(_SERVER_PAUSE_SECONDS)
-            finally:
-                _close(*begun.theirs)
 
-    def _spawn(self, plan: TrialPlan, slot: Slot) -> _Start:
+    def _spawn(self, plan: TrialPlan, slot: Slot) -> _Launched:
         guard_children()
-        begun = self._prepare(multiprocessing.get_context("spawn"), plan, slot)
         with interrupts_ignored():
-            begun.process.start()
-        _close(*begun.theirs)
-        return begun
+            return self._launch(multiprocessing.get_context("spawn"), plan, slot)
 
-    def _prepare(self, context: ForkServerContext | SpawnContext, plan: TrialPlan, slot: Slot) -> _Start:
+    def _launch(self, context: ForkServerContext | SpawnContext, plan: TrialPlan, slot: Slot) -> _Launched:
+        """Start a process; return it with this side's ends of its two pipes: the connection and the lifeline."""
         ours, theirs = context.Pipe()
         end_of_life, lifeline = context.Pipe(duplex=False)
         arguments = (theirs, end_of_life, self._run_trial, plan, slot)
         process = context.Process(target=serve, args=arguments, name=f"trial {plan.number}", daemon=True)
-        return _Start(process, ours, lifeline, (theirs, end_of_life))
+        try:
+            process.start()
+        except (EOFError, OSError):
+            _close(ours, lifeline)
+            raise
+        finally:
+            _close(theirs, end_of_life)
+        return process, ours, lifeline
 
     def wait(self, timeout: float) -> list[Event]:
         """Return what happened since the last call, waiting at most `timeout` seconds.
 
-        A slot whose GPU memory has become free ends the waiting too.
+        It also returns when the GPU memory of a slot becomes free.
         """
         self._lend_idle_cores()
         deadline = time.monotonic() + timeout
@@ -194,7 +192,7 @@ class ProcessEngine:
 
     def _receive_all(self, timeout: float) -> list[Event]:
         workers = list(self._workers.values())
-        # A process that a worker has forked may hold its pipe open, so that the end of the pipe does not tell.
+        # A process that a worker forked may hold its pipe open, so the pipe's end does not show that the worker ended.
         ended = [worker for worker in workers if worker.tree.has_ended()]
         may_wait = not ended and not self._notes
         ready = multiprocessing.connection.wait([w.connection for w in workers], timeout if may_wait else 0)
@@ -207,22 +205,12 @@ class ProcessEngine:
         return events
 
     def _lend_idle_cores(self) -> None:
-        """Give the cores of idle slots to the running trials: whoever waits has no trial for those slots."""
+        """Lend the cores of idle slots to the running trials: the caller waits, so it has no trial for those slots."""
         idle, workers = self._vacant_slots(), list(self._workers.values())
         if idle and workers and not self._lent:
             for worker, cpus in zip(workers, lend_cores([w.slot for w in workers], idle), strict=True):
-                self._pin(worker.process, cpus)
+                pin(worker.process.pid, cpus)
             self._lent = True
-
-    def _take_cores_back(self) -> None:
-        for worker in self._workers.values() if self._lent else ():
-            self._pin(worker.process, worker.slot.cpu_ids)
-        self._lent = False
-
-    @staticmethod
-    def _pin(process: BaseProcess, cpus: Sequence[int]) -> None:
-        if process.pid and cpus:  # a slot without cores of its own may use all
-            pin(process.pid, cpus)
 
     def _receive(self, worker: _Worker, has_ended: bool) -> list[Event]:
         events: list[Event] = []
@@ -241,14 +229,11 @@ class ProcessEngine:
         return events + self._bury(worker)
 
     def _dismiss(self, worker: _Worker) -> None:
-        """Wait for the worker to be gone, and end what it has left behind."""
+        """Wait until the worker is gone, and end what it left behind."""
         deadline = time.monotonic() + _EXIT_SECONDS
-        worker.process.join(_EXIT_SECONDS)  # returns early when the fork server is gone
+        worker.process.join(_EXIT_SECONDS)  # returns early if the fork server is gone
         worker.tree.wait(deadline - time.monotonic())
-        worker.tree.kill()
-        worker.tree.wait(_EXIT_SECONDS)
-        worker.process.join(_CODE_SECONDS)
-        _close(worker.connection, worker.lifeline)
+        worker.kill()
         del self._workers[worker.plan.number]
         self._lent = False  # its cores may be lent too
         worker.claim.release(worker.tree.pids())
@@ -263,16 +248,15 @@ class ProcessEngine:
         may_be_the_fork = worker.forked and self._may_fall_back and not self._fork_proven and not worker.is_killed
         if may_be_the_fork and code != -signal.SIGKILL and failure.kind is FailureKind.CRASH:
             self._fork_server = False
-            reason = f"the first forked worker {describe_exit(code)} before it said anything"
+            reason = f"the first forked worker {describe_exit(code)} before it sent anything"
             self._notes.append(Decision(number, "start method", "spawn", reason))
             self.start(worker.plan, worker.slot)
             return []
         return [TrialResult(number, Outcome.FAILED, None, 0.0, failure=failure)]
 
     def stop_trial(self, number: int) -> None:
-        """Ask the trial to end at its next step."""
         if number in self._workers:
-            with contextlib.suppress(OSError):  # it has just died: `wait` will say so
+            with contextlib.suppress(OSError):  # it has just died: `wait` will report it
                 self._workers[number].connection.send("stop")
 
     def kill_trial(self, number: int) -> None:
@@ -282,13 +266,10 @@ class ProcessEngine:
             self._workers[number].tree.kill()
 
     def close(self) -> None:
-        """Kill every worker and all that they started."""
-        for worker in self._workers.values():
+        for worker in self._workers.values():  # all at once; then wait for each
             worker.tree.kill()
         for worker in self._workers.values():
-            worker.tree.wait(_EXIT_SECONDS)
-            worker.process.join(_CODE_SECONDS)
-            _close(worker.connection, worker.lifeline)
+            worker.kill()
         self._workers.clear()
         self._claims.clear()
         self._notes.clear()

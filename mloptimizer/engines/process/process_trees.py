@@ -1,6 +1,6 @@
-"""Holds on to a worker's process and to all that it starts, so that every one of them can be ended.
+"""Keeps track of a worker's process and of all that it starts, so that every one of them can be ended.
 
-Guarantees: a process that has got the number of one that ended is never touched; killing works on processes that are
+Guarantees: a process that reuses the number of one that ended is never touched; killing works on processes that are
 stopped, hang, or ignore signals; nothing here raises.
 """
 
@@ -12,24 +12,24 @@ from collections.abc import Iterator
 
 import psutil
 
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.05  # between two looks at what is to end
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.05  # between two checks
 
 
 class ProcessTree:
     """A process and its descendants, and the group that it leads (see `lifeline.lead_group`).
 
-    The group holds those children too whose parents have ended; the descendants, those that left the group.
+    The group includes children whose parents have ended; the descendants include those that left the group.
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._descendants: set[psutil.Process] = set()  # as of the last `kill`
-        self._root: psutil.Process | None = None  # None: it ended before it was looked at
+        self._root: psutil.Process | None = None  # None: it ended before this
         with contextlib.suppress(psutil.Error):
             self._root = psutil.Process(pid)
 
     def pids(self) -> set[int]:
-        """Return the numbers of its processes, as far as they are known."""
+        """Return the numbers of its known processes."""
         return {self._pid, *(process.pid for process in self._descendants)}
 
     def has_ended(self) -> bool:
@@ -49,7 +49,7 @@ class ProcessTree:
                 process.kill()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all of it that is known is gone, at most so long; return whether it is."""
+        """Wait until all its known processes are gone, at most `seconds`; return whether they are."""
         deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE_SECONDS
         while not all(map(_is_gone, self._all())):
             if time.monotonic() >= deadline:
@@ -64,7 +64,7 @@ class ProcessTree:
         yield from self._descendants
 
     def _is_reused(self) -> bool:
-        """Return whether another process has the number: a group of that number is then not ours."""
+        """Return whether another process has the number now: the group of that number is then not ours."""
         try:
             return psutil.Process(self._pid) != self._root
         except psutil.Error:
@@ -75,7 +75,7 @@ def _is_gone(process: psutil.Process) -> bool:
     try:
         if not process.is_running():
             return True
-        # Its first thread may be done while others still give their memory back.
+        # Its first thread may be done while others still release their memory.
         return process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD) and process.num_threads() <= 1
     except psutil.NoSuchProcess:
         return True
