@@ -92,7 +92,7 @@ def _samples(snapshot: Snapshot) -> dict[str, Samples]:
         ],
     }
     for name, (column, factor) in _GPU_FIGURES.items():
-        samples[name] = [(_of_gpu(now), _times(now.figures.get(column), factor)) for now in machine.gpus]
+        samples[name] = [(_of_gpu(now), _times(now.values.get(column), factor)) for now in machine.gpus]
     for name, of_search in _SEARCH_FIGURES.items():
         samples[name] = [((search.study,), of_search(search)) for search in snapshot.searches]
     trials = [(_of_trial(search, trial), trial) for search in snapshot.searches for trial in search.trials]

@@ -15,7 +15,7 @@ from mloptimizer.core.events import Decision, HardwareSample, MicroBatching
 from mloptimizer.core.listener import Listener
 from mloptimizer.core.nouns import Slot, TrialPlan
 from mloptimizer.engines.gpu_memory import ReadUse
-from mloptimizer.hardware.columns import Row, row_figure
+from mloptimizer.hardware.columns import Row, numeric_cell
 from mloptimizer.hardware.read.nvml import GpuUseReader
 
 STEADY_ROWS = 8  # of the log, with new images in each, after a trial's first epoch: then its pace and memory are known
@@ -111,7 +111,7 @@ class GpuSharing(Listener):
         residents = list(gpu.residents.values())
         if not gpu.has_paid or any(len(resident.rows) < STEADY_ROWS for resident in residents):
             return None
-        busy = [row_figure(row, "gpu0_utilization_percent") for resident in residents for row in resident.rows]
+        busy = [numeric_cell(row, "gpu0_utilization_percent") for resident in residents for row in resident.rows]
         percents = [percent for percent in busy if percent is not None]
         percent, needed_mb = sum(percents) / len(busy), MEMORY_MARGIN * self._needs.hungriest_mb
         if len(percents) < len(busy) or percent >= BUSY_PERCENT or not needed_mb:
@@ -196,16 +196,16 @@ class GpuSharing(Listener):
     def _learn_memory(self, resident: _Resident, row: Row) -> None:
         """Take the process's memory, and while it is alone what the GPU's has grown by: in some containers NVML lists
         no process."""
-        self._needs.learn(row_figure(row, "gpu0_process_memory_mb") or 0.0)
-        used_mb = row_figure(row, "gpu0_memory_used_mb")
+        self._needs.learn(numeric_cell(row, "gpu0_process_memory_mb") or 0.0)
+        used_mb = numeric_cell(row, "gpu0_memory_used_mb")
         if used_mb is not None and resident.base_mb is not None and not resident.had_company:
             self._needs.learn(used_mb - resident.base_mb)
 
     @staticmethod
     def _follow(gpu: _Gpu, resident: _Resident, row: Row) -> None:
         """Keep the row if it tells the trial's steady pace beside those that are there now."""
-        epoch, images = row_figure(row, "epoch"), row_figure(row, "images")
-        if row.get("part") != "training" or epoch is None or images is None or row_figure(row, "training_s") is None:
+        epoch, images = numeric_cell(row, "epoch"), numeric_cell(row, "images")
+        if row.get("part") != "training" or epoch is None or images is None or numeric_cell(row, "training_s") is None:
             return
         if resident.first_epoch is None:
             resident.first_epoch = epoch
@@ -258,7 +258,7 @@ def _pace(rows: Sequence[Row]) -> float | None:
     """Return the images per second of training between the first and the last row; validation does not count."""
     if len(rows) < 2:
         return None
-    images, seconds = ((row_figure(rows[-1], name) or 0.0) - (row_figure(rows[0], name) or 0.0) for name in _PACE)
+    images, seconds = ((numeric_cell(rows[-1], name) or 0.0) - (numeric_cell(rows[0], name) or 0.0) for name in _PACE)
     return images / seconds if seconds > 0 else None
 
 

@@ -40,7 +40,7 @@ import json
 from mloptimizer.hardware.read.machine_facts import read_machine_facts
 from mloptimizer.hardware.read.live import LiveMachine
 machine, facts = LiveMachine(), read_machine_facts()
-read = lambda: [gpu.figures["power_w"] for gpu in machine.read().gpus]
+read = lambda: [gpu.values["power_w"] for gpu in machine.read().gpus]
 watts = read()
 set_figures(error__1__all=15)
 print(json.dumps([facts["gpus"], facts["cuda"], watts, read()]))
@@ -252,7 +252,7 @@ def test_every_metric_is_served_with_its_unit_and_its_labels_escaped(searched: W
     cells = {"images_per_second": 5.0, "data_wait_percent": 50.0, "process_cpu_percent": 150.0, "process_rss_mb": 1.0}
     write_log(searched.hardware_log("a", 3), [row(1, step=20, **cells)])
     taken = snapshot(searched)
-    taken.machine.gpus[0].figures.update(temperature_c=55.0, memory_utilization_percent=37.0)  # type: ignore[attr-defined]
+    taken.machine.gpus[0].values.update(temperature_c=55.0, memory_utilization_percent=37.0)  # type: ignore[attr-defined]
     with serve_metrics(lambda machine: taken, "127.0.0.1", 0) as address:
         assert address.startswith("http://127.0.0.1:")
         families = scrape(address)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mloptimizer.hardware.columns import Row, row_figure
+from mloptimizer.hardware.columns import Row, numeric_cell
 from mloptimizer.hardware.read.reader import HardwareReader
 
 _LEAST_SECONDS = 1.0  # that a counter of energy needs to tell power: it moves about ten times a second
@@ -73,7 +73,7 @@ class EnergyMeter:
 
     def add(self, row: Row) -> None:
         """Take a row; one whose time is before that of the last begins another attempt."""
-        now = row_figure(row, "seconds")
+        now = numeric_cell(row, "seconds")
         if now is None:
             return
         first = self._seconds is None or now < self._seconds
@@ -82,21 +82,21 @@ class EnergyMeter:
             for gpu in self._gpus.values():
                 gpu.begin()
         self._seconds = now
-        sharers = max(row_figure(row, "trials_on_gpu") or 1.0, 1.0)
+        sharers = max(numeric_cell(row, "trials_on_gpu") or 1.0, 1.0)
         for name in _metered_gpus(tuple(row)):
             gpu = self._gpus.setdefault(name, _Gpu())
-            gpu.add(now, row_figure(row, f"{name}_energy_j"), row_figure(row, f"{name}_power_w"), first, sharers)
+            gpu.add(now, numeric_cell(row, f"{name}_energy_j"), numeric_cell(row, f"{name}_power_w"), first, sharers)
         self._add_cpu(row)
 
     def _add_cpu(self, row: Row) -> None:
-        packages = row_figure(row, "cpu_energy_j")
-        mine, busy = row_figure(row, "process_cpu_percent"), row_figure(row, "cpu_percent")
+        packages = numeric_cell(row, "cpu_energy_j")
+        mine, busy = numeric_cell(row, "process_cpu_percent"), numeric_cell(row, "cpu_percent")
         if packages is None:
             return
         if self._packages is None or packages < self._packages:
             self._packages = packages
         elif mine is not None and busy:  # otherwise what it gained waits for a row that tells the share
-            cores = row_figure(row, "machine_cores") or self.cores
+            cores = numeric_cell(row, "machine_cores") or self.cores
             share = min(mine / (busy * cores), 1.0)
             self.cpu_joules = (self.cpu_joules or 0.0) + share * (packages - self._packages)
             self._packages = packages
@@ -153,7 +153,7 @@ def cpu_watts(rows: Sequence[Row]) -> float | None:
 
 
 def _gain_per_second(rows: Sequence[Row], column: str) -> float | None:
-    pairs = [(row_figure(row, "seconds"), row_figure(row, column)) for row in rows]
+    pairs = [(numeric_cell(row, "seconds"), numeric_cell(row, column)) for row in rows]
     told = [(second, joules) for second, joules in pairs if second is not None and joules is not None]
     if not told:
         return None
@@ -162,5 +162,5 @@ def _gain_per_second(rows: Sequence[Row], column: str) -> float | None:
 
 
 def _mean(rows: Sequence[Row], column: str) -> float | None:
-    figures = [figure for row in rows if (figure := row_figure(row, column)) is not None]
+    figures = [figure for row in rows if (figure := numeric_cell(row, column)) is not None]
     return statistics.fmean(figures) if figures else None

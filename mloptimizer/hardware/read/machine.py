@@ -1,12 +1,13 @@
-"""Says which processors and memory this machine has, and reads what they, the disks and the trial's processes do.
+"""Reports this machine's processors and memory, and reads what they, the disks and the trial's processes do.
 
-A figure that the system does not tell is None; nothing here raises. One MB is 2**20 bytes.
+A value that the system does not report is None; nothing here raises. One MB is 2**20 bytes.
 """
 
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
@@ -17,47 +18,44 @@ MB = 2**20
 TREE_SECONDS = 10.0  # between two searches for child processes: each reads every process of the machine, 15 us apiece
 FREQUENCY_SECONDS = 10.0  # between two readings of the cores' frequencies: some systems measure each, for milliseconds
 CoreTimes = tuple[float, float]
-"""For how long a logical core was busy, and for how long at all, s."""
+"""A logical core's busy time and total time, s."""
 _LOOPBACK = re.compile(r"lo\d*|Loopback.*")
 
 MACHINE_COLUMNS = (
-    Column("cpu_percent", "%", "share of all logical cores that was busy since the row before", "psutil.cpu_times"),
+    Column("cpu_percent", "%", "busy share of all logical cores since the previous row", "psutil.cpu_times"),
     Column("process_cpu_percent", "% of a core", "processor time of the trial's process and its descendants since the "
-           "row before; a new child is found within 10 s", "psutil.Process.cpu_times"),
-    Column("cpu_mhz", "MHz", "clock of the cores, their mean; read every 10 s", "psutil.cpu_freq"),
-    Column("load_1min", "processes", "running or waiting to run, mean of a minute", "psutil.getloadavg"),
+           "previous row; a new child is found within 10 s", "psutil.Process.cpu_times"),
+    Column("cpu_mhz", "MHz", "mean clock of the cores; read every 10 s", "psutil.cpu_freq"),
+    Column("load_1min", "processes", "running or waiting to run, mean over a minute", "psutil.getloadavg"),
     Column("ram_used_mb", "MB", "main memory in use: total less available", "psutil.virtual_memory", "max"),
     Column("ram_total_mb", "MB", "main memory of the machine", "psutil.virtual_memory", "last"),
-    Column("page_cache_mb", "MB", "main memory in which the kernel keeps files; given up when it is wanted; Linux",
+    Column("page_cache_mb", "MB", "main memory in which the kernel caches files, freed on demand; Linux",
            "psutil.virtual_memory, cached"),
-    Column("process_rss_mb", "MB", "resident memory of the trial's process and its descendants; pages that they share "
-           "count for each", "psutil.Process.memory_info", "max"),
-    Column("disk_read_mb_s", "MB/s", "read from all disks, by every process, since the row before",
-           "psutil.disk_io_counters"),
-    Column("disk_write_mb_s", "MB/s", "written to all disks, by every process, since the row before",
-           "psutil.disk_io_counters"),
-    Column("network_rx_mb_s", "MB/s", "received over all network interfaces but the loopback, by every process, since "
-           "the row before", "psutil.net_io_counters"),
-    Column("network_tx_mb_s", "MB/s", "sent over all network interfaces but the loopback, by every process, since the "
-           "row before", "psutil.net_io_counters"),
-    Column("cpu_energy_j", "J", "energy of the processors since the log began; empty where it may not be read, as "
-           "mostly without root", "/sys/class/powercap/intel-rapl:N/energy_uj", "last"),
-    Column("machine_cores", "cores", "logical cores of the machine, of which cpu_percent is a share",
-           "psutil.cpu_times", "last"),
+    Column("process_rss_mb", "MB", "resident memory of the trial's process and its descendants; shared pages count for "
+           "each", "psutil.Process.memory_info", "max"),
+    *(Column(name, "MB/s", f"{what}, by all processes, since the previous row", f"psutil.{counters}")
+      for name, what, counters in (
+          ("disk_read_mb_s", "read from all disks", "disk_io_counters"),
+          ("disk_write_mb_s", "written to all disks", "disk_io_counters"),
+          ("network_rx_mb_s", "received over all network interfaces but loopback", "net_io_counters"),
+          ("network_tx_mb_s", "sent over all network interfaces but loopback", "net_io_counters"))),
+    Column("cpu_energy_j", "J", "energy of the processors since the log began; empty where it cannot be read, as is "
+           "usual without root", "/sys/class/powercap/intel-rapl:N/energy_uj", "last"),
+    Column("machine_cores", "cores", "logical cores of the machine, the whole of cpu_percent", "psutil.cpu_times",
+           "last"),
 )  # fmt: skip
 
-CORE_COLUMN = Column("percent", "%", "share of a logical core that was busy since the row before",
+CORE_COLUMN = Column("percent", "%", "busy share of a logical core since the previous row",
                      "psutil.cpu_times(percpu=True)")  # fmt: skip
 
 
 def machine_columns(cpu_ids: Iterable[int]) -> dict[str, Column]:
-    """Return the columns of the machine, with one for each of these logical cores, by name and in order."""
+    """Return the machine's columns in order, with one for each of these logical cores, by name."""
     named = {column.name: column for column in MACHINE_COLUMNS}
-    return {"cpu_percent": named["cpu_percent"], **{core_name(cpu): CORE_COLUMN for cpu in cpu_ids}, **named}
+    return {"cpu_percent": named["cpu_percent"], **{_core_name(cpu): CORE_COLUMN for cpu in cpu_ids}, **named}
 
 
-def core_name(cpu: int) -> str:
-    """Return the name of the column of a logical core."""
+def _core_name(cpu: int) -> str:
     return f"core{cpu}_percent"
 
 
@@ -74,15 +72,15 @@ def total_memory_mb() -> int:
 
 
 def available_memory_mb() -> int:
-    """Return the main memory in MB that new processes can have without swapping."""
+    """Return the main memory in MB that new processes can use without swapping."""
     return psutil.virtual_memory().available // MB
 
 
 class MachineReader:
-    """Reads the figures of the machine and of one process with its descendants."""
+    """Reads the machine, and one process with its descendants."""
 
     def __init__(self, pid: int, now: float, cpu_ids: Sequence[int] = ()) -> None:
-        """Begin to count; `now` is in seconds from any origin, `cpu_ids` are the logical cores with columns."""
+        """Start counting; `now` is in seconds from any origin, `cpu_ids` are the logical cores with columns."""
         self._tree = _ProcessTree(pid, now)
         self._names = list(machine_columns(cpu_ids))
         self._energy = PackageEnergy()
@@ -92,26 +90,25 @@ class MachineReader:
 
     @property
     def pids(self) -> frozenset[int]:
-        """The process and the descendants that were found last."""
+        """The process and its descendants, as of the last search for them."""
         return self._tree.pids
 
     def read(self, now: float) -> list[float | None]:
-        """Return the figures in the order of `machine_columns`.
+        """Return the values in the order of `machine_columns`.
 
-        Those that say "since the row before" are None where that is less than 0.05 s ago.
+        Values "since the previous row" are None where that row is less than 0.05 s old.
         """
         self._tree.refresh(now)
         if now >= self._next_frequency:
             self._next_frequency, self._frequency_mhz = now + FREQUENCY_SECONDS, _frequency_mhz()
         memory = psutil.virtual_memory()
-        cached = getattr(memory, "cached", None)
         cells = {
             **self._gains(now),
             "cpu_mhz": self._frequency_mhz,
             "load_1min": psutil.getloadavg()[0],
             "ram_used_mb": (memory.total - memory.available) / MB,
             "ram_total_mb": memory.total / MB,
-            "page_cache_mb": None if cached is None else cached / MB,
+            "page_cache_mb": memory.cached / MB if hasattr(memory, "cached") else None,
             "process_rss_mb": self._tree.rss_mb(),
             "cpu_energy_j": self._energy.read(),
             "machine_cores": float(len(self._before.cores)),
@@ -119,17 +116,18 @@ class MachineReader:
         return [cells.get(name) for name in self._names]
 
     def _gains(self, now: float) -> dict[str, float | None]:
-        """Return what was gained since the row before, by column."""
+        """Return the gains since the previous row, by column."""
         seconds = now - self._then
         if seconds < SHORTEST_RATE_SECONDS:
             return {}
         then, self._before, self._then = self._before, self._counters(), now
-        gains = {name: _gain(then.rates[name], after) for name, after in self._before.rates.items()}
-        cells = {name: None if gain is None else gain / seconds for name, gain in gains.items()}
-        before, after = then.cores, self._before.cores
-        cells["cpu_percent"] = busy_percent(list(before.values()), list(after.values()))
-        for cpu in before.keys() & after.keys():
-            cells[core_name(cpu)] = busy_percent([before[cpu]], [after[cpu]])
+        cells: dict[str, float | None] = {}
+        for name, after in self._before.rates.items():
+            before = then.rates[name]
+            cells[name] = None if before is None or after is None else max(0.0, after - before) / seconds
+        cells["cpu_percent"] = busy_percent(list(then.cores.values()), list(self._before.cores.values()))
+        for cpu in then.cores.keys() & self._before.cores.keys():
+            cells[_core_name(cpu)] = busy_percent([then.cores[cpu]], [self._before.cores[cpu]])
         return cells
 
     def _counters(self) -> "_Counters":
@@ -140,7 +138,7 @@ class MachineReader:
 
 @dataclass(frozen=True)
 class _Counters:
-    rates: Mapping[str, float | None]  # by the column that tells what each of them gains a second
+    rates: Mapping[str, float | None]  # by the column that holds the gain per second
     cores: Mapping[int, CoreTimes]  # by logical core
 
 
@@ -148,36 +146,28 @@ def core_times() -> dict[int, CoreTimes]:
     """Return the times of every logical core of the machine."""
     cores = {}
     for cpu, times in enumerate(psutil.cpu_times(percpu=True)):
-        # Linux counts the time of guests among that of users too
+        # Linux counts guests' time as users' time too
         total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
         cores[cpu] = (total - times.idle - getattr(times, "iowait", 0.0), total)
     return cores
 
 
 def busy_percent(before: Sequence[CoreTimes], after: Sequence[CoreTimes]) -> float | None:
-    """Return which share of the cores' time between two readings was busy, %; None where no time has passed."""
+    """Return the busy share of the cores' time between two readings, %; None if no time has passed."""
     busy = sum(times[0] for times in after) - sum(times[0] for times in before)
     total = sum(times[1] for times in after) - sum(times[1] for times in before)
     return 100 * min(max(busy / total, 0.0), 1.0) if total > 0 else None
 
 
 def _disk_counters() -> dict[str, float | None]:
-    try:
-        disks = psutil.disk_io_counters()
-    except (NotImplementedError, OSError):  # a container that hides the disks
-        disks = None
-    return {
-        "disk_read_mb_s": disks.read_bytes / MB if disks else None,
-        "disk_write_mb_s": disks.write_bytes / MB if disks else None,
-    }
+    disks = _unless_hidden(psutil.disk_io_counters)
+    read, written = (disks.read_bytes / MB, disks.write_bytes / MB) if disks else (None, None)
+    return {"disk_read_mb_s": read, "disk_write_mb_s": written}
 
 
 def _network_counters() -> dict[str, float | None]:
-    try:
-        links = psutil.net_io_counters(pernic=True)
-    except OSError:  # a container that hides them
-        links = {}
-    others = [counters for name, counters in links.items() if not _LOOPBACK.fullmatch(name)]
+    links = _unless_hidden(lambda: psutil.net_io_counters(pernic=True))
+    others = [counters for name, counters in (links or {}).items() if not _LOOPBACK.fullmatch(name)]
     return {
         "network_rx_mb_s": sum(counters.bytes_recv for counters in others) / MB if links else None,
         "network_tx_mb_s": sum(counters.bytes_sent for counters in others) / MB if links else None,
@@ -185,19 +175,19 @@ def _network_counters() -> dict[str, float | None]:
 
 
 def _frequency_mhz() -> float | None:
-    try:
-        frequency = psutil.cpu_freq()
-    except (NotImplementedError, OSError, RuntimeError):  # virtual machines and containers hide it in many ways
-        return None
+    frequency = _unless_hidden(psutil.cpu_freq)
     return frequency.current if frequency and frequency.current else None
 
 
-def _gain(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else max(0.0, after - before)
+def _unless_hidden(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except (NotImplementedError, OSError, RuntimeError):  # virtual machines and containers hide things in many ways
+        return None
 
 
 class _ProcessTree:
-    """A process and its descendants, searched for seldom; the times of those that ended pass to their parents."""
+    """A process and its descendants, rarely searched for; processor time of ended ones passes to their parents."""
 
     def __init__(self, pid: int, now: float) -> None:
         self._members: list[psutil.Process] = []
@@ -225,11 +215,11 @@ class _ProcessTree:
     def rss_mb(self) -> float | None:
         return self._sum(lambda member: member.memory_info().rss / MB)
 
-    def _sum(self, figure: Callable[[psutil.Process], float]) -> float | None:
-        figures = []
+    def _sum(self, read: Callable[[psutil.Process], float]) -> float | None:
+        values = []
         for member in self._members:
             try:
-                figures.append(figure(member))
-            except psutil.Error:  # it ended, or belongs to another person
+                values.append(read(member))
+            except psutil.Error:  # it ended, or belongs to another user
                 continue
-        return sum(figures) if figures else None
+        return sum(values) if values else None

@@ -1,6 +1,6 @@
-"""Says what a machine is: processors, memory, GPUs, and the versions of what trains on it.
+"""Describes a machine: its processors, memory and GPUs, and the versions of the software that trains on it.
 
-What the system does not tell is None, and nothing here raises. One MB is 2**20 bytes.
+What the system does not report is None, and nothing here raises. One MB is 2**20 bytes.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def cpu_model() -> str:
 
 
 def read_machine_facts() -> dict[str, Any]:
-    """Return what this machine is, as plain data: the same on every call until something is installed or exchanged.
+    """Return what this machine is, as plain data: the same on every call until its hardware or software changes.
 
     ``cores`` are the logical cores and ``gpus`` the GPUs that this process may use; equal GPUs are one entry with
     their ``count``. ``cuda`` is the newest version that the driver can run.
@@ -51,11 +51,11 @@ def read_machine_facts() -> dict[str, Any]:
 
 
 def remember_machines(recorded: Mapping[str, Any], now_utc: str) -> dict[str, Any]:
-    """Return the facts ``machine``, what this one is and since when, and ``earlier_machines``, oldest first.
+    """Return the facts ``machine``, this one and since when, and ``earlier_machines``, oldest first.
 
     Args:
-        recorded: the facts of a study so far; one that goes on on another machine, or on this one with another driver
-            for instance, keeps what it ran on before.
+        recorded: the study's facts so far. A study that resumes on another machine, or on this one after a change such
+            as a new driver, keeps the facts of its earlier ones.
     """
     machine, before, earlier = read_machine_facts(), recorded.get("machine"), recorded.get("earlier_machines")
     kept = list(earlier) if isinstance(earlier, list) else []
@@ -73,7 +73,7 @@ def group_gpus(gpus: Sequence[Gpu]) -> list[dict[str, Any]]:
 
 
 def slot_facts(slot: Slot) -> dict[str, Any]:
-    """Return the slot as JSON data, with the name of this machine where it is on this one."""
+    """Return the slot as JSON data, with this machine's name if it is on this one."""
     return {**to_json(slot), "host": host_name() if slot.host == "localhost" else slot.host}
 
 

@@ -1,49 +1,36 @@
-"""Watches the main memory: how full it is, and whether the kernel has killed processes for want of it.
+"""Watches the main memory: how full it is, and how many processes the kernel has killed because it ran out.
 
-What the system does not tell counts as nothing; nothing here raises.
+What the system does not report counts as nothing; nothing here raises.
 """
 
+import contextlib
+import re
 from pathlib import Path
 
 import psutil
 
-_OF_THE_MACHINE = "proc/vmstat"
-_GROUPS_OF_THIS_PROCESS = "proc/self/cgroup"  # a line `0::PATH` where there are control groups of version 2
-_OF_GROUPS = "sys/fs/cgroup"
-
 
 def memory_percent() -> float:
-    """Return the share of the main memory that is in use, %: what new processes cannot have without swapping."""
+    """Return the share of the main memory in use, %: what new processes cannot have without swapping."""
     return psutil.virtual_memory().percent
 
 
 def count_oom_kills(root: Path = Path("/")) -> int:
-    """Return a figure that grows with every process that the kernel kills for want of memory.
+    """Return a count that grows with every process that the kernel kills because memory ran out, before it dies.
 
-    It grows before the process dies. Linux counts such kills for the whole machine, those within a control group that
-    reached its limit among them; a container that hides the machine's figure may still tell its own group's.
+    Linux counts such kills for the whole machine, including those in a control group that reached its limit. A
+    container that hides the machine's count may still show its own group's.
 
     Args:
-        root: folder in which ``proc`` and ``sys`` lie.
+        root: folder that contains ``proc`` and ``sys``.
     """
-    group = ""
-    for line in _lines(root / _GROUPS_OF_THIS_PROCESS):
-        if line.startswith("0::"):
-            group = line.removeprefix("0::").strip("/")
-    counts = (root / _OF_THE_MACHINE, root / _OF_GROUPS / group / "memory.events")
-    return sum(_read_kills(path) for path in counts)
+    group = re.search(r"^0::/*(.*?)/*$", _read(root / "proc/self/cgroup"), re.MULTILINE)  # control groups version 2
+    counters = (root / "proc/vmstat", root / "sys/fs/cgroup" / (group[1] if group else "") / "memory.events")
+    found = (re.search(r"^oom_kill (\d+)$", _read(path), re.MULTILINE) for path in counters)
+    return sum(int(count[1]) for count in found if count)
 
 
-def _read_kills(path: Path) -> int:
-    for line in _lines(path):
-        name, _, count = line.partition(" ")
-        if name == "oom_kill" and count.isdecimal():
-            return int(count)
-    return 0
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
+def _read(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""

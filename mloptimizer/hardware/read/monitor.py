@@ -1,4 +1,4 @@
-"""Has a row read at every interval, in a thread of its own that a training never notices."""
+"""Reads a row at every interval, in a thread of its own that never disturbs the training."""
 
 import logging
 import math
@@ -16,18 +16,18 @@ HANGING_SECONDS = 5.0  # how long the end of a trial waits for a driver that han
 
 
 def next_tick(tick: int, elapsed: float, interval: float) -> int:
-    """Return the number of the tick after `tick` that is due next: late by a little, none is missed; by more, some are.
+    """Return the number of the next tick due after `tick`: a small delay skips none, a longer one some.
 
-    Tick n is due n * interval after the start, so that no lateness adds up.
+    Tick n is due n * interval after the start, so that delays do not add up.
     """
     return max(tick + 1, math.ceil(elapsed / interval))
 
 
 class Monitor:
-    """Reads a row at once, one every interval, and one at the end, in a thread of its own, then closes the reader.
+    """Reads a row at once, one every interval, and one at the end, in its own thread, then closes the reader.
 
-    A row that cannot be read or passed on is lost: the first is logged as a warning, and all are counted in
-    `lost_rows`. The trial never notices.
+    A row that cannot be read or passed on is lost: the first is logged as a warning, and `lost_rows` counts them all.
+    The trial never notices.
     """
 
     def __init__(self, reader: HardwareReader, interval_seconds: float, emit_row: Callable[[Row], None]) -> None:
@@ -38,19 +38,16 @@ class Monitor:
         self._thread = threading.Thread(target=self._run, name="hardware-log", daemon=True)
         self.lost_rows = 0
 
-    def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
-
     def stop(self) -> None:
-        """Read the last row, and return when it was passed on, or after 5 s if the driver hangs."""
+        """Read the last row; return when it was passed on, or after 5 s if the driver hangs."""
         self._end.set()
         self._thread.join(HANGING_SECONDS)
         if self._thread.is_alive():
-            _logger.warning("hardware log: a reading has not ended within %g s; its last row is lost.", HANGING_SECONDS)
+            _logger.warning("hardware log: a reading did not finish within %g s; its last row is lost.",
+                            HANGING_SECONDS)  # fmt: skip
 
     def __enter__(self) -> Self:
-        self.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,7 +65,7 @@ class Monitor:
     def _pass_row(self) -> None:
         try:
             self._emit_row(self._reader.read())
-        except Exception as error:  # the caller's code may raise anything, and a thread must not end in silence
+        except Exception as error:  # the caller's code may raise anything, and a thread must not end silently
             self.lost_rows += 1
             if self.lost_rows == 1:
                 _logger.warning("hardware log: a row is lost: %s: %s", type(error).__name__, error, exc_info=True)

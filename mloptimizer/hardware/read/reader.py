@@ -1,6 +1,6 @@
-"""Reads one row of the hardware log after the other: the training, the GPUs, and the machine, at the same time.
+"""Reads the rows of the hardware log: the training, the GPUs and the machine, at the same moment.
 
-A figure that cannot be read is None, and nothing here raises.
+A value that cannot be read is None, and nothing here raises.
 """
 
 import re
@@ -13,11 +13,9 @@ from mloptimizer.hardware.read.gpu_readings import GPU_COLUMNS, GpuReader
 from mloptimizer.hardware.read.machine import CORE_COLUMN, MachineReader, machine_columns
 from mloptimizer.hardware.read.training_clock import TrainingClock, TrainingReader
 
-_OF_A_GPU, _OF_A_CORE = re.compile(r"gpu\d+_(\w+)"), re.compile(r"core\d+_percent")
-
 
 def describe_columns(gpu_count: int, cpu_ids: Iterable[int] = ()) -> dict[str, Column]:
-    """Return the columns of the log of a slot by the names in its header, in order.
+    """Return the columns of a slot's log in order, by the names in its header.
 
     Args:
         gpu_count: how many GPUs the slot has.
@@ -29,23 +27,22 @@ def describe_columns(gpu_count: int, cpu_ids: Iterable[int] = ()) -> dict[str, C
 
 
 def column_names(gpu_count: int, cpu_ids: Iterable[int] = ()) -> list[str]:
-    """Return the header of the log of a slot with so many GPUs and these logical cores."""
+    """Return the header of a slot's log; takes what `describe_columns` takes."""
     return list(describe_columns(gpu_count, cpu_ids))
 
 
 def find_column(name: str) -> Column | None:
-    """Return the column with this name in the header of any log; None: no log of this version has it."""
-    if _OF_A_CORE.fullmatch(name):
+    """Return the column with this name in any log's header; None: no log of this version has it."""
+    if re.fullmatch(r"core\d+_percent", name):
         return CORE_COLUMN
-    of_gpu = _OF_A_GPU.fullmatch(name)
-    return _COLUMNS.get(f"gpu0_{of_gpu[1]}" if of_gpu else name)
+    return _COLUMNS.get(re.sub(r"^gpu\d+_", "gpu0_", name))
 
 
 _COLUMNS = describe_columns(1)
 
 
 class HardwareReader:
-    """Reads one row after the other; to be made in the process that reads, as NVML does not survive a fork."""
+    """Reads one row after another. Create it in the process that reads: NVML does not survive a fork."""
 
     def __init__(
         self,
@@ -55,7 +52,7 @@ class HardwareReader:
         clock: Callable[[], float] = time.monotonic,
         cpu_ids: Sequence[int] = (),
     ) -> None:
-        """Begin the log's time.
+        """Start the log's time.
 
         Args:
             gpu_ids: UUIDs of the slot's GPUs; gpu0 is the first of them.
@@ -72,44 +69,42 @@ class HardwareReader:
         self._machine = MachineReader(pid, self._start, cpu_ids)
 
     def read(self) -> dict[str, Cell]:
-        """Return a row by column, in the order of `column_names`; None for what cannot be read now."""
+        """Return a row by column, in the order of `column_names`; None for each value that cannot be read now."""
         now = self._clock()
         training = self._training.read(now) if self._training else [None] * len(TRAINING_COLUMNS)
         machine = self._machine.read(now)
-        cells: list[Cell] = [utc_stamp(), now - self._start, *training]
-        for gpu in self._gpus:
-            cells += gpu.read(self._machine.pids, now)
-        return dict(zip(self._columns, [*cells, *machine], strict=True))
+        gpus = [cell for gpu in self._gpus for cell in gpu.read(self._machine.pids, now)]
+        return dict(zip(self._columns, [utc_stamp(), now - self._start, *training, *gpus, *machine], strict=True))
 
     def close(self) -> None:
-        """Let go of the GPUs; their cells are empty from now on."""
+        """Release the GPUs; their cells are empty from now on."""
         for gpu in self._gpus:
             gpu.close()
 
 
 _README = """# Hardware logs
 
-`STUDY/trial_00007.csv` says what the machine did while trial 7 of the study STUDY was trained, one row every
-`monitor_seconds` (`hall_of_fame_00007.csv`: while it was trained on). One line reads it:
+`STUDY/trial_00007.csv` shows what the machine did while trial 7 of the study STUDY trained, one row every
+`monitor_seconds`; `hall_of_fame_00007.csv` shows it while the trial trained further. To read a log:
 
 ```python
 pandas.read_csv("STUDY/trial_00007.csv")
 ```
 
-An empty cell is a figure that could not be read: a GPU without that counter, a GPU that was lost, the first row of a
-mean since the row before, or two rows less than 0.05 s apart. A torn last line, left by a kill, is no row. One MB is
-2**20 bytes.
+A cell is empty if its value could not be read: the GPU has no such counter or was lost, or the value covers the time
+since the previous row and there is none, or it is less than 0.05 s old. A torn last line, left by a kill, is not a row.
+One MB is 2**20 bytes.
 
-`seconds`, and all that counts since the log began, start anew where another attempt of the trial went on with the log.
-A log holds at most {rows:,} rows. When it is full, the older half of its rows are merged two by two, so that rows are
-not equally far apart: weight them by the time since the row before. Peaks of memory and temperature stay, and so do
+`seconds`, and every count since the log began, restart at 0 when another attempt of the trial continues the log.
+A log holds at most {rows:,} rows. When it is full, pairs of rows in its older half are merged. Rows are then no longer
+evenly spaced, so weight them by the time since the previous row. Merging preserves memory and temperature peaks and
 all sums.
 
-GPUs are numbered in the order in which the trial saw them: `gpu0_`, `gpu1_` and so on stand before the names of their
-columns. A machine without NVIDIA's library or GPUs has none of these columns. A trial on an instance of a partitioned
-GPU (MIG) has the instance's memory, and the clocks, temperature and throttle reasons of the whole GPU; utilisation,
-power, energy and links are empty, as NVML tells them of all instances together. `core0_percent` stands for a column of
-each logical core of the trial's slot.
+GPUs are numbered in the order in which the trial saw them; the names of their columns begin with `gpu0_`, `gpu1_` and
+so on. A machine without NVIDIA's library or GPUs has no such columns. A trial on an instance of a partitioned GPU (MIG)
+has the instance's memory, and the clocks, temperature and throttle reasons of the whole GPU; utilization, power, energy
+and links are empty, as NVML reports them only for all instances together. `core0_percent` stands for one column per
+logical core of the trial's slot.
 """
 
 

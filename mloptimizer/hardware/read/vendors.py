@@ -1,21 +1,21 @@
-"""Says which GPUs are here that mloptimizer neither uses nor reads: AMD's and Apple's. Nothing here raises."""
+"""Reports GPUs that mloptimizer neither uses nor reads: AMD's and Apple's. Nothing here raises."""
 
 import platform
 import sys
 from pathlib import Path
 
 _AMD = "0x1002"
-_DISPLAYS, _ACCELERATORS = "0x03", "0x12"  # what the PCI class of a GPU begins with, the second without a display
+_DISPLAYS, _ACCELERATORS = "0x03", "0x12"  # prefixes of a GPU's PCI class, the second for GPUs without a display
 
 
 def describe_unused(
     devices: Path = Path("/sys/bus/pci/devices"), system: str = sys.platform, processor: str = platform.machine()
 ) -> str:
-    """Return a sentence without its end on GPUs that are here and of no use; empty: there are none.
+    """Return a sentence, without its full stop, about such GPUs; empty: there are none.
 
     Args:
         devices: where Linux lists the devices on the PCI bus.
-        system: as Python names it, and so is `processor`.
+        system: by Python's name for it, like `processor`.
     """
     if (system, processor) == ("darwin", "arm64"):
         return "an Apple GPU is here, but mloptimizer neither uses nor reads it"

@@ -67,7 +67,7 @@ def _machine_table(snapshot: Snapshot) -> RenderableType:
     ram = f"{machine.ram_used_mb / 1024:.1f} of {machine.ram_total_mb / 1024:.1f} GB"
     table.add_row("RAM", *_share(100 * machine.ram_used_mb / machine.ram_total_mb), ram, "", "", "", "")
     for now in machine.gpus:
-        figures = now.figures
+        figures = now.values
         used, total = figures.get("memory_used_mb"), figures.get("memory_total_mb")
         memory = f"{used / 1024:.1f} of {total / 1024:.1f} GB" if used is not None and total else MISSING
         table.add_row(
