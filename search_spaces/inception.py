@@ -1,4 +1,4 @@
-"""Inception networks: modules of parallel 1×1, 3×3, 5×5 and pooling branches, whose outputs are joined."""
+"""Inception networks: modules of parallel 1×1, 3×3, 5×5 and pooling branches with joined outputs."""
 
 import math
 
@@ -50,7 +50,7 @@ def build(params, dataset):
 
     def module(x, width, name):
         quarter = width // 4
-        # One 1×1 convolution makes the inputs of all four branches: the same figures as four, in far fewer operations.
+        # One 1×1 convolution computes the inputs of all four branches: the same as four, in far fewer operations.
         plain, middle, wide, pooled = keras.ops.split(convolve(x, width, 1, f"{name}_1x1"), 4, axis=-1)
         middle = convolve(middle, quarter, 3, f"{name}_3x3")
         if params["wide_branch"] == "5x5":
@@ -78,6 +78,6 @@ def build(params, dataset):
 
 
 def stem_stride(dataset):
-    """Return the first convolution's stride, so that the stages start at 32 to 63 pixels where images are larger."""
+    """Return the stride of the first convolution, which shrinks images of 64 to 255 pixels to 32 to 63 pixels."""
     side = min(dataset.input_shape[:2])
     return 1 if side < 64 else 2 if side < 128 else 4

@@ -72,6 +72,6 @@ def build(params, dataset):
 
 
 def stem_stride(dataset):
-    """Return the first convolution's stride, so that the stages start at 32 to 63 pixels where images are larger."""
+    """Return the stride of the first convolution, which shrinks images of 64 to 255 pixels to 32 to 63 pixels."""
     side = min(dataset.input_shape[:2])
     return 1 if side < 64 else 2 if side < 128 else 4

@@ -1,4 +1,4 @@
-"""Lets the study propose how strongly the images are augmented, along with each search space's own parameters."""
+"""Adds the strengths of the image augmentation to the parameters that a search space samples."""
 
 import dataclasses
 import functools
@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 from mloptimizer.core.nouns import DatasetInfo, Scalar
 from mloptimizer.spaces.space_files import SearchSpace, Suggest
 
-_PREFIX = "augment_"  # of the names in the study
+_PREFIX = "augment_"  # of parameter names in the study
 _COLOUR_CHANNELS = 3
 
-# By the name of the setting; each range holds 0, off. Steps, so that off is proposed at all.
+# By setting. Each range includes 0 (off), and steps make the study propose it often enough.
 _STRENGTHS: Mapping[str, Callable[[Suggest, str], float]] = {
     "flip_probability": lambda trial, name: trial.suggest_categorical(name, [0.0, 0.5]),
     "crop_padding": lambda trial, name: trial.suggest_float(name, 0.0, 0.2, step=0.025),
@@ -22,31 +22,26 @@ _STRENGTHS: Mapping[str, Callable[[Suggest, str], float]] = {
 
 
 def suggest_augmentation(trial: Suggest, dataset: DatasetInfo, without: Collection[str] = ()) -> dict[str, Scalar]:
-    """Return the strengths of the augmentation, under the names of their settings.
+    """Return the strengths of the augmentation by setting, except those in `without`.
 
     Returns:
-        flip_probability: 0 or 0.5, of colour images only: mirrored digits are other digits. crop_padding: 0 to 0.2 of
-        the side. randaugment_magnitude: 0 to 10. mixup_alpha, cutmix_alpha: 0 to 1. erasing_probability: 0 to 0.5.
-
-    Args:
-        without: names that are not to be proposed.
+        flip_probability: 0 or 0.5, only for colour images: a mirrored digit is another digit. crop_padding: 0 to 0.2
+        of the side. randaugment_magnitude: 0 to 10. mixup_alpha, cutmix_alpha: 0 to 1. erasing_probability: 0 to 0.5.
     """
-    left_out = set(without)
-    if dataset.input_shape[2] != _COLOUR_CHANNELS:
-        left_out.add("flip_probability")
-    asked = {name: suggest for name, suggest in _STRENGTHS.items() if name not in left_out}
+    skipped = {*without, *(() if dataset.input_shape[2] == _COLOUR_CHANNELS else ("flip_probability",))}
+    asked = {name: suggest for name, suggest in _STRENGTHS.items() if name not in skipped}
     return {name: round(float(suggest(trial, _PREFIX + name)), 3) for name, suggest in asked.items()}
 
 
 def with_augmentation(space: SearchSpace) -> SearchSpace:
-    """Return the space with the strengths of the augmentation among its parameters; those that it has itself stay."""
+    """Return the space with the strengths of the augmentation added; those that the space samples itself win."""
     own = space.sample
 
     @functools.wraps(own)
     def sample(trial: Suggest, dataset: DatasetInfo) -> dict[str, Scalar]:
         params = own(trial, dataset)
         if not isinstance(params, Mapping):
-            return params  # the caller says what is wrong with it
+            return params  # the caller reports the error
         return {**params, **suggest_augmentation(trial, dataset, params)}
 
     return dataclasses.replace(space, sample=sample)

@@ -1,7 +1,7 @@
-"""Reads search spaces from their files, by path or as text, and draws from them; it never imports TensorFlow.
+"""Reads search spaces from files or text, and samples them; it never imports TensorFlow.
 
-A space is one Python file, and its name is the file's. The workspace's `search_spaces` folder comes before the
-built-in one. What a person's file does wrong is told in one line with its file and line.
+A space is one Python file, and has the name of that file. The workspace's `search_spaces` folder comes before the
+built-in one. An error in a person's file becomes one line that names the file and the line.
 """
 
 import copy
@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Protocol
 
 from mloptimizer.config.values import show_value
@@ -29,13 +29,13 @@ from mloptimizer.spaces.training_values import check_training_values
 
 _logger = logging.getLogger(__name__)
 
-MODULE_PREFIX = "search_space_"  # of the names of the modules that spaces are run as
-# Learning rates that suit a few hundred steps at a global batch of 64, by optimizer; log-uniform.
+MODULE_PREFIX = "search_space_"  # of the modules that hold the spaces
+# By optimizer: learning rates that suit a few hundred steps at a global batch size of 64; log-uniform.
 LEARNING_RATES = {"adamw": (5e-4, 1e-2), "sgd": (2e-2, 3e-1), "lion": (1e-4, 2e-3)}
 
 
 class Suggest(Protocol):
-    """What `sample` may ask of its trial: the suggest methods of an Optuna trial."""
+    """The suggest methods of an Optuna trial."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
 
@@ -48,10 +48,10 @@ class Suggest(Protocol):
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A family of architectures: `sample` chooses plain values, `build` makes the Keras model of them."""
+    """A family of architectures: `sample` chooses plain values, `build` turns them into a Keras model."""
 
     name: str
-    source: str  # the text of its file: it travels to the workers and is kept with the study
+    source: str  # text of its file, sent to the workers and stored with the study
     summary: str  # first line of its docstring
     sample: Callable[[Suggest, DatasetInfo], dict[str, Scalar]]
     build: Callable[[Params, DatasetInfo], Any]
@@ -65,10 +65,10 @@ def builtin_folder() -> Path:
 
 
 def find_spaces(own_folder: Path) -> dict[str, Path]:
-    """Return the file of every space by name, sorted; a person's own space hides the built-in one of the same name.
+    """Return the file of every space by name, sorted; a person's own space hides a built-in one of the same name.
 
     Args:
-        own_folder: `Workspace.search_spaces`; it may be missing. Files that start with ``_`` are no spaces.
+        own_folder: `Workspace.search_spaces`; it may be missing. Files that start with ``_`` are skipped.
     """
     found: dict[str, Path] = {}
     for folder in (own_folder, builtin_folder()):
@@ -78,17 +78,15 @@ def find_spaces(own_folder: Path) -> dict[str, Path]:
             if path.stem.isidentifier():
                 found.setdefault(path.stem, path)
             else:
-                _logger.warning("%s: is left out. A search space's name has letters, digits and '_' only.", path)
+                _logger.warning("%s: is skipped. The name of a search space consists of letters, digits and '_'.", path)
     return dict(sorted(found.items()))
 
 
 def read_spaces(names: Sequence[str], own_folder: Path) -> list[SearchSpace]:
-    """Return the named spaces, each once, or all of them when no name is given.
-
-    Only the files of these spaces are run.
+    """Return the named spaces, each once, or all spaces if `names` is empty; other files are not run.
 
     Raises:
-        UsageError: an unknown name, or a file that cannot be read or is no search space.
+        UsageError: a name is unknown, or a file cannot be read or is not a search space.
     """
     found = find_spaces(own_folder)
     for name in names:
@@ -98,7 +96,7 @@ def read_spaces(names: Sequence[str], own_folder: Path) -> list[SearchSpace]:
 
 
 def read_space(name: str, path: Path) -> SearchSpace:
-    """Return the space in the file. Raises UsageError: the file cannot be read or is no search space."""
+    """Return the space in the file. Raises UsageError: the file cannot be read or is not a search space."""
     try:
         source = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -109,15 +107,15 @@ def read_space(name: str, path: Path) -> SearchSpace:
 
 
 def load_space(name: str, source: str, place: str) -> SearchSpace:
-    """Return the space that the text defines; nothing is read from a disk.
+    """Return the space that the text defines, without reading any file.
 
     Args:
-        place: where the text comes from; it names the text in errors and tracebacks.
+        place: where the text comes from, for errors and tracebacks.
 
     Raises:
         UsageError: the text does not run, or does not define `sample` and `build`.
     """
-    module = _make_module(_module_name(name), source, place)
+    module = _make_module(MODULE_PREFIX + name, source, place)
     try:
         with process_kept():
             exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
@@ -133,35 +131,25 @@ def load_space(name: str, source: str, place: str) -> SearchSpace:
     return SearchSpace(name, source, summary, module.sample, module.build)
 
 
-@dataclass(frozen=True)
-class _TextLoader:
-    """What Python asks for a module's text (PEP 302)."""
-
-    source: str
-
-    def get_source(self, name: str) -> str:
-        return self.source
-
-
 def _make_module(name: str, source: str, place: str) -> ModuleType:
-    """Return a new, empty module that stands in `sys.modules` and whose text can be found without a file."""
+    """Return a new, empty module of `sys.modules`; Python finds its text without a file."""
     module = ModuleType(name)
     module.__file__ = place
-    # Tracebacks and TensorFlow's AutoGraph read the functions' text from linecache. AutoGraph drops its entry first
-    # and then asks the loader, so both are needed.
+    # Tracebacks and TensorFlow's AutoGraph read the text of functions from linecache. AutoGraph drops the entry first
+    # and then asks the loader (PEP 302), so both are needed.
     linecache.cache[place] = (len(source), None, source.splitlines(keepends=True), place)
-    module.__dict__["__loader__"] = _TextLoader(source)
-    sys.modules[name] = module  # dataclasses and pickle look the module of a class up
+    module.__dict__["__loader__"] = SimpleNamespace(get_source=lambda _: source)
+    sys.modules[name] = module  # dataclasses and pickle look up the module of a class
     return module
 
 
 def sample_params(space: SearchSpace, trial: Suggest, dataset: DatasetInfo) -> dict[str, Scalar]:
-    """Return the values that the space chooses for the trial, checked to be plain data.
+    """Return the values that the space chooses for the trial: plain data.
 
     Raises:
-        UsageError: `sample` raised, or returned something else than plain values by name.
+        UsageError: `sample` raised, or did not return plain values by name.
     """
-    written = inspect.unwrap(space.sample)  # by the person: what is wrapped around it has a file of its own
+    written = inspect.unwrap(space.sample)  # the person's function; a wrapper has another file
     place = getattr(written, "__globals__", {}).get("__file__") or f"search space '{space.name}'"
     try:
         with process_kept():
@@ -177,13 +165,13 @@ def sample_params(space: SearchSpace, trial: Suggest, dataset: DatasetInfo) -> d
         if type(key) is not str or not _is_plain(key) or not _is_plain(value):
             raise UsageError(
                 f"{place}: sample returned {show_value(key)}: {show_value(value)}. "
-                "Possible: a name and a text, a truth value, a whole or a finite number."
+                "Possible: a name with a string, a boolean, an integer of 64 bits or a finite number."
             )
     return dict(params)
 
 
 def _is_plain(value: object) -> bool:
-    """Whether JSON and databases can keep the value: numbers of 64 bits, and texts of whole characters."""
+    """Whether JSON and databases can store the value: numbers of 64 bits, and strings of valid characters."""
     if type(value) is str:
         return "\0" not in value and value.encode(errors="ignore").decode() == value
     if type(value) is float:
@@ -191,17 +179,10 @@ def _is_plain(value: object) -> bool:
     return type(value) is bool or (type(value) is int and value.bit_length() < 64)
 
 
-def _module_name(name: str) -> str:
-    return f"{MODULE_PREFIX}{name}"
-
-
 def _explain(error: BaseException, name: str, place: str) -> str:
-    """Return ``place, line N: what is wrong`` where N is the last line of the space that was running."""
-    lines = [
-        line
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if frame.f_globals.get("__name__") == _module_name(name)
-    ]
+    """Return ``place, line N: what is wrong``, where N is the innermost line of the space in the traceback."""
+    steps, module = traceback.walk_tb(error.__traceback__), MODULE_PREFIX + name
+    lines = [line for frame, line in steps if frame.f_globals.get("__name__") == module]
     if not lines and isinstance(error, SyntaxError):
         return f"{place}, line {error.lineno or 1}: {error.msg}"
     where = f"{place}, line {lines[-1]}" if lines else place
@@ -212,8 +193,8 @@ def suggest_optimizer(trial: Suggest) -> dict[str, Scalar]:
     """Return the optimizer's part of a configuration, the same for every family.
 
     Returns:
-        optimizer: adamw, sgd (with Nesterov momentum 0.9) or lion. learning_rate: peak at a global batch of 64; each
-        optimizer has its own parameter in the study, because good rates lie up to a factor of 100 apart.
+        optimizer: adamw, sgd (with Nesterov momentum 0.9) or lion. learning_rate: peak at a global batch size of 64;
+        each optimizer has its own parameter in the study, because good rates differ by a factor of up to 100.
         weight_decay: decoupled, as Keras applies it (times the learning rate). label_smoothing: share of the target
         that is spread evenly over the classes.
     """
@@ -228,43 +209,41 @@ def suggest_optimizer(trial: Suggest) -> dict[str, Scalar]:
 
 
 class RandomSuggest:
-    """Draws every value at random, without a study; `params` holds what was drawn.
-
-    A name that is asked for again keeps its value, as in an Optuna trial.
-    """
+    """Draws every value at random, without a study; a repeated name keeps its value, as in an Optuna trial."""
 
     def __init__(self, seed: int) -> None:
-        self.params: dict[str, Any] = {}
+        self.params: dict[str, Any] = {}  # drawn so far
         self._random = random.Random(seed)
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """Return a whole number from low to high, both possible; with `log`, small ones are likelier."""
-        self._check(name, low, high, log)
+    def suggest_int(self, name: str, low: int, high: int, step: int = 1, log: bool = False) -> int:
+        """Return an integer from low to high, both included; with `log`, small ones are likelier."""
+        _check_range(name, low, high, log)
         if log:
-            drawn = math.exp(self._random.uniform(math.log(low - 0.5), math.log(high + 0.5)))
-            return int(self._keep(name, min(max(round(drawn), low), high)))
-        return int(self._keep(name, self._random.randrange(low, high + 1, step)))
+            drawn = min(max(round(self._draw_log(low - 0.5, high + 0.5)), low), high)
+        else:
+            drawn = self._random.randrange(low, high + 1, step)
+        return int(self.params.setdefault(name, drawn))
 
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
+    def suggest_float(self, name: str, low: float, high: float, step: float | None = None, log: bool = False) -> float:
         """Return a number from low to high: uniform, log-uniform, or one of low, low + step, …"""
-        self._check(name, low, high, log)
+        _check_range(name, low, high, log)
         if log:
-            drawn = math.exp(self._random.uniform(math.log(low), math.log(high)))
-            return float(self._keep(name, min(max(drawn, low), high)))
-        if step is None:
-            return float(self._keep(name, self._random.uniform(low, high)))
-        steps = math.floor((high - low) / step + 1e-9)
-        return float(self._keep(name, round(low + step * self._random.randint(0, steps), 12)))
+            drawn = min(max(self._draw_log(low, high), low), high)
+        elif step is None:
+            drawn = self._random.uniform(low, high)
+        else:
+            steps = math.floor((high - low) / step + 1e-9)
+            drawn = round(low + step * self._random.randint(0, steps), 12)
+        return float(self.params.setdefault(name, drawn))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Return one of the choices."""
-        return self._keep(name, self._random.choice(choices))
+        return self.params.setdefault(name, self._random.choice(choices))
 
-    def _keep(self, name: str, drawn: Any) -> Any:
-        return self.params.setdefault(name, drawn)
+    def _draw_log(self, low: float, high: float) -> float:
+        return math.exp(self._random.uniform(math.log(low), math.log(high)))
 
-    def _check(self, name: str, low: float, high: float, log: bool) -> None:
-        if low > high or (log and low <= 0):
-            raise ValueError(f"parameter '{name}': the range {low} to {high} is not possible")
+
+def _check_range(name: str, low: float, high: float, log: bool) -> None:
+    if low > high or (log and low <= 0):
+        raise ValueError(f"parameter '{name}': the range {low} to {high} is not possible")

@@ -1,4 +1,4 @@
-"""What a search space's `sample` is handed as its trial: the suggest methods of Optuna, also by their older names."""
+"""The trial that a search space's `sample` gets: Optuna's suggest methods, also under their older names."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -8,14 +8,14 @@ if TYPE_CHECKING:
 
 
 class Trial:
-    """Passes the questions on; `params` holds the answers, by the names that were asked for."""
+    """Passes each call on."""
 
     def __init__(self, inner: "Suggest") -> None:
-        self.params: dict[str, Any] = {}
+        self.params: dict[str, Any] = {}  # suggested so far
         self._inner = inner
 
     def suggest_int(self, name: str, low: int, high: int, step: int = 1, log: bool = False) -> int:
-        """Return a whole number from low to high, both possible."""
+        """Return an integer from low to high, both included."""
         return int(self._keep(name, self._inner.suggest_int(name, low, high, step=step, log=log)))
 
     def suggest_float(self, name: str, low: float, high: float, step: float | None = None, log: bool = False) -> float:
@@ -24,16 +24,16 @@ class Trial:
 
     def suggest_categorical(self, name: str, choices: Iterable[Any]) -> Any:
         """Return one of the choices."""
-        # A set has another order in every process.
+        # The order of a set differs between processes.
         ordered = sorted(choices, key=repr) if isinstance(choices, (set, frozenset)) else tuple(choices)
         return self._keep(name, self._inner.suggest_categorical(name, ordered))
 
     def suggest_uniform(self, name: str, low: float, high: float) -> float:
-        """Return a number from low to high."""
+        """Return a number from low to high, uniform."""
         return self.suggest_float(name, low, high)
 
     def suggest_loguniform(self, name: str, low: float, high: float) -> float:
-        """Return a number from low to high, evenly over the orders of magnitude."""
+        """Return a number from low to high, log-uniform."""
         return self.suggest_float(name, low, high, log=True)
 
     def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:

@@ -1,6 +1,6 @@
-"""The one table of the values by which a search space has its models trained, and of what each may be.
+"""The table of the values that a search space may choose for training, and of what each may be.
 
-A value that a space leaves out takes the training's default, or that of the setting of the same name.
+A missing value takes the default of the training, or of the setting of the same name.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from mloptimizer.config.values import describe_choices, show_value
 from mloptimizer.core.errors import UsageError
 
 _OF_SETTINGS = ("schedule", *(name for name in Settings.names(group="Augmentation") if name != "augmentation"))
-_LARGEST_RATE = 1000  # far above what trains anything, and far below what float32 cannot hold
+_LARGEST_RATE = 1000  # far above any useful rate, and far below the limit of float32
 
 
 class _OfTheOptimizer(BaseModel):
-    # Strict: True is no number, and neither is a text that could be read as one.
+    # Strict: neither True nor a string of digits is a number.
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     optimizer: Literal["adamw", "sgd", "lion"] = "adamw"
@@ -26,20 +26,16 @@ class _OfTheOptimizer(BaseModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-_fields: dict[str, Any] = {
-    name: (Settings.model_fields[name].annotation, Settings.model_fields[name]) for name in _OF_SETTINGS
-}
-_Values: type[BaseModel] = create_model("TrainingValues", __base__=_OfTheOptimizer, **_fields)
+_fields: dict[str, Any] = {name: (field.annotation, field) for name, field in Settings.model_fields.items()}
+_Values: type[BaseModel] = create_model(
+    "TrainingValues", __base__=_OfTheOptimizer, **{name: _fields[name] for name in _OF_SETTINGS}
+)
 
 TRAINING_VALUES = tuple(_Values.model_fields)
 
 
 def check_training_values(params: Mapping[Any, object], place: str) -> None:
-    """Check those of the values that are a training's.
-
-    Raises:
-        UsageError: one of them is not possible; says which, and what is.
-    """
+    """Raise UsageError if one of the training values among `params` is not possible."""
     try:
         _Values.model_validate({name: params[name] for name in TRAINING_VALUES if name in params})
     except ValidationError as error:

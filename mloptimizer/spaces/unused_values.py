@@ -1,7 +1,7 @@
-"""Finds the values that a search space returns and nothing uses, and says which value of the training was meant.
+"""Finds the values that a search space returns and nothing uses, and says which training value was meant.
 
-`build` may leave a value unread for good reasons: it may belong to a layer that this model does not have. So a value is
-refused only if its name means something about training, and the space's text has it in `sample` alone.
+`build` may have good reasons not to read a value: it may belong to a layer that this model does not have. So a value is
+refused only if its name refers to training, and no code of the space but `sample` mentions it.
 """
 
 import ast
@@ -11,9 +11,9 @@ from typing import Any
 
 from mloptimizer.spaces.training_values import TRAINING_VALUES
 
-_NEITHER = ""  # a training has no such value
-# What people call a training value, a setting, or what a training does not have; without "_", in lower case.
-_CALLED: Mapping[str, str] = {
+_NEITHER = ""  # neither a training value nor a setting
+# What people call a training value or a setting; in lower case, without "_".
+_SYNONYMS: Mapping[str, str] = {
     "learning_rate": "lr eta lrate learnrate stepsize",
     "weight_decay": "wd l2 decay l2reg",
     "label_smoothing": "smoothing labelsmooth",
@@ -34,14 +34,14 @@ _CALLED: Mapping[str, str] = {
     "precision": "dtype mixedprecision",
     _NEITHER: "momentum nesterov beta1 beta2 amsgrad loss lossfunction",
 }
-_MEANT = {_plain: meant for meant, names in _CALLED.items() for _plain in (meant.replace("_", ""), *names.split())}
+_MEANT = {_plain: meant for meant, names in _SYNONYMS.items() for _plain in (meant.replace("_", ""), *names.split())}
 _LEAST_LIKENESS = 0.8
 
 
 class ReadParams(dict[str, Any]):
-    """A configuration for `build` that knows which of its values nobody has read yet.
+    """A configuration for `build` that knows which values have not been read.
 
-    To iterate over it, to copy, unpack or compare it is to read all of them.
+    Iterating over it, copying, unpacking and comparing count as reading all values.
     """
 
     def __init__(self, params: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ def _reading(name: str, all_values: bool) -> Any:
     inherited = getattr(dict, name)
 
     def read(self: ReadParams, *arguments: Any) -> Any:
-        found = inherited(self, *arguments)  # first: a name that cannot be hashed raises here
+        found = inherited(self, *arguments)  # first: raises for a name that cannot be hashed
         self.unread.difference_update(self.unread.copy() if all_values else arguments[:1])
         return found
 
@@ -65,29 +65,27 @@ def _reading(name: str, all_values: bool) -> Any:
 
 for _name in ("__getitem__", "__contains__", "get", "pop", "setdefault"):
     setattr(ReadParams, _name, _reading(_name, all_values=False))
-for _name in ("__iter__", "__reversed__", "__eq__", "__ne__", "__or__", "__ror__", "__repr__"):
-    setattr(ReadParams, _name, _reading(_name, all_values=True))
-for _name in ("keys", "values", "items", "copy", "popitem"):
+for _name in "__iter__ __reversed__ __eq__ __ne__ __or__ __ror__ __repr__ keys values items copy popitem".split():  # noqa: SIM905
     setattr(ReadParams, _name, _reading(_name, all_values=True))
 
 
 def list_unused(params: ReadParams) -> list[str]:
-    """Return the names of the values that neither `build` has read nor the training takes."""
+    """Return the names of the values that neither `build` has read nor training uses."""
     return sorted(params.unread.difference(TRAINING_VALUES))
 
 
 def find_misnamed(params: ReadParams, source: str) -> str:
-    """Return in words which unused values were meant for the training; empty where there is none.
+    """Return an error line about the unused values that were meant for training, "" if there are none.
 
     Args:
         source: the text of the search space.
     """
     found = {name: meant for name in list_unused(params) if (meant := _find_meant(name)) is not None}
-    beside_sample = set(_texts_beside_sample(source)) if found else set()
+    outside_sample = set(_strings_outside_sample(source)) if found else set()
     hints = {
         name: _hint(meant)
         for name, meant in found.items()
-        if name not in beside_sample and (meant == name or meant not in params)
+        if name not in outside_sample and (meant == name or meant not in params)
     }
     names = ", ".join(f"'{name}'" for name in hints)
     return f"nothing uses {names}, which sample returned. {' '.join(dict.fromkeys(hints.values()))}" if hints else ""
@@ -110,8 +108,8 @@ def _find_meant(name: str) -> str | None:
     return near[0] if near else None
 
 
-def _texts_beside_sample(source: str) -> Iterator[str]:
-    """Yield every text that stands in the source outside of `sample`: by one of them `build` may read a value."""
+def _strings_outside_sample(source: str) -> Iterator[str]:
+    """Yield every string constant outside `sample`: `build` may use it to read a value."""
     for part in ast.parse(source).body:
         if not (isinstance(part, ast.FunctionDef) and part.name == "sample"):
             for node in ast.walk(part):

@@ -21,6 +21,7 @@ ADAPTERS = {
     "engines.process.fork_server": ("python", "tests/engines/test_ends.py"),
     "engines.ray.ray_internals": ("ray", "tests/engines/test_ray_internals.py"),
     "hardware.analysis.grid": ("codecarbon", "tests/hardware/test_trial_summary.py"),  # reads a file of its package
+    "spaces.process_state": ("python", "tests/spaces/test_process_state.py"),  # the environment as the system has it
     "study.optuna_internals": ("optuna", "tests/study/test_optuna_internals.py"),
     "training.keras_internals": ("keras", "tests/training/test_library_internals.py"),
     "training.tensorflow_internals": ("tensorflow", "tests/training/test_library_internals.py"),

@@ -5,15 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mloptimizer.config.settings import Settings
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    Objective,
-    Outcome,
-    Params,
-    Phase,
-    Scalar,
-    TrialResult,
-)
+from mloptimizer.core.nouns import DatasetInfo, Objective, Outcome, Params, Phase, Scalar, TrialResult
 from mloptimizer.spaces.space_files import SearchSpace, Suggest
 from mloptimizer.study.study import Study, open_study
 from mloptimizer.study.suggestions import Suggestion

@@ -9,14 +9,7 @@ import optuna
 import pytest
 
 from mloptimizer.core.errors import RunError
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    FailureKind,
-    Outcome,
-    Phase,
-    Scalar,
-    TrialResult,
-)
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Scalar, TrialResult
 from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
 from mloptimizer.spaces.space_files import Suggest
 from mloptimizer.study.earlier import list_stored_studies

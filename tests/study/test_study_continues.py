@@ -16,17 +16,7 @@ from mloptimizer.spaces.space_files import Suggest
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus
-from tests.study.small_studies import (
-    DATASET,
-    FEW,
-    WIDE,
-    ask,
-    complete,
-    counts,
-    explore_and_enter,
-    open_,
-    space,
-)
+from tests.study.small_studies import DATASET, FEW, WIDE, ask, complete, counts, explore_and_enter, open_, space
 
 KILLED = """
 import sys, time

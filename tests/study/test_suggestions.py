@@ -8,15 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mloptimizer.core.nouns import (
-    DatasetInfo,
-    FailureKind,
-    Outcome,
-    Params,
-    Scalar,
-    TrialResult,
-    failed,
-)
+from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Params, Scalar, TrialResult, failed
 from mloptimizer.spaces.space_files import Suggest
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study

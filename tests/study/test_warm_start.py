@@ -128,11 +128,7 @@ def test_what_was_taught_teaches_a_third_study_once(journal: Path, old: Study) -
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"fingerprint": "g"}, "other images"),
-        ({"train_size": 7}, "another number of images"),
-    ],
+    ("changes", "words"), [({"fingerprint": "g"}, "other images"), ({"train_size": 7}, "another number of images")]
 )
 def test_values_of_other_data_are_not_learned_but_its_best_are_tried(
     journal: Path, old: Study, changes: Mapping[str, Any], words: str
