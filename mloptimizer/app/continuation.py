@@ -25,7 +25,7 @@ from mloptimizer.store.workspace import Workspace
 _logger = logging.getLogger(__name__)
 
 _NEEDED_FACTS = {"dataset": dict, "settings": dict, "seed": int, "spaces": list, "storage": str}
-_UNTOLD, _FIXED = Settings.names(told=False), Settings.names("identity")
+_UNTOLD, _FIXED = Settings.names(announced=False), Settings.names("identity")
 
 
 @dataclass(frozen=True)

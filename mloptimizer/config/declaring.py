@@ -1,4 +1,4 @@
-"""What a setting declares beside its default: its group, what it belongs to, and whether it is common and told."""
+"""What a setting declares beside its default: group, what it belongs to, and whether it is common and announced."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,33 +8,32 @@ from typing import Any
 from pydantic import Field
 
 BELONGS_TO: Mapping[str, str] = {
-    "identity": "Of the study: its values can be compared only while it stays, so it cannot change when the study "
-    "continues.",
-    "training": "Changes what a training computes: its weights after an epoch. It may change for the trials to come. A "
-    "tuned plan or a checkpoint counts for one value only.",
-    "speed": "Changes how fast a training is, on what and with how much memory; at the same global batch size it "
-    "learns the same. It may change for the trials to come. A tuned plan counts for one value only.",
-    "run": "Of a run of the search: which trainings there are, for how many epochs, where they run, and when the "
-    "search stops. It may change for the trials to come; budgets are stated for each run anew.",
+    "identity": "Part of the study: its trials are comparable only under one value, so it cannot change on resume.",
+    "training": "Changes what a training computes: its weights after an epoch. It may change for later trials. A tuned "
+    "plan or a checkpoint is valid for one value only.",
+    "speed": "Changes where and how fast a training runs and how much memory it takes; at the same global batch size "
+    "it learns the same. It may change for later trials. A tuned plan is valid for one value only.",
+    "run": "Part of one run of the search: which trainings there are, for how many epochs, where they run, and when "
+    "the search stops. It may change for later trials; budgets count for one run, so state them each time.",
 }
-"""What a setting belongs to, exactly one of these; lists of settings elsewhere are derived from what they declare."""
+"""A setting belongs to exactly one of these; lists of settings elsewhere are derived from it."""
 
 
 @dataclass(frozen=True)
 class Group:
     """Declares the settings of one group, each by what it belongs to.
 
-    ``common``: it is one of the few that people need. ``told``: a study that continues says when it has changed; it
-    need not where that is plain to see.
+    ``common``: it is one of the few that most people need. ``announced``: a study that continues announces its change.
     """
 
     title: str
-    told: bool = True
+    announced: bool = True
 
     def _declare(
-        self, belongs_to: str, default: object, description: str, *, common: bool = False, told: bool = True
+        self, belongs_to: str, default: object, description: str, *, common: bool = False, announced: bool = True
     ) -> Any:
-        facts: Any = {"group": self.title, "belongs_to": belongs_to, "common": common, "told": told and self.told}
+        facts: Any = {"group": self.title, "belongs_to": belongs_to, "common": common}
+        facts["announced"] = announced and self.announced
         return Field(default, description=description, json_schema_extra=facts)
 
     identity = partialmethod(_declare, "identity")

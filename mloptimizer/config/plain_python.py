@@ -1,6 +1,6 @@
 """Reads the assignments of a Python file without running it: plain values, and arithmetic on them.
 
-Nothing that the file holds is executed, and nothing in it takes long: what would become huge is refused.
+Nothing in the file is executed, and reading it is quick: it refuses expressions whose value would be huge.
 """
 
 import ast
@@ -11,8 +11,8 @@ from typing import Any
 from mloptimizer.core.errors import UsageError
 
 _POSSIBLE = (
-    "Possible: NAME = VALUE with numbers, texts, True, False, None, tuples, lists, + - * / // % ** of numbers, texts "
-    "or lists joined with +, and names assigned above"
+    "Possible: NAME = VALUE with numbers, texts, True, False, None, tuples and lists, + - * / // % ** on numbers, + on "
+    "texts or lists, and names assigned above"
 )
 _MOST_BITS = 1024  # of a whole number
 _MOST_PARTS = 100_000  # of a text, tuple or list
@@ -29,15 +29,15 @@ _WORDS = {"JoinedStr": "f-string", "ImportFrom": "import", "FunctionDef": "funct
 
 
 def read_assignments(source: bytes, place: str) -> dict[str, tuple[object, int]]:
-    """Return by name the last value that is assigned to it, and the line; names that start with ``_`` are left out.
+    """Return by name the last value assigned to it and its line, without names that start with ``_``.
 
     Raises:
-        UsageError: with its line, what is no assignment of a plain value, is not Python, or would be huge.
+        UsageError: names the line that is not Python, does not assign a plain value, or would make a huge one.
     """
     found: dict[str, tuple[object, int]] = {}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unknown escapes in texts
+            warnings.simplefilter("ignore")  # about unknown escapes in texts
             statements = ast.parse(source).body
         for statement in statements:
             _read(statement, found)
@@ -46,14 +46,14 @@ def read_assignments(source: bytes, place: str) -> dict[str, tuple[object, int]]
     except SyntaxError as error:
         where = f"{place}, line {error.lineno}" if error.lineno else place
         raise UsageError(f"{where}: {error.msg}. Correct it, or remove the file.") from error
-    except (ValueError, RecursionError, MemoryError) as error:  # of NUL bytes, and of what is nested too deeply
+    except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes; too deep nesting
         reason = str(error) if isinstance(error, ValueError) else "is nested too deeply"
         raise UsageError(f"{place}: {reason}. Correct it, or remove the file.") from error
     return {name: value for name, value in found.items() if not name.startswith("_")}
 
 
 class _RefusedError(Exception):
-    """A node of the file, and why it is not taken."""
+    """A node of the file, and why it is refused."""
 
 
 def _not_read(node: ast.AST) -> _RefusedError:

@@ -1,36 +1,25 @@
-"""The profiles: for each, the settings that it changes; a setting that the person states keeps the person's value."""
+"""The profiles: the settings that each of them changes; a value that the person states takes precedence."""
 
 from collections.abc import Mapping
 
+_PLAIN = {
+    "precision": "float32",
+    "xla": "off",
+    "steps_per_execution": 1,
+    "accumulation_steps": 1,
+    "remat": "off",
+    "data_on_device": "off",
+    "autotune": "off",
+}
+
 PROFILES: Mapping[str, Mapping[str, object]] = {
     # One plain way of training, the easiest to follow and to compare with.
-    "basic": {
-        "precision": "float32",
-        "xla": "off",
-        "steps_per_execution": 1,
-        "accumulation_steps": 1,
-        "remat": "off",
-        "augmentation": "off",
-        "data_cache": "memory",
-        "data_on_device": "off",
-        "autotune": "off",
-    },
+    "basic": {**_PLAIN, "augmentation": "off", "data_cache": "memory"},
     "balanced": {},
-    # Everything that measuring finds faster, also where it changes the batch.
+    # Everything that measurement finds faster, even if it changes the batch size.
     "speed": {"batch_size": "auto", "autotune": "on", "prefetch_batches": 8, "monitor_seconds": 5.0},
-    # The same figures to the last bit in every run on the same machine.
-    "reproducible": {
-        "seed": 0,
-        "workers": 1,
-        "deterministic": True,
-        "precision": "float32",
-        "xla": "off",
-        "accumulation_steps": 1,
-        "remat": "off",
-        "data_on_device": "off",
-        "steps_per_execution": 1,
-        "autotune": "off",
-    },
+    # The same results to the last bit in every run on the same machine.
+    "reproducible": {**_PLAIN, "seed": 0, "workers": 1, "deterministic": True},
     # The largest models on the smallest devices.
     "memory": {
         "accumulation_steps": 4,

@@ -22,18 +22,16 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     for word in assignments:
         name, equals, value = word.partition("=")
         if not equals or not name.strip():
-            raise UsageError(f"--set {word}: expected NAME=VALUE, for instance --set exploration_epochs=4.")
+            raise UsageError(f"--set {word}: expected NAME=VALUE, for example --set exploration_epochs=4.")
         pairs[name.strip()] = value.strip()
     return pairs
 
 
 def read_settings_file(path: Path) -> Settings:
-    """Return the settings that the workspace's `system_parameters.py` states; a missing file means the defaults.
-
-    The file is read, not run; see `read_assignments`.
+    """Return the settings in the workspace's `system_parameters.py`, which is read, not run; without it, the defaults.
 
     Raises:
-        UsageError: the file holds something else, or states an unknown name or an impossible value.
+        UsageError: the file holds anything but assignments, an unknown name or an impossible value.
     """
     if not path.is_file():
         return Settings()
@@ -50,25 +48,21 @@ def read_settings_file(path: Path) -> Settings:
 
 def render_settings_file(settings: Settings | None = None) -> str:
     """Return the text of `system_parameters.py`: every setting with its meaning, its possible values and its value."""
-    settings = settings or Settings()
     lines = [
         '"""The settings of this mloptimizer workspace; `--set NAME=VALUE` overrides one of them for one command.',
         "",
-        "This file is read, not run: values and arithmetic on them. Remove a line to take the default.",
+        "This file is read, not run: it holds values and arithmetic on them. Remove a line to use the default.",
         "Written by `mloptimizer init`.",
         '"""',
     ]
     for group, names in settings_by_group().items():
         lines += ["", f"# --- {group}"]
         for name in names:
-            description = Settings.declared(name)["description"]
-            lines += ["", *_comment(description), *_comment(f"Possible: {describe_choices(name)}")]
-            lines.append(f"{name} = {literal(getattr(settings, name))}")
+            lines.append("")
+            for text in (Settings.declared(name)["description"], f"Possible: {describe_choices(name)}"):
+                lines += textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="# ")
+            lines.append(f"{name} = {literal(getattr(settings or Settings(), name))}")
     return "\n".join(lines) + "\n"
-
-
-def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="# ")
 
 
 def literal(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Checks the values that are given for settings, says which are possible, and fills in what a profile states."""
+"""Checks values given for settings, describes the possible ones, and fills in the values of a profile."""
 
 import reprlib
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from mloptimizer.config.profiles import PROFILES
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError, unknown_name
 
-OF_SPACES = ("optimizer", "learning_rate", "weight_decay", "label_smoothing")  # what only a search space can state
+OF_SPACES = ("optimizer", "learning_rate", "weight_decay", "label_smoothing")  # only a search space returns these
 _shortened = reprlib.Repr()
 _shortened.maxstring = _shortened.maxother = 100  # characters
 
 
 def describe_choices(name: str, model: type[BaseModel] = Settings) -> str:
-    """Return in words which values the setting takes, for instance ``'auto' or a whole number >= 1``."""
+    """Describe the values that the setting takes, for example ``'auto' or a whole number >= 1``."""
     return _in_words(_schemas(model)[name])
 
 
@@ -40,7 +40,7 @@ def _in_words(schema: Mapping[str, Any]) -> str:
 
 
 def settings_by_group() -> dict[str, list[str]]:
-    """Return the names of the settings in their order, by group."""
+    """Return the names of the settings by group, in order."""
     groups: dict[str, list[str]] = {}
     for name in Settings.names():
         groups.setdefault(Settings.declared(name)["group"], []).append(name)
@@ -48,26 +48,26 @@ def settings_by_group() -> dict[str, list[str]]:
 
 
 def unknown_setting(place: str, name: str) -> UsageError:
-    """Return the error for a name that is no setting; what search spaces return is told where to state it."""
+    """Return the error for a name that is no setting; for a parameter of search spaces it says how to fix that."""
     if name.lower() in OF_SPACES:
         return UsageError(
             f"{place}: {name} is not a setting but a parameter that search spaces return. Possible: fix it in `sample` "
-            f"of search_spaces/NAME.py (`mloptimizer init DIR` writes such files), or try a value with --enqueue FILE."
+            "of search_spaces/NAME.py (`mloptimizer init DIR` writes such files), or try a value with --enqueue FILE."
         )
     return unknown_name(place, "setting", name, Settings.model_fields, listed_by="mloptimizer settings --all")
 
 
 def make_settings(values: Mapping[str, object], place: str, base: Settings | None = None) -> Settings:
-    """Return `base` (default: the defaults) with the values replaced, and the profile's row where nothing is stated.
+    """Return `base` (default: the defaults) with these values, and the profile's values for settings not stated.
 
-    A setting that `base` has at its default does not count as stated: files that `mloptimizer init` wrote state all.
+    A setting that `base` has at its default does not count as stated: `mloptimizer init` writes a file of all settings.
 
     Args:
         values: by setting; texts are converted.
         place: where the values come from, for the error message.
 
     Raises:
-        UsageError: an unknown name, with the nearest known one, or an impossible value, with what is possible.
+        UsageError: an unknown name or an impossible value.
     """
     for name in values:
         if name not in Settings.model_fields:
@@ -75,15 +75,15 @@ def make_settings(values: Mapping[str, object], place: str, base: Settings | Non
     before = Settings() if base is None else _without_profile(base)
     merged: dict[str, object] = {**before.model_dump(), **values}
     row = PROFILES.get(str(merged["profile"]), {})
-    standing = {name for name in row if name in values or getattr(before, name) != _default(name)}
+    stated = {name for name in row if name in values or getattr(before, name) != _default(name)}
     try:
-        return Settings.model_validate({**merged, **{name: row[name] for name in row if name not in standing}})
+        return Settings.model_validate({**merged, **{name: row[name] for name in row if name not in stated}})
     except ValidationError as error:
         problem = error.errors()[0]
-        if not problem["loc"]:  # each value is possible, but not with the others
+        if not problem["loc"]:  # a conflict between settings
             raise UsageError(f"{place}: {problem['ctx']['error']}") from error
         name = str(problem["loc"][0])
-        given = "…" if name == "storage" else show_value(values.get(name))  # an URL may hold a password
+        given = "…" if name == "storage" else show_value(values.get(name))  # a URL may hold a password
         raise UsageError(f"{place}: {name} = {given} is not possible. Possible: {describe_choices(name)}.") from error
 
 
@@ -91,12 +91,12 @@ def show_value(value: object) -> str:
     """Return the value as Python writes it, shortened."""
     try:
         return _shortened.repr(value)
-    except ValueError:  # Python writes no number of thousands of digits
+    except ValueError:  # Python refuses to write thousands of digits
         return "a huge number"
 
 
 def _without_profile(settings: Settings) -> Settings:
-    """Return the settings with the values that their profile gave them back at their defaults."""
+    """Return the settings with the values that came from their profile reset to the defaults."""
     row = PROFILES[settings.profile]
     given = {name: _default(name) for name, value in row.items() if getattr(settings, name) == value}
     return settings.model_copy(update=given)
