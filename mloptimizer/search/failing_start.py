@@ -1,4 +1,4 @@
-"""Tells by a run's first trials that its others will fail too: none has made an epoch, and all failed alike."""
+"""Recognizes from a run's first trials that all others will fail too: none made an epoch, and all failed alike."""
 
 import re
 
@@ -15,7 +15,7 @@ _MAY_PASS = {
     FailureKind.DISK_FULL,
 }
 _ALIKE_WHATEVER_THEY_SAY = {FailureKind.CRASH, FailureKind.HUNG}
-_VARIES = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\S*\d\S*""")  # what is quoted, and what has a number in it
+_VARIES = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\S*\d\S*""")  # quoted text, and words with digits
 _FRAME = re.compile(r'File "(.+)", line (\d+)')
 
 
@@ -23,28 +23,23 @@ class FailingStart:
     """Judges the trials of one run in the order in which they end."""
 
     def __init__(self) -> None:
-        self._failures: list[Failure] | None = []  # None: a trial ended otherwise, so others may
+        self._failures: list[Failure] | None = []  # None: a trial ended differently, so others may too
 
     def judge(self, failure: Failure | None, epochs: int) -> bool:
-        """Take how a trial ended; return whether it is the last of the first three, and all of them failed alike.
-
-        Args:
-            epochs: that the trial had made.
-        """
-        if self._failures is None:
-            return False
-        if failure is None or epochs or failure.kind in _MAY_PASS:
+        """Note a trial that ended after so many epochs; return whether it is the third, and all failed alike."""
+        if self._failures is None or failure is None or epochs:
             self._failures = None
             return False
         self._failures.append(failure)
-        if not _are_alike(self._failures[0], failure):
+        if not _share_a_lasting_cause(self._failures[0], failure):
             self._failures = None
-        return self._failures is not None and len(self._failures) == FIRST_TRIALS
+            return False
+        return len(self._failures) == FIRST_TRIALS
 
 
-def _are_alike(one: Failure, other: Failure) -> bool:
-    """Whether they have one cause: the same words but for names and numbers, or raised at the same place."""
-    if one.kind is not other.kind:
+def _share_a_lasting_cause(one: Failure, other: Failure) -> bool:
+    """Return whether they have the same text except for names and numbers, or the same traceback."""
+    if one.kind is not other.kind or one.kind in _MAY_PASS:
         return False
     if one.kind in _ALIKE_WHATEVER_THEY_SAY or _VARIES.sub("", one.message) == _VARIES.sub("", other.message):
         return True

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.events import EpochRecord
@@ -21,10 +21,6 @@ class Goal:
 
     trials: int
 
-    def raise_by(self, trials: int) -> None:
-        """Explore so many more."""
-        self.trials += trials
-
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -40,24 +36,18 @@ class Job:
     store: MetricsStore
     goal: Goal
     profile_trial: int | None = None  # number of the exploration trial to profile
-    tuned: tuple[str, ...] = ()  # names of the settings whose values tuning chose
+    tuned: tuple[str, ...] = ()  # names of the settings that tuning chose
 
     @property
     def objective(self) -> Objective:
         return Objective(self.settings.objective)
 
-    def plan(
-        self,
-        number: int,
-        phase: Phase,
-        space: str,
-        params: Params,
-        *,
-        epochs: int = 0,
-        patience: int = 0,
-        weights: str = "",
-    ) -> TrialPlan:
-        """Return the plan; its seed depends on the study's seed and the trial's number alone."""
+    def plan(self, number: int, phase: Phase, space: str, params: Params, **training: Any) -> TrialPlan:
+        """Return the plan; its seed depends on the study's seed and the trial's number alone.
+
+        Args:
+            training: other fields of the plan: epochs, patience, initial weights.
+        """
         return TrialPlan(
             study=self.name,
             number=number,
@@ -66,15 +56,13 @@ class Job:
             space_source=self.spaces[space].source if space in self.spaces else self.store.read_space(space),
             params=params,
             dataset=self.dataset,
-            epochs=epochs,
-            patience=patience,
             seed=random.Random(f"{self.seed}:{number}").randrange(2**31),
             directory=str(self.workspace.trial(self.name, number, phase).resolve()),
-            initial_weights=weights,
             cache_directory=str(self.workspace.cache(self.name).resolve()),
             profiled=phase is Phase.EXPLORATION and number == self.profile_trial,
             settings=self.settings.model_copy(update={"storage": ""}),  # workers need no database, and no password
             tuned=self.tuned,
+            **{"epochs": 0, "patience": 0, **training},
         )
 
 
@@ -87,34 +75,27 @@ class Untrained:
 
 
 class PhaseRun(Protocol):
-    """One phase of a search: the loop asks it for plans and brings it epochs and results."""
+    """One phase of a search: the loop asks it for plans and passes it epochs and results."""
 
     phase: Phase
 
     def next_plan(self) -> TrialPlan | Untrained | None:
         """Return what to train next, or a trial that has ended already; None: nothing at the moment."""
-        ...
 
     def suspend(self, number: int) -> None:
         """Let a trial that was cut off wait for the next run."""
-        ...
 
     def report(self, record: EpochRecord) -> bool:
-        """Take an epoch's figures; True: the trial is to be pruned."""
-        ...
+        """Report an epoch's metrics; return whether the trial is to be pruned."""
 
     def finish(self, result: TrialResult) -> None:
-        """Take a trial's result."""
-        ...
+        """Report a trial's result."""
 
     def total(self) -> int:
         """Return how many trials the phase has in all."""
-        ...
 
     def ended(self) -> Ended:
-        """Return how its ended trials ended, those of earlier runs too."""
-        ...
+        """Return the outcomes of its ended trials, including those of earlier runs."""
 
     def best(self) -> tuple[int, float] | None:
         """Return number and value of its best trial."""
-        ...

@@ -1,6 +1,6 @@
 """Runs one phase of a search: plans go out to slots, epochs and results come back.
 
-Whatever ends the loop, every started trial has been told to the study or waits there for the next run: nothing stays
+However the loop ends, the study has the result of every started trial or holds it for the next run: nothing stays
 running in the records. To the study all attempts of a trial are one trial.
 """
 
@@ -16,19 +16,12 @@ from mloptimizer.engines.deadlines import Deadlines
 from mloptimizer.search.gpu_sharing import GpuSharing
 from mloptimizer.search.job import PhaseRun, Untrained
 from mloptimizer.search.memory_watch import MemoryWatch
-from mloptimizer.search.retries import (
-    NextAttempt,
-    find_next_attempt,
-    go_on,
-    leave_gpu,
-    make_way,
-    with_last_micro_batching,
-)
-from mloptimizer.search.running_trials import Running, Told, check_result, count_neighbours, describe_end
+from mloptimizer.search.retries import NextAttempt, find_next_attempt, queue_again, resumed, with_last_micro_batching
+from mloptimizer.search.running_trials import Running, StopCause, check_result, count_neighbours, describe_end
 from mloptimizer.search.search_run import SearchRun
 
 _WAIT_SECONDS = 0.5
-STOP_SECONDS = 15.0  # how long a trial that was told to end has until its process is ended
+STOP_SECONDS = 15.0  # after which the process of a trial that was asked to stop is killed
 
 
 class Loop:
@@ -50,13 +43,13 @@ class Loop:
         """Run the phase until nothing is left of it, or the run is to stop.
 
         Raises:
-            KeyboardInterrupt: inside `interruptible`; what ran waits in the study.
+            KeyboardInterrupt: inside `interruptible`; running trials wait in the study.
         """
         self._show()
         try:
             while True:
                 self._obey()
-                self._relieve_memory()
+                self._free_memory()
                 self._fill_slots()
                 self._show()
                 self._listeners.turn_ended()
@@ -67,75 +60,69 @@ class Loop:
                 for event in events:
                     self._deadlines.hear(event)
                     _TAKE[type(event)](self, event)
-                self._end_what_does_not_pay()
-                self._hold(self._run.absent_seconds())
+                for number in self._sharing.take_leaving():
+                    self._ask_to_stop(number, StopCause.GPU_SHARING)
+                self._credit(self._run.absent_seconds())
                 self._end_overdue()
         finally:
             if self._running or self._again:
                 self._abandon()
             self._sharing.close()
 
-    # What the run is told
+    # What stops trials
 
     def _obey(self) -> None:
         for line in self._control.look(self._phase.best()):
             self._listeners.notice(line)
         if self._control.stop or self._control.paused:
-            for running in self._running.values():
-                if running.told is None:
-                    self._tell(running, Told.SUSPEND)
+            for number in self._running:
+                self._ask_to_stop(number, StopCause.SUSPENDED)
 
-    def _tell(self, running: Running, what: Told | Failure) -> None:
-        """Ask the trial to end at its next step."""
-        running.told, running.told_at = what, self._run.clock()
-        self._engine.stop_trial(running.plan.number)
+    def _ask_to_stop(self, number: int, cause: StopCause | Failure) -> None:
+        """Ask the trial to stop at its next step, unless it ended or was asked before."""
+        running = self._running.get(number)
+        if running and running.stop_cause is None:
+            running.stop_cause, running.stop_asked = cause, self._run.clock()
+            self._engine.stop_trial(number)
 
-    def _hold(self, seconds: float) -> None:
-        """Give the trials the time back in which nobody listened to them."""
+    def _credit(self, seconds: float) -> None:
+        """Give the trials back the time in which nobody listened to them."""
         self._deadlines.hold(seconds)
         for running in self._running.values():
-            running.told_at += seconds
+            running.stop_asked += seconds
 
     def _end_overdue(self) -> None:
-        """Tell trials that hang or take too long to end, and end the processes of those that do not obey."""
+        """Ask trials that hang or take too long to stop, and kill the processes of those that do not."""
         for number, failure in self._deadlines.find_overdue():
-            running = self._running[number]
             if failure.kind is FailureKind.HUNG:
-                running.told = running.told or failure
+                self._running[number].stop_cause = self._running[number].stop_cause or failure
                 self._engine.kill_trial(number)
-            elif running.told is None:
-                self._tell(running, failure)
+            else:
+                self._ask_to_stop(number, failure)
         now = self._run.clock()
-        for running in self._running.values():
-            if now - running.told_at > STOP_SECONDS:
-                self._engine.kill_trial(running.plan.number)
+        for number, running in self._running.items():
+            if now - running.stop_asked > STOP_SECONDS:
+                self._engine.kill_trial(number)
 
-    def _end_what_does_not_pay(self) -> None:
-        for number in self._sharing.take_leaving():
-            if (running := self._running.get(number)) and running.told is None:
-                self._tell(running, Told.LEAVE_GPU)
-
-    def _relieve_memory(self) -> None:
-        stop = self._memory.choose_stop([number for number, running in self._running.items() if not running.told])
+    def _free_memory(self) -> None:
+        stop = self._memory.choose_stop([number for number, run in self._running.items() if not run.stop_cause])
         if stop is not None and stop.number is not None:
             self._listeners.decided(stop)
-            self._tell(self._running[stop.number], Told.MAKE_WAY)
+            self._ask_to_stop(stop.number, StopCause.MEMORY)
 
     def _is_held(self) -> bool:
-        """Whether there is something to do though nothing runs: slots are not free yet, or the search pauses."""
+        """Return whether there is work left although nothing runs: slots are not free yet, or the search pauses."""
         control = self._control
-        if control.stop:
-            return False
-        if self._again or self._engine.releasing():
-            return True
-        return (control.paused or control.disk_is_low) and len(self._phase.ended()) < self._phase.total()
+        if control.stop or self._again or self._engine.releasing():
+            return not control.stop
+        return (control.paused or control.disk.low) and len(self._phase.ended()) < self._phase.total()
 
     # Starting
 
     def _fill_slots(self) -> None:
         control = self._control
         for idle in self._sharing.order(self._engine.idle_slots()):
-            if control.stop or control.paused or control.disk_is_low:
+            if control.stop or control.paused or control.disk.low:
                 return
             if not self._memory.allows_start(len(self._running)):
                 return
@@ -158,12 +145,12 @@ class Loop:
         self._listeners.trial_started(plan, slot)
         with run.interruptible():
             self._engine.start(plan, slot)
-        self._deadlines.start(number, spent)  # the first one has waited for the imports
+        self._deadlines.start(number, spent)  # the first start waits for the imports
 
     def _next_plan(self) -> TrialPlan | None:
         job, patience = self._run.job, self._run.job.settings.stop_when_stagnant
         if self._phase.phase is Phase.EXPLORATION and 0 < patience <= job.study.count_since_best():
-            self._control.note_stagnation()
+            self._control.stagnant = True
             return None
         while isinstance(planned := self._phase.next_plan(), Untrained):
             self._listeners.trial_ended(planned.plan, planned.result)
@@ -171,7 +158,7 @@ class Loop:
             self._show()
         return planned
 
-    # What comes back; what a trial says after its end is ignored
+    # Events of trials; those after a trial's end are ignored
 
     def _take_micro_batching(self, event: MicroBatching) -> None:
         if running := self._running.get(event.number):
@@ -180,16 +167,16 @@ class Loop:
 
     def _take_epoch(self, event: EpochRecord) -> None:
         running = self._running.get(event.number)
-        if running is None or running.told is Told.PRUNED:
-            return  # it went on for a moment after the decision
+        if running is None or running.stop_cause is StopCause.PRUNED:
+            return  # it continued for a moment after the decision
         again = running.epochs - event.epoch + 1
         if again > 0:
-            reason = f"attempt {running.plan.attempt} went on behind epoch {event.epoch - 1} of {running.epochs}"
+            reason = f"attempt {running.plan.attempt} resumed after epoch {event.epoch - 1} of {running.epochs}"
             self._listeners.decided(Decision(event.number, "epochs trained again", str(again), reason))
         running.epochs = event.epoch
         self._listeners.epoch_ended(running.plan, event)
-        if self._phase.report(event) and running.told is None:
-            self._tell(running, Told.PRUNED)
+        if self._phase.report(event):
+            self._ask_to_stop(event.number, StopCause.PRUNED)
 
     def _take_sample(self, event: HardwareSample) -> None:
         if running := self._running.get(event.number):
@@ -199,31 +186,31 @@ class Loop:
             self._listeners.hardware_sampled(running.plan, event)
 
     def _take_result(self, result: TrialResult) -> None:
-        """Take the end of an attempt: the trial's end, unless another attempt is to follow."""
+        """Handle the end of an attempt: the trial's end, unless another attempt follows."""
         running = self._running.pop(result.number)
-        plan, told, seconds = running.plan, running.told, self._deadlines.end(result.number)
+        plan, cause, seconds = running.plan, running.stop_cause, self._deadlines.end(result.number)
         result = with_last_micro_batching(result, running.micro_batching)
         self._memory.end(plan.number)
         ran_out = result.failure is not None and result.failure.kind is FailureKind.OUT_OF_MEMORY
         shared = self._sharing.end(plan.number, ran_out)
-        if told is Told.PRUNED or result.outcome is Outcome.COMPLETED:
-            self._end(plan, result, told is Told.PRUNED)
+        if cause is StopCause.PRUNED or result.outcome is Outcome.COMPLETED:
+            self._end(plan, result, cause is StopCause.PRUNED)
             return
-        if isinstance(told, Failure):
-            result = failed(plan.number, told.kind, told.message, result.seconds)
-        attempt = EndedAttempt(plan.attempt, *describe_end(result, told), running.epochs, round(seconds, 3))
+        if isinstance(cause, Failure):
+            result = failed(plan.number, cause.kind, cause.message, result.seconds)
+        attempt = EndedAttempt(plan.attempt, *describe_end(result, cause), running.epochs, round(seconds, 3))
         self._ended[plan.number].append(attempt)
-        if told is Told.SUSPEND:
+        if cause is StopCause.SUSPENDED:
             self._suspend(plan, attempt)
-        elif told in (Told.MAKE_WAY, Told.LEAVE_GPU) and result.outcome is Outcome.PRUNED:
-            self._start_again(plan, attempt, (make_way if told is Told.MAKE_WAY else leave_gpu)(plan))
+        elif isinstance(cause, StopCause) and result.outcome is Outcome.PRUNED:
+            self._start_again(plan, attempt, queue_again(plan, cause))
         else:
             following = find_next_attempt(plan, running.slot, result, self._ended[plan.number], shared)
             if isinstance(following, TrialResult):
                 self._end(plan, following)
                 return
             if result.failure and result.failure.kind is FailureKind.DISK_FULL:
-                self._control.note_full_disk()
+                self._control.disk.note_full()
             self._start_again(plan, attempt, following)
 
     def _start_again(self, plan: TrialPlan, attempt: EndedAttempt, following: NextAttempt) -> None:
@@ -237,7 +224,7 @@ class Loop:
         if self._control.stop:
             self._phase.suspend(plan.number)
         else:
-            self._again.append(go_on(plan))
+            self._again.append(resumed(plan))
 
     def _end(self, plan: TrialPlan, result: TrialResult, pruned: bool = False) -> None:
         result = check_result(result, self._run.job.objective.metric, pruned)
@@ -247,9 +234,9 @@ class Loop:
         self._control.judge(plan, result, max((attempt.epochs for attempt in self._ended[plan.number]), default=0))
 
     def _abandon(self) -> None:
-        """Leave what runs, and what was to run again, to the next run of the search."""
+        """Leave running trials, and those that were to run again, to the next run of the search."""
         self._engine.close()
-        for number, running in list(self._running.items()):
+        for number, running in self._running.items():
             seconds = round(self._deadlines.end(number), 3)
             message = "the search ended while this trial ran"
             attempt = EndedAttempt(running.plan.attempt, "suspended", message, running.epochs, seconds)
@@ -257,27 +244,23 @@ class Loop:
             self._phase.suspend(number)
         for plan in self._again:
             self._phase.suspend(plan.number)
-        self._running.clear()
-        self._again.clear()
 
     def _show(self) -> None:
-        outcomes = self._phase.ended()
+        outcomes, total = self._phase.ended(), self._phase.total()
         counts = {outcome: outcomes.count(outcome) for outcome in Outcome}
-        total = self._phase.total()
         fresh = len(outcomes) - self._ended_before
         now, paused = self._run.clock(), self._control.paused
         if paused:
             self._started += now - self._shown  # a pause says nothing about the pace
         self._shown = now
-        pace = (now - self._started) / fresh if fresh else None
-        left = pace * (total - len(outcomes)) if pace is not None else None
+        left = (now - self._started) / fresh * (total - len(outcomes)) if fresh else None
         doing = {number: running.part for number, running in self._running.items()}
         where = (self._phase.phase, total, counts, len(self._running), self._phase.best(), left, paused, doing)
         self._listeners.progress(Progress(*where))
 
 
 _TAKE: Mapping[type, Callable[[Loop, Any], None]] = {
-    SignOfLife: lambda loop, sign: None,  # the deadlines have heard it
+    SignOfLife: lambda loop, sign: None,  # only the deadlines use it
     MicroBatching: Loop._take_micro_batching,
     EpochRecord: Loop._take_epoch,
     HardwareSample: Loop._take_sample,

@@ -1,7 +1,7 @@
-"""Decides when trials must give way because the main memory of the machine is nearly full.
+"""Decides when trials must stop because the main memory of the machine is nearly full.
 
-Guarantees: a single running trial is never stopped; at most one is stopping at a time; while it is tight, a new trial
-starts only when nothing else runs, so that a search always goes on.
+Guarantees: a single running trial is never stopped; at most one is stopping at a time; while memory is tight, a new
+trial starts only when nothing else runs, so a search always makes progress.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,21 +11,17 @@ from mloptimizer.core.events import Decision
 
 
 class MemoryWatch:
-    """Follows the memory's figure: tight above `memory_ceiling`, until it is below `memory_threshold` again."""
+    """Follows the memory in use: tight above `memory_ceiling`, until it is below `memory_threshold` again."""
 
     def __init__(self, percent: Callable[[], float], settings: Settings) -> None:
-        """Watch the figure that `percent` returns: the share of the main memory in use, %."""
+        """Args: percent: measures the share of the main memory in use, %."""
         self._percent = percent
         self._threshold, self._ceiling = settings.memory_threshold, settings.memory_ceiling
         self._tight = False
         self._stopping: int | None = None
 
     def choose_stop(self, running: Sequence[int]) -> Decision | None:
-        """Look at the memory; return the decision to stop the newest running trial, or None.
-
-        Args:
-            running: numbers of the running trials, the newest last.
-        """
+        """Measure the memory; return the decision to stop the newest of the running trials, which is last, or None."""
         percent = self._percent()
         if percent < self._threshold:
             self._tight = False
@@ -36,15 +32,15 @@ class MemoryWatch:
         self._stopping = running[-1]
         reason = (
             f"{percent:.1f} % of the main memory is in use, memory_ceiling = {self._ceiling:g}; "
-            f"the newest of {len(running)} trials gives way"
+            f"the newest of {len(running)} trials stops"
         )
         return Decision(self._stopping, "main memory", "stop and queue again", reason)
 
     def allows_start(self, running: int) -> bool:
-        """Whether a trial may start beside so many running ones."""
+        """Return whether a trial may start beside this many running ones."""
         return not self._tight or running == 0
 
     def end(self, number: int) -> None:
-        """Take the end of a trial: once the one that was stopped has ended, another may be."""
+        """Note the end of a trial: once the one that was stopped has ended, another may be stopped."""
         if number == self._stopping:
             self._stopping = None

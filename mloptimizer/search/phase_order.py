@@ -1,7 +1,7 @@
-"""Runs what is left of a study: phase after phase, and what a person added meanwhile."""
+"""Runs what is left of a study, phase after phase, including trials that a person adds meanwhile."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mloptimizer.core.nouns import TRAINED_PHASES, DatasetInfo, Outcome, Phase
@@ -25,75 +25,68 @@ class SearchSummary:
     hall_of_fame: Mapping[Outcome, int]
     test_evaluations: tuple[Mapping[str, object], ...]
     seconds: float
-    notes: tuple[str, ...] = ()  # what the person asked for and did not get, and what ended early
+    notes: tuple[str, ...] = ()  # what the person asked for and did not get, or what ended early
     hardware: str = ""  # what slows most of its trials down, in a line
     stopped: str = ""  # why the run ended before its phases were done
 
     @property
     def is_tested(self) -> bool:
-        """Whether the test set was read for the winner: until then it is the best so far."""
-        return any(
-            (reading.get("trial"), reading.get("phase")) == (self.winner, self.winner_phase)
-            for reading in self.test_evaluations
-        )
+        """Whether the winner was evaluated on the test set: until then it is the best so far."""
+        return _holds(self.test_evaluations, self.winner, self.winner_phase)
 
 
 def run_search(run: SearchRun) -> SearchSummary:
     """Run what is left of the study's phases and return its summary.
 
     Raises:
-        KeyboardInterrupt: inside `run.interruptible`, after every running trial was ended and recorded as interrupted.
+        KeyboardInterrupt: inside `run.interruptible`, when every running trial is stopped and recorded as interrupted.
     """
-    started, job = run.clock(), run.job
+    started, job, control = run.clock(), run.job, run.control
     with run.interruptible():
-        pass  # from here on, an interrupt waits for a place where nothing can be torn
+        pass  # from here on, an interrupt waits for a place where no record can be torn
     while True:
         exploration, hall = _run_phases(run)
-        if run.control.stop or run.control.stagnant or len(exploration.ended()) >= exploration.total():
-            break  # otherwise more trials were added while the later phases ran
-    winner, phase = _find_winner(job)
-    value = best_of(job, phase) if phase else None
-    stop = run.control.stop
+        if control.stop or control.stagnant or len(exploration.ended()) >= exploration.total():
+            break  # otherwise trials were added while the later phases ran
+    winner, value, phase = _find_winner(job)
     return SearchSummary(
         study=job.name,
         objective=job.settings.objective,
         dataset=job.dataset,
         winner=winner,
         winner_phase=phase,
-        value=value[1] if value else None,
+        value=value,
         exploration=_count(exploration),
         hall_of_fame=_count(hall) if hall else {},
         test_evaluations=tuple(job.store.test_evaluations()),
         seconds=run.clock() - started,
         notes=_note_what_is_missing(run, exploration),
-        stopped=stop.reason if stop else "",
+        stopped=control.stop.reason if control.stop else "",
     )
 
 
 def _run_phases(run: SearchRun) -> tuple[Exploration, HallOfFame | None]:
-    """Run the phases as far as the run's control lets them; a target that was reached is still tested."""
-    job, hall = run.job, None
-    exploration = Exploration(job)
+    """Run the phases as far as the run's control allows; a winner that reached the target is still tested."""
+    job, hall, exploration = run.job, None, Exploration(run.job)
     _run_phase(run, exploration)
     if not run.explore_only and not run.control.stop:
         hall = HallOfFame(job)
         _run_phase(run, hall)
-    winner, phase = _find_winner(job)
-    if run.explore_only or winner is None or phase is None or _was_read(job, winner, phase):
+    winner, _, phase = _find_winner(job)
+    if run.explore_only or winner is None or phase is None or _holds(job.store.test_evaluations(), winner, phase):
         return exploration, hall
-    stop = run.control.stop
-    if stop is None or stop.reached:
+    if run.control.stop is None or run.control.stop.reached:
         with run.control.past_its_stop():
             _run_phase(run, FinalEvaluation(job, winner, phase))
     return exploration, hall
 
 
-def _find_winner(job: Job) -> tuple[int | None, Phase | None]:
-    """Return the best of the hall of fame, or of the exploration where no long training was completed."""
+def _find_winner(job: Job) -> tuple[int | None, float | None, Phase | None]:
+    """Return the best of the hall of fame, or of the exploration if no long training was completed."""
     for phase in reversed(TRAINED_PHASES):
         if best := best_of(job, phase):
-            return best[0], phase
-    return None, None
+            return *best, phase
+    return None, None, None
 
 
 def _note_what_is_missing(run: SearchRun, exploration: Exploration) -> tuple[str, ...]:
@@ -106,8 +99,8 @@ def _note_what_is_missing(run: SearchRun, exploration: Exploration) -> tuple[str
     return tuple(notes)
 
 
-def _was_read(job: Job, winner: int, phase: Phase) -> bool:
-    return any((reading["trial"], reading["phase"]) == (winner, phase) for reading in job.store.test_evaluations())
+def _holds(evaluations: Sequence[Mapping[str, object]], trial: int | None, phase: Phase | None) -> bool:
+    return any((one.get("trial"), one.get("phase")) == (trial, phase) for one in evaluations)
 
 
 def _count(phase: PhaseRun) -> Mapping[Outcome, int]:

@@ -1,4 +1,4 @@
-"""What the loop knows of a running trial, and how its end counts."""
+"""What the loop knows of a running trial, and what its end means."""
 
 import math
 from collections.abc import Iterable
@@ -9,13 +9,13 @@ from mloptimizer.core.events import MicroBatching
 from mloptimizer.core.nouns import Failure, FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
 
 
-class Told(Enum):
-    """Why a running trial was told to end, where that is not a failure."""
+class StopCause(Enum):
+    """Why the loop asked a running trial to stop, where that is not a failure."""
 
     PRUNED = auto()
-    MAKE_WAY = auto()  # for the others, for want of main memory
-    LEAVE_GPU = auto()  # to the others on it: sharing it does not pay
-    SUSPEND = auto()
+    MEMORY = auto()  # the main memory is nearly full
+    GPU_SHARING = auto()  # sharing its GPU does not pay
+    SUSPENDED = auto()
 
 
 @dataclass
@@ -25,9 +25,9 @@ class Running:
     plan: TrialPlan
     slot: Slot
     epochs: int  # made so far
-    told: Told | Failure | None = None
-    told_at: float = math.inf
-    micro_batching: MicroBatching | None = None  # the last that this attempt told
+    stop_cause: StopCause | Failure | None = None
+    stop_asked: float = math.inf  # when, by the run's clock
+    micro_batching: MicroBatching | None = None  # the latest of this attempt
     part: str = ""  # what it was doing last, a word of the hardware log
 
 
@@ -43,22 +43,22 @@ def count_neighbours(mine: Running, running: Iterable[Running]) -> dict[str, int
 
 
 _ENDS = {
-    Told.SUSPEND: ("suspended", "told to stop"),
-    Told.MAKE_WAY: ("memory", "gave way to others"),
-    Told.LEAVE_GPU: ("sharing", "left its GPU to others"),
+    StopCause.SUSPENDED: ("suspended", "asked to stop"),
+    StopCause.MEMORY: ("memory", "stopped because the main memory was nearly full"),
+    StopCause.GPU_SHARING: ("sharing", "stopped because sharing its GPU did not pay"),
 }
 
 
-def describe_end(result: TrialResult, told: Told | Failure | None) -> tuple[str, str]:
+def describe_end(result: TrialResult, cause: StopCause | Failure | None) -> tuple[str, str]:
     """Return why an attempt ended, in a word and in a line."""
-    if isinstance(told, Told) and told in _ENDS:
-        return _ENDS[told]
+    if isinstance(cause, StopCause) and cause in _ENDS:
+        return _ENDS[cause]
     return (str(result.failure.kind), result.failure.message) if result.failure else (str(result.outcome), "")
 
 
 def check_result(result: TrialResult, objective: str, pruned: bool) -> TrialResult:
-    """Return the result as it counts: a pruned trial is pruned even if it was done before it heard of it, and a value
-    that is not finite is a failure."""
+    """Return the result that counts: a pruned trial is pruned even if it completed before it noticed, and a value that
+    is not finite is a failure."""
     if pruned:
         return TrialResult(result.number, Outcome.PRUNED, None, result.seconds, result.metrics, result.timings)
     if result.outcome is Outcome.COMPLETED and (result.value is None or not math.isfinite(result.value)):

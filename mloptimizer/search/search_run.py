@@ -18,19 +18,19 @@ from mloptimizer.search.job import Job
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRun:
-    """One run of a search, put together by `app.assemble`; leaving its `with` block gives everything back."""
+    """One run of a search, put together by `app.assemble`; leaving its `with` block releases everything."""
 
     job: Job
     control: Control
     listeners: Listener
-    make_engine: "Callable[[SearchRun, int, Phase], Engine]"  # for so many trials of the phase
-    summarise: Callable[[TrialPlan], Mapping[str, Cell]]  # what a trial's hardware log says
+    make_engine: "Callable[[SearchRun, int, Phase], Engine]"  # for this many trials of the phase
+    summarise: Callable[[TrialPlan], Mapping[str, Cell]]  # a trial's hardware log
     interruptible: Interruptible
     clock: Callable[[], float]
-    absent_seconds: Callable[[], float]  # in which nobody listened to the trials in this round of the run
+    absent_seconds: Callable[[], float]  # in which nobody listened to the trials since the last call
     memory_percent: Callable[[], float]  # share of the main memory in use, %
     gpu_needs: GpuNeeds  # of the study's trials
-    read_gpus: ReadUse | None  # what is free of a GPU now; None: NVML is asked
+    read_gpus: ReadUse | None  # free memory of a GPU now; None: asks NVML
     explore_only: bool
     resources: contextlib.ExitStack  # the study's lock, the machines
 

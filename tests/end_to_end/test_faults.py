@@ -69,7 +69,7 @@ def slow_layer():
 '''
 SMALL = ["--set", "train_limit=400", "--set", "pruner=none", "--set", "exploration_patience=400", "--explore-only"]
 EPOCHS = 30
-WAITS, GOES_ON = "The search waits", "The search goes on"  # the words that tests/search/test_control.py checks
+WAITS, GOES_ON = "The search waits", "The search continues"  # the words that tests/search/test_control.py checks
 
 
 class Search:

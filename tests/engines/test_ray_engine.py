@@ -27,7 +27,7 @@ from mloptimizer.engines.ray.cluster import connected
 from mloptimizer.engines.ray.nodes import NodeRecords
 from mloptimizer.engines.ray.ray_engine import RayEngine
 from mloptimizer.engines.ray.shapes import Need
-from mloptimizer.search.retries import go_on
+from mloptimizer.search.retries import resumed
 from mloptimizer.search.search_run import SearchRun
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.training.worker import PRELOAD, run_plan
@@ -178,7 +178,7 @@ def test_a_trial_whose_node_is_lost_goes_on_from_its_checkpoint_elsewhere(
     (lost,) = results_of(collect(engine, 1))
     assert lost.failure and lost.failure.kind is FailureKind.LOST_WORKER
     (other,) = (slot for slot in wait_for_slots(engine, 1) if node_of(agents, slot) != first)
-    engine.start(go_on(plan), other)
+    engine.start(resumed(plan), other)
     events = collect(engine, 1)
     assert epochs_of(events) == [3, 4]
     assert results_of(events)[0].outcome is Outcome.COMPLETED
@@ -207,7 +207,7 @@ def test_a_node_that_is_about_to_leave_gives_its_trial_back(
     assert "about to leave" in result.failure.message
     assert slots[0] not in engine.idle_slots()  # or the trial would be stopped there again
     cluster.replace(node)
-    engine.start(go_on(plan), wait_for_slots(engine, 2)[0])
+    engine.start(resumed(plan), wait_for_slots(engine, 2)[0])
     assert epochs_of(collect(engine, 1)) == [2, 3]
 
 
@@ -223,7 +223,7 @@ def test_checkpoints_can_lie_at_a_url(
     assert not (Path(plan.directory) / CHECKPOINTS).exists()
     place = tmp_path / f"kept/test/trial_00000_{plan.seed:08x}"
     assert sorted(path.name for path in (place / "attempt_00001").iterdir())[-1] == "epoch_00002.ckpt"
-    engine.start(go_on(plan), slots[1])
+    engine.start(resumed(plan), slots[1])
     assert epochs_of(collect(engine, 1)) == [3]
     assert not list(place.iterdir())
     write_json(Path(plan.directory) / RESULT, {})  # as the driver does when a trial has ended
@@ -500,7 +500,7 @@ def test_a_real_training_goes_on_elsewhere_as_if_its_node_had_not_been_lost(
         cluster.kill_raylet(node)
         events += wait_for(engine, lambda event: isinstance(event, TrialResult))
         made = max(epochs_of(events))
-        next_plan = replace(go_on(plan), recorded_epochs=made)
+        next_plan = replace(resumed(plan), recorded_epochs=made)
         engine.start(next_plan, wait_for_slots(engine, 1)[0])
         events = wait_for(engine, lambda event: isinstance(event, EpochRecord) and event.epoch > made)
         assert min(epochs_of(events)) > 1  # not from the beginning

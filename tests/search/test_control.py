@@ -78,8 +78,8 @@ def test_orders_are_taken_once_in_their_order_and_rubbish_is_removed(workspace: 
 def test_a_search_that_is_told_to_stop_keeps_what_runs_for_later(search: Search, workspace: Workspace) -> None:
     training = Steered(order(workspace, OrderName.STOP))
     summary, watcher = search(training)
-    assert (summary.stopped, sum(summary.exploration.values())) == ("it was told to", 0)
-    assert watcher.notices[0] == "Told to stop: what runs goes on when the study is continued."
+    assert (summary.stopped, sum(summary.exploration.values())) == ("you asked it to stop", 0)
+    assert watcher.notices[0] == "Stopping, as you asked. Running trials continue when the study is resumed."
     summary, watcher = search(training)
     assert next((p.number, p.resumes, p.attempt) for p in watcher.started) == (0, True, 2)
     assert (summary.stopped, summary.exploration[Outcome.COMPLETED]) == ("", 6)
@@ -96,8 +96,8 @@ def test_a_search_that_pauses_gives_its_slots_free_and_goes_on(search: Search, w
     training = Steered(order(workspace, OrderName.PAUSE))
     summary, watcher = search(training, watcher=Resumes(), explore_only=True)
     assert watcher.notices[:2] == [
-        "Told to pause: running trials make way. Continue with: mloptimizer resume s",
-        "Told to go on.",
+        "Pausing, as you asked. Running trials continue after: mloptimizer resume s",
+        "Resuming, as you asked.",
     ]
     assert [(plan.number, plan.attempt) for plan in training.plans[:2]] == [(0, 1), (0, 2)]
     assert (summary.stopped, summary.exploration[Outcome.COMPLETED]) == ("", 6)
@@ -112,7 +112,7 @@ def test_trials_that_are_added_are_explored_and_remembered(search: Search, works
             training.go.set()
 
     summary, watcher = search(training, watcher=LetsGo())
-    assert watcher.notices == ["Told to explore 2 more: 8 models in all."]
+    assert watcher.notices == ["Exploring 2 more models, as you asked: 8 in all."]
     assert summary.exploration[Outcome.COMPLETED] == 8
     assert json.loads(workspace.study_file("s").read_text())["settings"]["trials"] == 8
 
@@ -204,7 +204,7 @@ def broken(message: str, numbers: tuple[int, ...] = (0, 1, 2)) -> RunTrial:
 
 
 def test_a_broken_space_stops_the_search_after_three_trials(search: Search, workspace: Workspace) -> None:
-    with pytest.raises(UsageError, match=r"build raised ValueError: 2 units. The first 3 trials all failed so"):
+    with pytest.raises(UsageError, match=r"build raised ValueError: 2 units. The first 3 trials all failed alike"):
         search(broken("search space 'line': build raised ValueError: {} units"), trials=100)
     assert len(MetricsStore(workspace, "s").trials()) == 3
 
@@ -237,7 +237,7 @@ def test_a_trial_that_always_crashes_fails_and_says_how_often(search: Search) ->
 
     summary, watcher = search(crash, explore_only=True)
     (failure,) = [result.failure for _, result in watcher.ended if result.failure]
-    assert failure.message == "gone (3 attempts in a row ended so without a new epoch)"
+    assert failure.message == "gone (3 attempts in a row ended like this without a new epoch)"
     assert summary.exploration[Outcome.COMPLETED] == 5
 
 
@@ -298,7 +298,7 @@ def test_after_a_trial_found_the_disk_full_none_starts_until_there_is_more_room(
     free = 9.9
     assert (disk.look(), disk.low) == ("", True)
     free = 10.0
-    assert (disk.look(), disk.low) == ("metrics_data: 10 MB are free again. The search goes on.", False)
+    assert (disk.look(), disk.low) == ("metrics_data: 10 MB are free again. The search continues.", False)
     free = 3.0
     assert (disk.look(), disk.low) == ("", False)
     free = 39.0
@@ -320,10 +320,10 @@ def test_a_trouble_that_lasts_is_told_once_and_once_that_it_has_passed() -> None
     assert waiting.look() == ""
     for place in ("epochs.jsonl", "studies.journal", "studies.journal"):
         waiting(f"{place}: No space left on device")
-    waits = "The search waits, and goes on as soon as it can. Ctrl-C ends it."
+    waits = "The search waits, and continues when it can. Ctrl-C ends it."
     assert watcher.notices == [f"epochs.jsonl: No space left on device. {waits}"]
     clock[0] += 40.5
-    assert waiting.look() == "The search goes on, after 42 s of waiting."
+    assert waiting.look() == "The search continues, after 42 s of waiting."
     assert waiting.look() == ""
     waiting("studies.journal: No space left on device")
     assert len(watcher.notices) == 2

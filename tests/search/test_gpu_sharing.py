@@ -106,8 +106,8 @@ def test_another_trial_starts_where_there_is_room_and_the_figures_are_told(gpu: 
             5,
             "trials per GPU",
             "2 on the GPU of slot ab",
-            "its GPU is busy 30 % of the time with trial 3; 14,000 MB of its memory are free, and 2,400 are asked for: "
-            "the hungriest trial needs 2,000",
+            "its GPU is busy 30 % of the time with trial 3; 14,000 MB of its memory are free, 2,400 are required: "
+            "the largest trial needs 2,000",
         )
     ]
 
@@ -160,7 +160,7 @@ def test_what_a_trial_needs_is_the_most_that_was_measured_or_estimated(
 ) -> None:
     gpu.hear(event)
     gpu.train(3)
-    assert gpu.needs.hungriest_mb == 5000.0, needs
+    assert gpu.needs.largest_mb == 5000.0, needs
 
 
 def test_what_others_have_of_the_gpu_is_no_need_of_the_trial() -> None:
@@ -169,7 +169,7 @@ def test_what_others_have_of_the_gpu_is_no_need_of_the_trial() -> None:
     gpu.start(3)
     gpu.used_mb = 11_000.0
     gpu.train(3)
-    assert gpu.needs.hungriest_mb == 2000.0
+    assert gpu.needs.largest_mb == 2000.0
     assert gpu.offers()
 
 
@@ -189,7 +189,7 @@ def test_nothing_starts_while_no_need_is_known() -> None:
 
 
 def test_a_stated_limit_is_what_a_trial_needs() -> None:
-    assert Gpu(gpu_memory_limit_mb=4000).needs.hungriest_mb == 4000.0
+    assert Gpu(gpu_memory_limit_mb=4000).needs.largest_mb == 4000.0
 
 
 def test_a_third_trial_waits_until_the_second_has_paid_and_is_steady(gpu: Gpu) -> None:

@@ -121,7 +121,7 @@ def test_a_trial_that_does_not_pay_beside_another_makes_way_and_is_trained_later
     assert gpu.beside[:2] == [(0, 0), (1, 1)]
     assert sorted(gpu.beside[2:]) == [(1, 0), (2, 0), (3, 0)], "the GPU has no company any more"
     (ended,) = MetricsStore(workspace, "s").read_attempts(1, Phase.EXPLORATION)
-    assert (ended.kind, ended.message) == ("sharing", "left its GPU to others")
+    assert (ended.kind, ended.message) == ("sharing", "stopped because sharing its GPU did not pay")
     log = workspace.strategy_log.read_text()
     assert "trial 1  trials per GPU: 2 on the GPU of slot gpu0b  (" in log
     assert "trial 1  trials per GPU: 1 on the GPU of slot gpu0b  (trial 0: 40 images/s " in log
