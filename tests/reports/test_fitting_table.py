@@ -6,7 +6,7 @@ from tests.reports.study_files import text_of
 
 def table(extras: int = 0) -> FittingTable:
     made = FittingTable("name", extras=extras)
-    made.add_figures("images/s", "val accuracy", "time")
+    made.add_numbers("images/s", "val accuracy", "time")
     made.add_words("state", "optimizer")
     made.add_row("inception", "123456", "0.9876", "1 min 15 s", "failed: out of memory", "rmsprop")
     return made

@@ -74,7 +74,7 @@ def test_a_running_trial_has_the_newest_row_of_its_log(searched: Workspace) -> N
     (search,) = read_searches(searched, NOW)
     (trial,) = search.trials
     assert (search.state, search.planned, trial.running_s, trial.trouble) == (SearchState.RUNNING, 9, 60.0, "")
-    assert (trial.part, trial.figure("step"), trial.figure("images_per_second")) == ("training", 20.0, 512.5)
+    assert (trial.part, trial.value("step"), trial.value("images_per_second")) == ("training", 20.0, 512.5)
 
 
 @pytest.mark.parametrize(

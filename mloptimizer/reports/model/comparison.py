@@ -1,27 +1,26 @@
-"""Puts trainings side by side: a row for each study or file, machine and number of GPUs, and what the rows say of
-each other.
+"""Compares trainings: groups them by study or file, machine and number of GPUs, and relates the groups to each other.
 
-Speeds are compared between trainings of the same model alone. The figures of a row are medians (speed, time) and means
-(power, energy, cost) over its trainings; what none of them tells is None.
+Only trainings of the same model are compared by speed. A row's values are medians (speed, time) and means (power,
+energy, cost) over its trainings; a value that none of them has is None.
 """
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 from mloptimizer.core.errors import UsageError
-from mloptimizer.reports.formatting import is_figure
+from mloptimizer.reports.formatting import is_number
 from mloptimizer.reports.model.trainings import COMPARED, Training
 
-_MANY = 3  # values of a setting that are named
+_MOST_VALUES = 3  # of a setting; of more, only their number is shown
 _MODEL, _SCALED_MODEL = attrgetter("model"), attrgetter("scaled_model")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """How much faster trainings are than others of the same models: the geometric mean over so many models."""
+    """How much faster trainings are than others of the same models: the geometric mean over `count` models."""
 
     ratio: float | None = None
     count: int = 0
@@ -29,14 +28,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """Trainings of one study or file, on one machine, with so many GPUs each."""
+    """Trainings of one study or file, on one machine, with the same number of GPUs each."""
 
     source: str
     machine: Mapping[str, Any]
-    gpus: int | None  # None: its records do not tell
+    gpus: int | None  # None: unknown
     cores: int | None
     trainings: int
-    settings: Mapping[str, str]  # several values of one joined by /
+    settings: Mapping[str, str]  # different values of one setting are joined by /
     images_per_second: float | None
     seconds_per_epoch: float | None
     power_w: float | None
@@ -49,20 +48,20 @@ class ComparedRow:
     noise_percent: float | None
     against_first: Pairs  # images per second over those of the first row
     scaling: Pairs  # images per second on n GPUs over n times those on one
-    price_per_hour: float | None = None
-    cost_per_trial: float | None = None
-    cost_per_million_images: float | None = None
+    price_per_hour: float | None
+    cost_per_trial: float | None
+    cost_per_million_images: float | None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows, and in lines what could not be read."""
+    """The rows, and a line for each thing that could not be read."""
 
     rows: tuple[ComparedRow, ...]
     notes: tuple[str, ...]
 
     def differing_settings(self) -> list[str]:
-        """Return the names of the settings that are not the same in all rows that tell them."""
+        """Return the names of the settings that differ between rows, as far as they are known."""
         return [name for name in COMPARED if len({row.settings[name] for row in self.rows if row.settings[name]}) > 1]
 
 
@@ -70,10 +69,10 @@ def compare(trainings: Sequence[Training], notes: Sequence[str], prices: Mapping
     """Return the trainings by source, machine and number of GPUs, in the order in which they come.
 
     Args:
-        prices: per hour, by source; "" for those that are not named. The price is that of one GPU, or, of a training
-            without GPUs, of the whole machine, of which it pays for its share of the cores.
+        prices: per hour, by source; "" for all others. The price is that of one GPU; a training without GPUs pays for
+            its share of the cores of a machine of that price.
     """
-    groups = _by(trainings, lambda one: (one.source, one.host, _versions(one.machine), one.gpus, _apart(one)))
+    groups = _by(trainings, lambda one: (one.source, one.host, _versions(one.machine), one.gpus, _run_of(one)))
     first = next(iter(groups.values()), [])
     alone = _by((training for training in trainings if training.gpus == 1), _SCALED_MODEL)
     rows = (_row(group, first, alone, prices.get(group[0].source, prices.get(""))) for group in groups.values())
@@ -81,12 +80,12 @@ def compare(trainings: Sequence[Training], notes: Sequence[str], prices: Mapping
 
 
 def _versions(machine: Mapping[str, Any]) -> str:
-    """Return what tells two states of a machine apart, such as another driver; its memory differs a little by boot."""
+    """Return what distinguishes two states of a machine, such as another driver; its memory varies a little by boot."""
     return str({name: value for name, value in machine.items() if name not in ("since_utc", "ram_mb")})
 
 
-def _apart(training: Training) -> str:
-    """Return what else tells runs of a benchmark apart, which are few and each its own; trainings of a study join."""
+def _run_of(training: Training) -> str:
+    """Return what separates the runs of a benchmark, which get a row each; the trainings of a study share one."""
     return "" if training.seconds is not None else training.settings.get("precision", "")
 
 
@@ -96,8 +95,8 @@ def _row(
 ) -> ComparedRow:  # fmt: skip
     one = group[0]
     speed, power = _over(group, "images_per_second", statistics.median), _over(group, "power_w", statistics.fmean)
-    share = _paid_share(one)
-    row = ComparedRow(
+    cost_per_trial, cost_per_million = (None, None) if price is None else _costs(group, price)
+    return ComparedRow(
         one.source,
         one.machine,
         one.gpus,
@@ -117,26 +116,17 @@ def _row(
         against_first=Pairs() if group is first else _pair(group, _by(first, _MODEL), _MODEL, 1),
         scaling=_pair(group, alone, _SCALED_MODEL, one.gpus) if one.gpus and one.gpus > 1 else Pairs(),
         price_per_hour=price,
+        cost_per_trial=cost_per_trial,
+        cost_per_million_images=cost_per_million,
     )
-    return row if price is None or share is None else _with_cost(row, group, price)
 
 
-def _with_cost(row: ComparedRow, group: Sequence[Training], price: float) -> ComparedRow:
-    costs = [
-        price * training.seconds / 3600 * share
-        for training in group
-        if training.seconds is not None and (share := _paid_share(training)) is not None
-    ]
-    paced = [
-        price / 3600 * share * 1e6 / training.images_per_second
-        for training in group
-        if training.images_per_second and (share := _paid_share(training)) is not None
-    ]
-    return replace(
-        row,
-        cost_per_trial=statistics.fmean(costs) if costs else None,
-        cost_per_million_images=statistics.median(paced) if paced else None,
-    )
+def _costs(group: Sequence[Training], price: float) -> tuple[float | None, float | None]:
+    """Return what a training and what a million images cost."""
+    paid = [(one, price / 3600 * share) for one in group if (share := _paid_share(one)) is not None]
+    trials = [per_second * one.seconds for one, per_second in paid if one.seconds is not None]
+    images = [per_second * 1e6 / one.images_per_second for one, per_second in paid if one.images_per_second]
+    return statistics.fmean(trials) if trials else None, statistics.median(images) if images else None
 
 
 def _paid_share(training: Training) -> float | None:
@@ -144,19 +134,19 @@ def _paid_share(training: Training) -> float | None:
     if training.gpus:
         return training.gpus / training.shared_by
     cores = training.machine.get("cores")
-    if training.gpus is None or not training.cores or not is_figure(cores) or cores <= 0:
+    if training.gpus is None or not training.cores or not is_number(cores) or cores <= 0:
         return None
     return min(1.0, training.cores / cores)
 
 
 def _over(group: Iterable[Training], name: str, mean: Callable[[list[float]], float]) -> float | None:
-    figures = [value for training in group if (value := getattr(training, name)) is not None]
-    return mean(figures) if figures else None
+    values = [value for training in group if (value := getattr(training, name)) is not None]
+    return mean(values) if values else None
 
 
 def _join(values: Iterable[str]) -> str:
     known = sorted(set(values))
-    return "/".join(known) if len(known) <= _MANY else f"{len(known)} values"
+    return "/".join(known) if len(known) <= _MOST_VALUES else f"{len(known)} values"
 
 
 def _by(trainings: Iterable[Training], key: Callable[[Training], Any]) -> dict[Any, list[Training]]:
@@ -167,39 +157,33 @@ def _by(trainings: Iterable[Training], key: Callable[[Training], Any]) -> dict[A
 
 
 def _pair(
-    group: Sequence[Training],
-    others: Mapping[Any, Sequence[Training]],
-    key: Callable[[Training], Any],
-    times: int | None,
+    group: Sequence[Training], others: Mapping[Any, Sequence[Training]], key: Callable[[Training], Any], times: int
 ) -> Pairs:
     """Return how much faster the group trains than `times` the others, over the models that both have trained."""
     ratios = []
     for model, mine in _by(group, key).items():
         speed = _over(mine, "images_per_second", statistics.fmean)
-        theirs = _over(others.get(model, ()), "images_per_second", statistics.fmean)
-        if speed and theirs and times:
+        if speed and (theirs := _over(others.get(model, ()), "images_per_second", statistics.fmean)):
             ratios.append(speed / (times * theirs))
     return Pairs(statistics.geometric_mean(ratios), len(ratios)) if ratios else Pairs()
 
 
 def read_prices(words: Sequence[str], sources: Sequence[str]) -> dict[str, float]:
-    """Return the price per hour by source, "" for all others, as PRICE or SOURCE=PRICE state it.
+    """Return the price per hour by source, "" for all others, from words such as PRICE or SOURCE=PRICE.
 
     Raises:
-        UsageError: it is no positive number, or the source is not compared.
+        UsageError: a price is negative or not a number, or its source is not compared.
     """
     prices: dict[str, float] = {}
     for word in words:
         source, _, text = word.rpartition("=")
         if source and source not in sources:
-            raise UsageError(
-                f"--price-per-hour {word}: {source} is not compared. Possible: {', '.join(dict.fromkeys(sources))}."
-            )
+            known = ", ".join(dict.fromkeys(sources))
+            raise UsageError(f"--price-per-hour {word}: {source} is not compared. Possible: {known}.")
         try:
-            price = float(text)
+            prices[source] = float(text)
         except ValueError:
-            price = -1.0
-        if not is_figure(price) or price < 0:
-            raise UsageError(f"--price-per-hour {word}: is no price. Possible: a number such as 2.5, or STUDY=2.5.")
-        prices[source] = price
+            prices[source] = -1.0
+        if not is_number(prices[source]) or prices[source] < 0:
+            raise UsageError(f"--price-per-hour {word}: is not a price. Possible: a number such as 2.5, or STUDY=2.5.")
     return prices

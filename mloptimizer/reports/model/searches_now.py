@@ -20,7 +20,7 @@ from mloptimizer.core.nouns import Phase
 from mloptimizer.core.study_names import check_study_name
 from mloptimizer.core.trial_files import RESULT
 from mloptimizer.core.words import read_time
-from mloptimizer.reports.formatting import is_figure
+from mloptimizer.reports.formatting import is_number
 from mloptimizer.reports.model.standings import is_search_running
 from mloptimizer.store.workspace import Workspace
 
@@ -57,7 +57,7 @@ class TrialNow:
     row_time: datetime | None = None
     trouble: str = ""  # what makes it look hung
 
-    def figure(self, column: str) -> float | None:
+    def value(self, column: str) -> float | None:
         """Return the cell as a number."""
         return _number(self.row.get(column))
 
@@ -111,7 +111,7 @@ def _read_search(workspace: Workspace, study: str, state: SearchState, now: date
         trial
         for entry in facts.get("trials", ())
         if state is not SearchState.CUT_OFF
-        if (trial := _read_trial(workspace, study, entry, interval if is_figure(interval) else 1.0, now))
+        if (trial := _read_trial(workspace, study, entry, interval if is_number(interval) else 1.0, now))
     ]
     paused = read_time(facts.get("paused_utc"))
     return SearchNow(

@@ -15,7 +15,7 @@ from mloptimizer.core.locks import is_held
 from mloptimizer.core.nouns import TRAINED_PHASES, Objective, Outcome, Phase
 from mloptimizer.core.study_names import check_study_name
 from mloptimizer.core.trial_files import PLAN
-from mloptimizer.reports.formatting import is_figure
+from mloptimizer.reports.formatting import is_number
 from mloptimizer.store.trial_records import MetricsStore, TrialRecord
 from mloptimizer.store.workspace import Workspace
 
@@ -150,7 +150,7 @@ def completed_value(record: TrialRecord | None) -> float | None:
     if record is None or record.result.get("outcome") != Outcome.COMPLETED:
         return None
     value = record.result.get("value")
-    return float(value) if is_figure(value) else None
+    return float(value) if is_number(value) else None
 
 
 def best_value(record: TrialRecord | None, objective: Objective) -> float | None:
@@ -162,7 +162,7 @@ def best_value(record: TrialRecord | None, objective: Objective) -> float | None
     best: float | None = None
     for epoch in record.epochs:
         seen = epoch.get(objective.metric)
-        if is_figure(seen) and objective.is_better(seen, best):
+        if is_number(seen) and objective.is_better(seen, best):
             best = float(seen)
     return best
 
@@ -172,7 +172,7 @@ def epochs_trained(record: TrialRecord | None) -> int | None:
     if record is None:
         return None
     numbers = (epoch.get("epoch") for epoch in record.epochs)
-    return sum(1 for number in numbers if is_figure(number) and number > 0)
+    return sum(1 for number in numbers if is_number(number) and number > 0)
 
 
 def attempts_made(record: TrialRecord | None) -> int:

@@ -14,7 +14,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import TRAINED_PHASES, Outcome
 from mloptimizer.core.words import read_time
-from mloptimizer.reports.formatting import is_figure
+from mloptimizer.reports.formatting import is_number
 from mloptimizer.reports.model.standings import read_study_record
 from mloptimizer.store.machine_file import BenchRun, MachineBenchmark, read_machine_file
 from mloptimizer.store.trial_records import TrialRecord
@@ -147,14 +147,14 @@ def _of_record(source: str, facts: Mapping[str, Any], record: TrialRecord) -> Tr
     slot, dataset = _mapping(plan.get("slot")), plan.get("dataset", {})
     machine, epochs = _machine(facts, plan), _steady_epochs(record)
     data = f"{dataset.get('name')}, {dataset.get('train_size')} images"
-    energy = next((float(hardware[key]) for key in _ENERGY_WH if is_figure(hardware.get(key))), None)
+    energy = next((float(hardware[key]) for key in _ENERGY_WH if is_number(hardware.get(key))), None)
     duration = _figure(hardware.get(_DURATION_S))
     shared = hardware.get(_PACKED)
-    shared_by = max(1.0, float(shared)) if is_figure(shared) else 1.0
+    shared_by = max(1.0, float(shared)) if is_number(shared) else 1.0
     stated, choices = _mapping(plan.get("settings")), record.result.get("choices", {})
     settings = {_DATA: data, **_settings(stated, choices), _PACKING: f"{shared_by:.0f}"}
     cpu_ids, timings = slot.get("cpu_ids"), record.result.get("timings", {})
-    begun = [float(timings[part]) for part in _STARTUP if is_figure(timings.get(part))]
+    begun = [float(timings[part]) for part in _STARTUP if is_number(timings.get(part))]
     return Training(
         source,
         machine,
@@ -203,12 +203,12 @@ def _settings(stated: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str
 
 
 def _median(epochs: Iterable[Mapping[str, Any]], name: str) -> float | None:
-    figures = [float(epoch[name]) for epoch in epochs if is_figure(epoch.get(name)) and epoch[name] > 0]
+    figures = [float(epoch[name]) for epoch in epochs if is_number(epoch.get(name)) and epoch[name] > 0]
     return statistics.median(figures) if figures else None
 
 
 def _figure(value: object) -> float | None:
-    return float(value) if is_figure(value) else None
+    return float(value) if is_number(value) else None
 
 
 def _whole(value: object) -> int | None:

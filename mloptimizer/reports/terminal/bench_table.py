@@ -46,7 +46,7 @@ def bench_table(comparison: BenchResult, target_accuracy: float) -> RenderableTy
     table = FittingTable("variant", lined=False)
     titles = ["s per\nepoch", "images\nper s", "×\nbase", f"s to\n{target_accuracy:g}", "start\ns", "best\nacc."]
     titles += ["peak\nMB", "GPU\nMB", "CPU\n%", "GPU\n%"] if gpus else ["peak\nMB", "CPU\n%"]
-    table.add_figures(*titles, "data\nwait %")
+    table.add_numbers(*titles, "data\nwait %")
     for row in comparison.rows:
         if not row.failure:
             table.add_row(row.name, *_cells(row, comparison.ratio(row), gpus))
@@ -136,7 +136,7 @@ def tuning_table(plan: TuningPlan) -> RenderableType:
     """Return what tuning measured and what it took."""
     gpus = any(row.get("gpu_memory_mb") is not None for row in plan.rows)
     table = FittingTable("variant", lined=False)
-    table.add_figures("images\nper s", "start\ns", "peak\nMB", *(["GPU\nMB"] if gpus else []))
+    table.add_numbers("images\nper s", "start\ns", "peak\nMB", *(["GPU\nMB"] if gpus else []))
     table.add_words("taken?")
     for row in plan.rows:
         memory = [fixed(row.get("gpu_memory_mb"), 0)] if gpus else []

@@ -75,9 +75,9 @@ def comparison_table(comparison: Comparison) -> RenderableType:
 def _figures_table(rows: Sequence[ComparedRow], columns: Columns, *before: str) -> tuple[FittingTable, list[str]]:
     """Return a table of the columns that any row tells, and the names of the others."""
     table = FittingTable(lined=False)
-    table.add_figures("", *before)
+    table.add_numbers("", *before)
     shown = {name: cell for name, (_, cell) in columns.items() if any(cell(row) != MISSING for row in rows)}
-    table.add_figures(*(columns[name][0] for name in shown))
+    table.add_numbers(*(columns[name][0] for name in shown))
     for number, row in enumerate(rows, start=1):
         counts = [str(row.trainings)] if before else []
         table.add_row(str(number), *counts, *(cell(row) for cell in shown.values()))

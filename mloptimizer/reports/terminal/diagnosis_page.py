@@ -17,7 +17,7 @@ from mloptimizer.core.words import counted, read_time
 from mloptimizer.hardware.analysis.diagnosis import IDLE_BETWEEN, RULES, Finding, describe_change, find, present_values
 from mloptimizer.hardware.analysis.evidence import gather_evidence
 from mloptimizer.hardware.analysis.trace import read_trace
-from mloptimizer.reports.formatting import is_figure
+from mloptimizer.reports.formatting import is_number
 from mloptimizer.reports.model.standings import StudyRecord, find_study, read_study_record
 from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
@@ -179,7 +179,7 @@ def _begun_and_ended(training: TrialRecord) -> tuple[float, float, float | None,
     logged, slot = (training.result.get("hardware") or {}).get("duration_s"), training.plan.get("slot")
     times = read_time(training.plan.get("started_utc")), read_time(training.result.get("ended_utc"))
     begun, ended = (time.timestamp() if time else nan for time in times)
-    if not is_figure(logged) or not begun <= ended:
+    if not is_number(logged) or not begun <= ended:
         return None
     alone = training.plan.get("attempt", 1) == 1
     return begun, ended, float(logged) if alone else None, _find_place(slot if isinstance(slot, Mapping) else {})

@@ -27,7 +27,7 @@ def doctor_table(checks: Sequence[Check]) -> RenderableType:
 def cluster_table(nodes: Sequence[NodeFacts], checks: Sequence[Check]) -> RenderableType:
     """Return one row per node, and below it one per check."""
     table = FittingTable("node", lined=False)
-    table.add_figures("CPUs", "GPUs")
+    table.add_numbers("CPUs", "GPUs")
     table.add_words("Python, mloptimizer, TensorFlow, Keras, Ray", "clock", "data sets")
     for node in nodes:
         found = [node.versions.get(name, "?") for name in ("python", "mloptimizer", "tensorflow", "keras", "ray")]

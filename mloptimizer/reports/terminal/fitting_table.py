@@ -31,7 +31,7 @@ class FittingTable(Table):
         for title in titles:
             self.add_column(title)
 
-    def add_figures(self, *titles: str) -> None:
+    def add_numbers(self, *titles: str) -> None:
         """Add columns of figures, which stand right and never break."""
         for title in titles:
             self.add_column(title, justify="right")

@@ -19,7 +19,7 @@ from mloptimizer.hardware.analysis.summary import summarise_columns
 from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.hardware.columns import Cell
 from mloptimizer.hardware.read.vendors import describe_unused
-from mloptimizer.reports.formatting import duration, fixed, is_figure
+from mloptimizer.reports.formatting import duration, fixed, is_number
 from mloptimizer.reports.model.standings import StudyRecord, find_study, read_study_record
 from mloptimizer.reports.terminal.fitting_table import FittingTable
 from mloptimizer.reports.terminal.study_page import facts_grid
@@ -104,25 +104,25 @@ def _grid_of(record: StudyRecord) -> float:
 
 def _study_table(found: Sequence[TrialHardware]) -> FittingTable:
     with_gpus = any(each.summary.get("gpus") for each in found)
-    with_energy = any(is_figure(each.summary.get("energy_wh")) for each in found)
+    with_energy = any(is_number(each.summary.get("energy_wh")) for each in found)
     unknown = (() if with_gpus else _OF_GPUS) + (() if with_energy else _OF_ENERGY)
     cells = {title: cell for title, cell in _COLUMNS.items() if title not in unknown}
     table = FittingTable()
-    table.add_figures("trial")
+    table.add_numbers("trial")
     table.add_words("phase")
-    table.add_figures(*cells)
+    table.add_numbers(*cells)
     for each in found:
         table.add_row(str(each.number), each.phase.words, *(Text(cell(each.summary)) for cell in cells.values()))
     return table
 
 
 def _gigabytes(megabytes: Cell) -> float | None:
-    return megabytes / 1024 if is_figure(megabytes) else None
+    return megabytes / 1024 if is_number(megabytes) else None
 
 
 def _totals(found: Sequence[TrialHardware]) -> str:
     summaries = [each.summary for each in found if each.summary]
-    lasted = sum(value for summary in summaries if is_figure(value := summary.get("duration_s")))
+    lasted = sum(value for summary in summaries if is_number(value := summary.get("duration_s")))
     words = [f"{len(found)} trainings, {duration(lasted)} of logs.", *total_words(summaries)]
     words += [_LEGEND, _GPU_LEGEND if any(summary.get("gpus") for summary in summaries) else _no_gpu()]
     words += [each.damage for each in found if each.damage]
@@ -155,7 +155,7 @@ def _trial_parts(study: str, each: TrialHardware) -> Iterator[RenderableType]:
 
 def _figures_table(figures: Mapping[str, tuple[float | None, float | None]]) -> FittingTable:
     table = FittingTable("column of the log")
-    table.add_figures("mean", "peak")
+    table.add_numbers("mean", "peak")
     for name, (mean, peak) in figures.items():
         table.add_row(Text(name), Text(fixed(mean, 1)), Text(fixed(peak, 1)))
     return table

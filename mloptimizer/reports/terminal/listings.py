@@ -27,7 +27,7 @@ def studies_table(studies: Sequence[StudyLine]) -> FittingTable:
 def datasets_table() -> FittingTable:
     """Return the data sets with size, shape, classes and where they are on this machine."""
     table = FittingTable("data set")
-    table.add_figures("images", "test", "shape", "classes")
+    table.add_numbers("images", "test", "shape", "classes")
     table.add_words("on this machine")
     for name, place in list_datasets().items():
         dataset = CATALOG[name]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from mloptimizer.core.words import counted
 from mloptimizer.hardware.analysis.grid import describe_grid
 from mloptimizer.hardware.columns import PARTS, Cell
-from mloptimizer.reports.formatting import MISSING, duration, fixed, is_figure
+from mloptimizer.reports.formatting import MISSING, duration, fixed, is_number
 
 Summary = Mapping[str, Cell]
 
@@ -20,9 +20,9 @@ def time_words(summary: Summary) -> str:
 def energy_words(summary: Summary) -> str:
     """Return energy and CO2 with where they are from."""
     parts = []
-    if is_figure(summary.get("gpu_wh")):
+    if is_number(summary.get("gpu_wh")):
         parts.append(f"GPU {amount(summary['gpu_wh'])} Wh by {summary.get('gpu_energy_source')}")
-    if is_figure(summary.get("cpu_wh")):
+    if is_number(summary.get("cpu_wh")):
         parts.append(f"CPU {amount(summary['cpu_wh'])} Wh, estimated")
     if not parts:
         return "not told: no GPU with a meter, and the processors' counter (RAPL) cannot be read"
@@ -32,7 +32,7 @@ def energy_words(summary: Summary) -> str:
 
 def amount(value: object) -> str:
     """Return a quantity with three digits, small ones too."""
-    return f"{value:.3g}" if is_figure(value) and value < 1000 else fixed(value, 0)
+    return f"{value:.3g}" if is_number(value) and value < 1000 else fixed(value, 0)
 
 
 def summary_rows(summary: Summary) -> list[tuple[str, str]]:
@@ -51,7 +51,7 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
 
 
 def _idle_words(summary: Summary) -> str:
-    if not is_figure(summary.get("idle_s")):
+    if not is_number(summary.get("idle_s")):
         return MISSING
     if not summary["idle_s"]:
         return "never for 5 s or more"
@@ -72,7 +72,7 @@ def _gpu_words(summary: Summary) -> str:
         return "{} % (95 % of the time at most {}, peak {})".format(*(fixed(value, 0) for value in values))
 
     shared = summary.get("trials_on_gpu")
-    among = f", shared by {shared:.1f} trials" if is_figure(shared) and shared > 1 else ""
+    among = f", shared by {shared:.1f} trials" if is_number(shared) and shared > 1 else ""
     return (
         f"{summary.get('gpus')}{among}: busy {three('utilization')}; memory busy {three('memory_utilization')}, "
         f"{fixed(summary.get('gpu_memory_peak_mb'), 0, 'MB')} at most; {fixed(summary.get('gpu_power_w'), 0, 'W')}, "
@@ -82,7 +82,7 @@ def _gpu_words(summary: Summary) -> str:
 
 def _throttling_words(summary: Summary) -> str:
     share = summary.get("throttled_percent")
-    if not is_figure(share):
+    if not is_number(share):
         return MISSING
     return f"{fixed(share, 0)} % of the time: {summary.get('throttle_reasons')}" if share else "none"
 
@@ -101,7 +101,7 @@ def total_words(summaries: Sequence[Summary]) -> list[str]:
     cpu = _figures(summaries, "cpu_wh")
     some = "" if len(energies) == len(summaries) else f" ({len(energies)} of {len(summaries)} logs tell it)"
     of_cpu = f", {fixed(sum(cpu), 2, 'Wh')} of it by the CPU, estimated" if cpu else ""
-    known = [summary for summary in summaries if is_figure(summary.get("co2_g"))]
+    known = [summary for summary in summaries if is_number(summary.get("co2_g"))]
     factors = sorted({describe_grid(summary.get("grid_g_per_kwh")) for summary in known})
     return [
         f"Energy: {fixed(sum(energies), 2, 'Wh')}{some}{of_cpu}.",
@@ -110,4 +110,4 @@ def total_words(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _figures(summaries: Sequence[Summary], name: str) -> list[float]:
-    return [value for summary in summaries if is_figure(value := summary.get(name))]
+    return [value for summary in summaries if is_number(value := summary.get(name))]

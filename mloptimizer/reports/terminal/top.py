@@ -141,7 +141,7 @@ def _describe(search: SearchNow) -> Iterator[str | tuple[str, str]]:
 def _trials_table(search: SearchNow) -> FittingTable:
     table = FittingTable("trial", "phase", "slot", "doing", lined=False)
     with_gpus = any(_gpu_shares(trial) for trial in search.trials)
-    table.add_figures("epoch", "step", "images/s", "wait %", *(["GPU %"] if with_gpus else []), "RAM GB", "time")
+    table.add_numbers("epoch", "step", "images/s", "wait %", *(["GPU %"] if with_gpus else []), "RAM GB", "time")
     for trial in search.trials:
         table.add_row(*map(Text, _cells(trial, with_gpus)), style="bold red" if trial.trouble else "")
     return table
@@ -149,18 +149,18 @@ def _trials_table(search: SearchNow) -> FittingTable:
 
 def _cells(trial: TrialNow, with_gpus: bool) -> list[str]:
     again = f" #{trial.attempt}" if trial.attempt > 1 else ""
-    rss = trial.figure("process_rss_mb")
+    rss = trial.value("process_rss_mb")
     shares = _gpu_shares(trial)
-    epoch = fixed(trial.figure("epoch"), 0)
+    epoch = fixed(trial.value("epoch"), 0)
     return [
         f"{trial.number}{again}",
         _SHORT_PHASES[trial.phase],
         trial.slot,
         trial.part or ("starting" if not trial.row else "between"),
         f"{epoch}/{trial.epochs}" if trial.epochs else epoch,
-        fixed(trial.figure("step"), 0),
-        fixed(trial.figure("images_per_second"), 0),
-        fixed(trial.figure("data_wait_percent"), 0),
+        fixed(trial.value("step"), 0),
+        fixed(trial.value("images_per_second"), 0),
+        fixed(trial.value("data_wait_percent"), 0),
         *([fixed(fmean(shares), 0) if shares else MISSING] if with_gpus else []),
         fixed(rss / 1024 if rss is not None else None, 1),
         _clock(trial.running_s),
@@ -170,7 +170,7 @@ def _cells(trial: TrialNow, with_gpus: bool) -> list[str]:
 def _gpu_shares(trial: TrialNow) -> list[float]:
     """Return how busy each GPU of the trial is, %, as far as that is known."""
     names = [name for name in trial.row if re.fullmatch(r"gpu\d+_utilization_percent", name)]
-    return [share for name in names if (share := trial.figure(name)) is not None]
+    return [share for name in names if (share := trial.value(name)) is not None]
 
 
 def _clock(seconds: float | None) -> str:

@@ -14,7 +14,7 @@ from mloptimizer.core.errors import UsageError
 from mloptimizer.core.events import EndedAttempt
 from mloptimizer.core.nouns import TRAINED_PHASES, Phase
 from mloptimizer.core.words import counted
-from mloptimizer.reports.formatting import duration, fixed, is_figure, pairs, short, sparkline
+from mloptimizer.reports.formatting import duration, fixed, is_number, pairs, short, sparkline
 from mloptimizer.reports.model.standings import (
     Standing,
     StudyRecord,
@@ -135,14 +135,14 @@ def _end_words(attempt: EndedAttempt) -> str:
 
 def _curve_line(training: TrialRecord, metric: str) -> str:
     values = [epoch.get(metric) for epoch in training.epochs]
-    known = [value for value in values if is_figure(value)]
+    known = [value for value in values if is_number(value)]
     span = f"  {fixed(min(known))} to {fixed(max(known))}" if known else "no finite value"
     return sparkline(values, width=40) + span
 
 
 def _curve_table(training: TrialRecord, record: StudyRecord) -> RenderableType:
     table = FittingTable()
-    table.add_figures("epoch", *_CURVE_COLUMNS.values(), "learning rate", "images/s", "time")
+    table.add_numbers("epoch", *_CURVE_COLUMNS.values(), "learning rate", "images/s", "time")
     best = _best_index(training.epochs, record)
     shown = _shown(len(training.epochs), best)
     for index in shown:
@@ -163,7 +163,7 @@ def _best_index(epochs: Sequence[Mapping[str, Any]], record: StudyRecord) -> int
     for index, epoch in enumerate(epochs):
         value = epoch.get(record.objective.metric)
         leader = epochs[best][record.objective.metric] if best is not None else None
-        if is_figure(value) and record.objective.is_better(value, leader):
+        if is_number(value) and record.objective.is_better(value, leader):
             best = index
     return best
 

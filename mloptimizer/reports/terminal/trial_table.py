@@ -13,7 +13,7 @@ from rich.text import Text
 from mloptimizer.core.nouns import TRAINED_PHASES, Outcome, Phase
 from mloptimizer.core.words import counted
 from mloptimizer.hardware.analysis.diagnosis import HARDWARE_FIGURES
-from mloptimizer.reports.formatting import MISSING, duration, fixed, is_figure, short
+from mloptimizer.reports.formatting import MISSING, duration, fixed, is_number, short
 from mloptimizer.reports.model.standings import (
     Standing,
     StudyRecord,
@@ -64,11 +64,11 @@ def _sort_key(standing: Standing, record: StudyRecord, sign: int) -> tuple[int, 
 def _table(record: StudyRecord, standings: Sequence[Standing]) -> FittingTable:
     parameters = telling_parameters(standings, _MOST_PARAMETERS)
     table = FittingTable(extras=len(parameters))
-    table.add_figures("trial")
+    table.add_numbers("trial")
     table.add_words("space", "state")
-    table.add_figures(record.objective.metric.replace("_", " "), "epochs", "long run", "time")
+    table.add_numbers(record.objective.metric.replace("_", " "), "epochs", "long run", "time")
     if attempts := _has_attempts(standings):
-        table.add_figures("starts", "micro batch")
+        table.add_numbers("starts", "micro batch")
     table.add_words(*(name.replace("_", " ") for name in parameters))
     for standing in standings:
         values = [Text(short(standing.params.get(name), 3)) for name in parameters]
@@ -91,7 +91,7 @@ def _row(record: StudyRecord, standing: Standing) -> list[RenderableType]:
     explored = standing.exploration
     leads = record.winner is not None and record.winner[0] == standing.number
     seconds = [r.result.get("seconds") for r in (explored, standing.hall_of_fame) if r and r.result]
-    known = [value for value in seconds if is_figure(value)]
+    known = [value for value in seconds if is_number(value)]
     style = "dim" if completed_value(explored) is None else ""
     return [
         Text(f"{'★ ' if leads else ''}{standing.number}", style="bold" if leads else ""),
