@@ -13,7 +13,7 @@ from mloptimizer.core.files import UNFINISHED, read_json, write_json
 from mloptimizer.core.import_path import guard_children
 from mloptimizer.core.nouns import Phase
 from mloptimizer.core.system_errors import file_error
-from mloptimizer.reports.model.standings import completed_value, find_study, find_winner
+from mloptimizer.reports.model.standings import completed_value, find_study, read_study_record
 from mloptimizer.store.trial_records import MetricsStore, TrialRecord
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.training.worker import export_trained
@@ -63,7 +63,7 @@ def _choose(
 ) -> tuple[TrialRecord, Path, Phase]:
     """Return the record of the trial, its weights, and the phase that they are of."""
     if number is None:
-        winner = find_winner(workspace, study)
+        winner = read_study_record(workspace, study).winner
         if winner is None:
             raise UsageError(f"study '{study}': no trial was completed, so there is no winner to export.")
         number = winner[0]

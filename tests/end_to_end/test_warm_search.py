@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import DatasetInfo, Objective, Outcome, Phase
-from mloptimizer.reports.model.standings import find_winner
+from mloptimizer.reports.model.standings import read_study_record
 from mloptimizer.spaces.space_files import load_space
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
@@ -41,7 +41,7 @@ def test_trials_that_teach_are_no_trials_of_the_search(
     assert (watcher.shown[0].total, watcher.shown[0].done) == (6, 0)
     assert summary.exploration[Outcome.COMPLETED] == 6
     assert summary.winner is not None and summary.winner >= 5
-    assert find_winner(workspace, "s") == (summary.winner, Phase.HALL_OF_FAME)
+    assert read_study_record(workspace, "s").winner == (summary.winner, Phase.HALL_OF_FAME)
     assert {record.plan["number"] for record in MetricsStore(workspace, "s").trials(Phase.HALL_OF_FAME)} <= set(
         explored
     )

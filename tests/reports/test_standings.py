@@ -5,7 +5,7 @@ import pytest
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.locks import hold_lock
 from mloptimizer.core.nouns import FailureKind, Phase, failed
-from mloptimizer.reports.model.standings import find_study, find_winner, list_recorded_studies, read_study_record
+from mloptimizer.reports.model.standings import find_study, list_recorded_studies, read_study_record
 from mloptimizer.store.workspace import Workspace
 from tests.reports.study_files import MakePlan, StudyWriter
 
@@ -33,7 +33,7 @@ def test_there_is_no_winner_before_a_trial_is_completed(workspace: Workspace, st
     study.train(0, [0.9])
     study.train(1, [0.8])
     study.end(failed(1, FailureKind.CRASH, "signal 9"))
-    assert find_winner(workspace, "test") is None
+    assert read_study_record(workspace, "test").winner is None
 
 
 def test_the_best_exploration_leads_until_a_long_training_is_completed(
@@ -42,22 +42,22 @@ def test_the_best_exploration_leads_until_a_long_training_is_completed(
     study.complete(0, 0.7)
     study.complete(1, 0.9)
     study.train(1, [0.95], Phase.HALL_OF_FAME)
-    assert find_winner(workspace, "test") == (1, Phase.EXPLORATION)
+    assert read_study_record(workspace, "test").winner == (1, Phase.EXPLORATION)
     study.complete(0, 0.8, Phase.HALL_OF_FAME)
-    assert find_winner(workspace, "test") == (0, Phase.HALL_OF_FAME)
+    assert read_study_record(workspace, "test").winner == (0, Phase.HALL_OF_FAME)
 
 
 def test_the_lowest_value_wins_where_a_loss_is_the_objective(workspace: Workspace, make_plan: MakePlan) -> None:
     study = StudyWriter(workspace, make_plan, objective="val_loss")
     study.complete(0, 0.4)
     study.complete(1, 0.3)
-    assert find_winner(workspace, "test") == (1, Phase.EXPLORATION)
+    assert read_study_record(workspace, "test").winner == (1, Phase.EXPLORATION)
 
 
 def test_of_equal_trials_the_first_wins(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(3, 0.9)
     study.complete(2, 0.9)
-    assert find_winner(workspace, "test") == (2, Phase.EXPLORATION)
+    assert read_study_record(workspace, "test").winner == (2, Phase.EXPLORATION)
 
 
 @pytest.mark.parametrize("file", ["plan.json", "result.json"])
@@ -75,7 +75,7 @@ def test_a_damaged_long_training_leaves_the_exploration_readable(workspace: Work
     study.complete(0, 0.7)
     study.complete(0, 0.8, Phase.HALL_OF_FAME)
     (workspace.trial("test", 0, Phase.HALL_OF_FAME) / "result.json").write_text("")
-    assert find_winner(workspace, "test") == (0, Phase.EXPLORATION)
+    assert read_study_record(workspace, "test").winner == (0, Phase.EXPLORATION)
 
 
 def test_a_training_without_a_result_runs_only_while_a_driver_lives(workspace: Workspace, study: StudyWriter) -> None:

@@ -12,7 +12,7 @@ import pytest
 from mloptimizer.core.events import Emit, ShouldStop
 from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.core.trial_files import WEIGHTS
-from mloptimizer.reports.model.standings import find_winner
+from mloptimizer.reports.model.standings import read_study_record
 from mloptimizer.search.running_trials import check_result
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
@@ -45,7 +45,9 @@ def test_of_equal_models_search_and_reports_name_the_same_winner(search: Search,
     trained_on = [result.number for phase, result in watcher.ended if phase is Phase.HALL_OF_FAME]
     assert trained_on != sorted(trained_on), "the best of the exploration should not have the lowest number here"
     assert (
-        (summary.winner, summary.winner_phase) == find_winner(workspace, "s") == (min(trained_on), Phase.HALL_OF_FAME)
+        (summary.winner, summary.winner_phase)
+        == read_study_record(workspace, "s").winner
+        == (min(trained_on), Phase.HALL_OF_FAME)
     )
     assert summary.test_evaluations[0]["trial"] == summary.winner
 
