@@ -1,4 +1,4 @@
-"""Lists the studies of a workspace: what each searches, how far it is, and its best value."""
+"""Lists the studies of a workspace with data set, progress and best value."""
 
 import json
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from mloptimizer.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class StudyLine:
-    """A study in a line; None is what is not known."""
+    """A study in a line; what is unknown is None."""
 
     name: str
     dataset: str | None
-    state: str  # starting, running, paused, cut off; or else finished, explored (not tested), stopped, unreadable
+    state: str  # starting, running, paused, cut off; otherwise finished, explored (not tested), stopped, unreadable
     done: int  # trials that have ended
     planned: int | None
     objective: str | None
@@ -29,19 +29,17 @@ class StudyLine:
 
 
 def last_change(workspace: Workspace, study: str) -> float:
-    """Return when a file of the study was last written, in seconds since 1970."""
+    """Return when a file of the study was last written, as a Unix time in seconds."""
     folder = workspace.study(study)
     return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
 
 
 def read_studies(workspace: Workspace) -> list[StudyLine]:
-    """Return the studies of the workspace, the one that changed last first; nothing is raised for a damaged one."""
+    """Return the studies of the workspace, the last changed first; a damaged one raises nothing."""
     states = {search.study: search.state.value for search in read_searches(workspace, datetime.now(UTC))}
     changes = {name: last_change(workspace, name) for name in list_recorded_studies(workspace)}
-    return [
-        _read_study(workspace, name, states.get(name, ""), changes[name])
-        for name in sorted(changes, key=lambda name: -changes[name])
-    ]
+    names = sorted(changes, key=lambda name: -changes[name])
+    return [_read_study(workspace, name, states.get(name, ""), changes[name]) for name in names]
 
 
 def _read_study(workspace: Workspace, name: str, state: str, changed: float) -> StudyLine:
@@ -52,8 +50,8 @@ def _read_study(workspace: Workspace, name: str, state: str, changed: float) -> 
     except MloptimizerError as error:
         return StudyLine(name, None, "unreadable", 0, None, None, None, None, changed_utc, str(error))
     done = sum(bool(standing.exploration and standing.exploration.result) for standing in record.standings)
-    leader = next((each for each in record.standings if record.winner and each.number == record.winner[0]), None)
-    best = completed_value(leader.record(record.winner[1])) if leader and record.winner else None
+    number, phase = record.winner or (None, None)
+    leader = record.standing(number) if number is not None else None
     dataset = record.facts.get("dataset")
     return StudyLine(
         name,
@@ -62,8 +60,8 @@ def _read_study(workspace: Workspace, name: str, state: str, changed: float) -> 
         done,
         planned,
         record.objective.metric,
-        best,
-        leader.number if leader else None,
+        completed_value(leader.record(phase)) if leader and phase else None,
+        number,
         changed_utc,
     )
 

@@ -1,6 +1,6 @@
-"""Reads how fast and with how much energy models were trained: from the records of studies, and machine benchmarks.
+"""Reads from the records of studies and from machine benchmarks how fast, and with how much energy, models trained.
 
-A training counts once it has an epoch and has ended, completed or pruned. What its records do not tell is None.
+A training counts once it was completed or pruned and has an epoch. What its records do not say is None.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
-from mloptimizer.core.nouns import TRAINED_PHASES, Outcome
+from mloptimizer.core.nouns import Outcome
 from mloptimizer.core.words import read_time
 from mloptimizer.reports.formatting import is_number
 from mloptimizer.reports.model.standings import read_study_record
@@ -21,11 +21,8 @@ from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
 # Fields of result.json's "hardware", see hardware.summary
-_DURATION_S, _POWER_W, _GPU_SHARE, _PACKED = "duration_s", "gpu_power_w", "gpu_utilization_percent", "trials_on_gpu"
-_RAM_MB, _GPU_MB = "ram_peak_mb", "gpu_memory_peak_mb"
 _ENERGY_WH = ("energy_wh", "gpu_wh", "cpu_wh")  # the first that is known
-
-_TOPICS = {  # of the choice that tells more than the setting does, where it is not the setting's name
+_TOPICS = {  # name of the recorded choice, which says more than the setting, where that is not the setting's name
     "xla": "XLA",
     "batch_size": "global batch",
     "steps_per_execution": "steps per execution",
@@ -33,20 +30,20 @@ _TOPICS = {  # of the choice that tells more than the setting does, where it is 
     "accumulation_steps": "accumulation",
 }
 _STARTUP = ("setup", "build", "first_step")  # of result.json's "timings"
-_WORKLOAD = ("model", "params", "input_shape", "classes", "batch_size")  # of a benchmark; how much of it matters not
-_DATA, _PACKING = "data set", "trials_per_gpu"  # the latter as it was measured
+_WORKLOAD = ("model", "params", "input_shape", "classes", "batch_size")  # of a benchmark, without its length
+_DATA, _PACKING = "data set", "trials_per_gpu"  # the latter as measured
 _SETTINGS = Settings.names("training", "speed")
 COMPARED = (_DATA, *_SETTINGS)
-_ALIKE = (_DATA, "precision", "xla", _PACKING)  # equal in two trainings of which one is to be n times as fast
+_ALIKE = (_DATA, "precision", "xla", _PACKING)  # equal in trainings whose scaling is compared
 
 
 @dataclass(frozen=True)
 class Training:
     """One training, or one run of a machine benchmark."""
 
-    source: str  # the study, or the file, as the person named it
-    machine: Mapping[str, Any]  # see hardware.facts; empty: unknown
-    gpus: int | None  # that it had
+    source: str  # the study or file, as the person named it
+    machine: Mapping[str, Any]  # see hardware.read.machine_facts; empty: unknown
+    gpus: int | None
     cores: int | None
     model: str  # equal for the same space and parameters on the same data
     settings: Mapping[str, str]  # by name, see COMPARED
@@ -56,55 +53,47 @@ class Training:
     energy_wh: float | None = None
     seconds: float | None = None
     gpu_percent: float | None = None
-    shared_by: float = 1.0  # trials on its GPUs, itself included
-    startup_s: float | None = None  # before its epochs are at their pace
-    ram_mb: float | None = None  # most resident memory of its processes
-    gpu_memory_mb: float | None = None  # most memory of one GPU
-    noise_percent: float | None = None  # how far repetitions were apart
+    shared_by: float = 1.0  # trials on its GPUs, including itself
+    startup_s: float | None = None  # until its epochs reach their steady pace
+    ram_mb: float | None = None  # peak resident memory of its processes
+    gpu_memory_mb: float | None = None  # peak memory of one GPU
+    noise_percent: float | None = None  # difference between repetitions
 
     @property
     def host(self) -> str:
         return str(self.machine.get("host") or "")
 
     @property
-    def gpu_name(self) -> str:
-        """The name of the machine's first GPU; empty without one."""
-        gpus = self.machine.get("gpus")
-        first = gpus[0] if isinstance(gpus, list) and gpus else {}
-        return str(first.get("name") or "") if isinstance(first, Mapping) else ""
-
-    @property
     def scaled_model(self) -> tuple[str, ...]:
-        """What is to be equal where the speed on n GPUs is held against that on one of the same name."""
-        return (self.model, self.gpu_name, *(self.settings.get(name, "") for name in _ALIKE))
+        """What must be equal for comparing the speed on n GPUs to that on one: also the name of the first GPU."""
+        gpus = self.machine.get("gpus")
+        gpu = str(_mapping(gpus[0]).get("name") or "") if isinstance(gpus, list) and gpus else ""
+        return (self.model, gpu, *(self.settings.get(name, "") for name in _ALIKE))
 
 
 def read_trainings(words: Sequence[str], workspace: Workspace) -> tuple[list[Training], list[str]]:
-    """Return the trainings of everything that is named, in order, and in lines what could not be read.
+    """Return the trainings of everything named, in order, and a line for each thing that could not be read.
 
     Args:
         words: each a study of the workspace, STUDY@FOLDER of another one, or a file of a machine benchmark.
 
     Raises:
-        UsageError: there is no such study, workspace or file, or nothing in it that can be read.
+        UsageError: there is no such study, workspace or file, or it cannot be read.
     """
     found: list[Training] = []
     notes: list[str] = []
     for word in dict.fromkeys(words):
         if Path(word).suffix == ".json" or Path(word).is_file():
-            trainings, faults = _of_benchmark(word, read_machine_file(Path(word)))
+            benchmark = read_machine_file(Path(word))
+            trainings = [_of_run(word, benchmark, run) for run in benchmark.runs if not run.failure]
+            faults = [f"{run.name}: {run.failure}" for run in benchmark.runs if run.failure]
         else:
             trainings, faults = _of_study(word, workspace)
         found += trainings
         notes += [f"{word}: {fault}" for fault in faults]
         if not trainings:
-            notes.append(f"{word}: no training has ended yet that could be compared.")
+            notes.append(f"{word}: no training that could be compared has ended yet.")
     return found, notes
-
-
-def _of_benchmark(source: str, benchmark: MachineBenchmark) -> tuple[list[Training], list[str]]:
-    trainings = [_of_run(source, benchmark, run) for run in benchmark.runs if not run.failure]
-    return trainings, [f"{run.name}: {run.failure}" for run in benchmark.runs if run.failure]
 
 
 def _of_run(source: str, benchmark: MachineBenchmark, run: BenchRun) -> Training:
@@ -131,14 +120,14 @@ def _of_study(word: str, workspace: Workspace) -> tuple[list[Training], list[str
     name, _, folder = word.partition("@")
     place = Workspace(Path(folder)) if folder else workspace
     if folder and not place.metrics.is_dir():
-        raise UsageError(f"{word}: {folder} is no workspace. Possible: a folder with metrics_data/ in it.")
+        raise UsageError(f"{word}: {folder} is not a workspace. Possible: a folder that contains metrics_data/.")
     study = read_study_record(place, name)
-    trainings = []
-    for standing in study.standings:
-        for phase in TRAINED_PHASES:
-            record = standing.record(phase)
-            if record and record.result.get("outcome") in (Outcome.COMPLETED, Outcome.PRUNED) and record.epochs:
-                trainings.append(_of_record(word, study.facts, record))
+    trainings = [
+        _of_record(word, study.facts, record)
+        for standing in study.standings
+        for record in standing.trainings
+        if record.result.get("outcome") in (Outcome.COMPLETED, Outcome.PRUNED) and record.epochs
+    ]
     return trainings, [standing.damage for standing in study.standings if standing.damage]
 
 
@@ -148,53 +137,49 @@ def _of_record(source: str, facts: Mapping[str, Any], record: TrialRecord) -> Tr
     machine, epochs = _machine(facts, plan), _steady_epochs(record)
     data = f"{dataset.get('name')}, {dataset.get('train_size')} images"
     energy = next((float(hardware[key]) for key in _ENERGY_WH if is_number(hardware.get(key))), None)
-    duration = _figure(hardware.get(_DURATION_S))
-    shared = hardware.get(_PACKED)
-    shared_by = max(1.0, float(shared)) if is_number(shared) else 1.0
-    stated, choices = _mapping(plan.get("settings")), record.result.get("choices", {})
-    settings = {_DATA: data, **_settings(stated, choices), _PACKING: f"{shared_by:.0f}"}
+    duration = _number(hardware.get("duration_s"))
+    shared_by = max(1.0, _number(hardware.get("trials_on_gpu")) or 1.0)
+    settings = _settings(_mapping(plan.get("settings")), record.result.get("choices", {}))
     cpu_ids, timings = slot.get("cpu_ids"), record.result.get("timings", {})
-    begun = [float(timings[part]) for part in _STARTUP if is_number(timings.get(part))]
+    startup = [float(timings[part]) for part in _STARTUP if is_number(timings.get(part))]
     return Training(
         source,
         machine,
         gpus=len(slot["gpu_ids"]) if isinstance(slot.get("gpu_ids"), list) else None,
         cores=(len(cpu_ids) or _whole(machine.get("cores"))) if isinstance(cpu_ids, list) else None,
         model=json.dumps([plan.get("space"), plan.get("params"), data], sort_keys=True),
-        settings=settings,
+        settings={_DATA: data, **settings, _PACKING: f"{shared_by:.0f}"},
         images_per_second=_median(epochs, "images_per_second"),
         seconds_per_epoch=_median(epochs, "seconds"),
-        power_w=energy * 3600 / duration if energy is not None and duration else _figure(hardware.get(_POWER_W)),
+        power_w=energy * 3600 / duration if energy is not None and duration else _number(hardware.get("gpu_power_w")),
         energy_wh=energy,
-        seconds=duration or _figure(record.result.get("seconds")),
-        gpu_percent=_figure(hardware.get(_GPU_SHARE)),
+        seconds=duration or _number(record.result.get("seconds")),
+        gpu_percent=_number(hardware.get("gpu_utilization_percent")),
         shared_by=shared_by,
-        startup_s=sum(begun) if len(begun) == len(_STARTUP) else None,
-        ram_mb=_figure(hardware.get(_RAM_MB)),
-        gpu_memory_mb=_figure(hardware.get(_GPU_MB)),
+        startup_s=sum(startup) if len(startup) == len(_STARTUP) else None,
+        ram_mb=_number(hardware.get("ram_peak_mb")),
+        gpu_memory_mb=_number(hardware.get("gpu_memory_peak_mb")),
     )
 
 
 def _machine(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the machine that the training's last attempt ran on: the newest then known of that name."""
+    """Return the machine of the training's last attempt: the newest of that name when the attempt began."""
     host, started = _mapping(plan.get("slot")).get("host"), read_time(plan.get("started_utc"))
     earlier = facts.get("earlier_machines")
-    machines = [*(earlier if isinstance(earlier, list) else ()), facts.get("machine")]
     found: Mapping[str, Any] = {}
-    for machine in machines:
-        known = _mapping(machine)
-        since = read_time(known.get("since_utc"))
-        if host and known.get("host") == host and (not found or since is None or started is None or since <= started):
-            found = known
+    for machine in map(_mapping, [*(earlier if isinstance(earlier, list) else ()), facts.get("machine")]):
+        since = read_time(machine.get("since_utc"))
+        if host and machine.get("host") == host and (not found or not since or not started or since <= started):
+            found = machine
     return found
 
 
 def _steady_epochs(record: TrialRecord) -> list[Mapping[str, Any]]:
-    """Return the epochs of the last attempt, and of those not the first, which compiles and warms up."""
+    """Return the epochs of the last attempt but its first, which compiles and warms up."""
     started = read_time(record.plan.get("started_utc"))
     times = [(read_time(epoch.get("ended_utc")), epoch) for epoch in record.epochs]
-    mine = [epoch for time, epoch in times if time is None or started is None or time >= started]
-    return mine[1:] or mine or list(record.epochs)
+    last = [epoch for time, epoch in times if not time or not started or time >= started]
+    return last[1:] or last or list(record.epochs)
 
 
 def _settings(stated: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, str]:
@@ -203,11 +188,11 @@ def _settings(stated: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str
 
 
 def _median(epochs: Iterable[Mapping[str, Any]], name: str) -> float | None:
-    figures = [float(epoch[name]) for epoch in epochs if is_number(epoch.get(name)) and epoch[name] > 0]
-    return statistics.median(figures) if figures else None
+    values = [float(epoch[name]) for epoch in epochs if is_number(epoch.get(name)) and epoch[name] > 0]
+    return statistics.median(values) if values else None
 
 
-def _figure(value: object) -> float | None:
+def _number(value: object) -> float | None:
     return float(value) if is_number(value) else None
 
 
