@@ -66,7 +66,7 @@ def test_energy_is_summed_over_trials_and_says_what_it_misses(workspace: Workspa
     write_log(workspace, 0, 1, gpu0_energy_j=3600.0)
     write_log(workspace, 1, 1, gpu0_energy_j=7200.0)
     write_log(workspace, 2, 1)
-    assert "Energy: 6.00 Wh (2 of 3 logs tell it)." in text_of(hardware_report(workspace, "test"))
+    assert "Energy: 6.00 Wh (known for 2 of 3 trainings)." in text_of(hardware_report(workspace, "test"))
 
 
 def test_figures_of_several_gpus_are_joined(workspace: Workspace, study: StudyWriter) -> None:
@@ -124,7 +124,7 @@ def test_an_ended_training_shows_its_record_also_without_its_log(workspace: Work
     assert "4 Wh (GPU 3 Wh by counter; CPU 1 Wh, estimated); 1.9 g CO2 at 475 g/kWh" in told
     assert "30 % of the time: power limit" in told
     assert "20.0 s in 2 periods, the longest 12.0 s" in told
-    assert "busy 14 % (95 % of the time at most 41, peak –)" in told
+    assert "busy 14 % (95th percentile 41, peak –)" in told
     assert "first step 11.0 s" in told
     shown = text_of(trial_report(workspace, "test", 0), 300)
     assert "1 min 0 s (first step 11.0 s)" in shown

@@ -1,82 +1,60 @@
-"""Shows what slows the trials of a study down, with the evidence and the setting to change.
+"""Shows what slows the trials of a study down, with the evidence and the settings to change.
 
-Everything is read from the files of the workspace; a log that cannot be read is told in a line and hides no other.
+Everything is read from the files of the workspace; a log that cannot be read gets a line and hides no other.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from math import nan
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from mloptimizer.core.errors import MloptimizerError, UsageError
-from mloptimizer.core.nouns import TRAINED_PHASES, Phase
+from mloptimizer.core.errors import MloptimizerError
+from mloptimizer.core.nouns import Phase
 from mloptimizer.core.words import counted, read_time
 from mloptimizer.hardware.analysis.diagnosis import IDLE_BETWEEN, RULES, Finding, describe_change, find, present_values
 from mloptimizer.hardware.analysis.evidence import gather_evidence
 from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.reports.formatting import is_number
-from mloptimizer.reports.model.standings import StudyRecord, find_study, read_study_record
+from mloptimizer.reports.model.standings import StudyRecord, read_study_record
+from mloptimizer.reports.terminal.hardware_table import list_logs, no_logs
 from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
-_NOTHING = " that a setting could change: no rule of the table in docs/hardware.md holds."
+_NOTHING = " that a setting could change: no rule of the table in docs/hardware.md applies."
 _LONGEST_GAP_S = 300.0  # between two trials of a slot: longer ones are pauses, and the time between two searches
 
-
-@dataclass(frozen=True)
-class Diagnosed:
-    """What one training's log says; `damage` says why it cannot be read."""
-
-    number: int
-    phase: Phase
-    findings: tuple[Finding, ...] = ()
-    damage: str = ""
+_Place = tuple[str, bool]
+"""A slot, or the GPU of slots that share one; and whether it is shared."""
 
 
 def diagnosis_report(workspace: Workspace, study: str, number: int | None = None) -> RenderableType:
-    """Return what is found in the logs of a study, or of one of its trials.
+    """Return the findings from the logs of a study, or of one of its trials.
 
     Raises:
         UsageError: there is no such study, or it has no such log.
     """
-    record = read_study_record(workspace, find_study(workspace, study))
-    done = list(_diagnose(workspace, record, number))
-    if not done and number is None:
-        return Text(f"Study {study} has no hardware logs: none of its trials has started yet, or they were removed.")
-    if not done:
-        raise UsageError(f"TRIAL {number}: study '{study}' has no hardware log of such a trial.")
-    damages = [Text(each.damage) for each in done if each.damage]
-    if number is None:
-        return Group(*_study_parts(record, [each for each in done if not each.damage]), *damages)
-    return Group(*(part for each in done for part in _trial_parts(study, each)), *damages)
-
-
-def _diagnose(workspace: Workspace, record: StudyRecord, number: int | None) -> Iterator[Diagnosed]:
-    standings = {standing.number: standing for standing in record.standings}
-    for phase in TRAINED_PHASES:
-        for each in standings if number is None else [number]:
-            path = workspace.hardware_log(record.name, each, phase)
-            if not path.is_file():
-                continue
+    record = read_study_record(workspace, study)
+    diagnosed: list[tuple[int, Phase, list[Finding]]] = []
+    damages = []
+    for each, phase, training, log in list_logs(workspace, record, number):
+        if log.is_file():
             try:
-                training = standings[each].record(phase) if each in standings else None
-                found = find(gather_evidence(read_trace(path)), present=_present(training))
-                yield Diagnosed(each, phase, tuple(found))
+                diagnosed.append((each, phase, find(gather_evidence(read_trace(log)), present=_present(training))))
             except MloptimizerError as error:
-                yield Diagnosed(each, phase, damage=str(error))
-
-
-def _trial_parts(study: str, done: Diagnosed) -> Iterator[RenderableType]:
-    if done.damage:
-        return
-    yield Text(f"Trial {done.number} of study {study}, {done.phase.words}", style="bold")
-    for finding in done.findings:
-        yield from _finding_parts(finding)
-    if not done.findings:
-        yield Padding(Text(f"Nothing found{_NOTHING}"), (0, 0, 0, 2))
+                damages.append(Text(str(error)))
+    if not diagnosed and not damages:
+        return no_logs(study, number)
+    if number is None:
+        return Group(*_study_parts(record, diagnosed), *damages)
+    parts: list[RenderableType] = []
+    for each, phase, findings in diagnosed:
+        parts.append(Text(f"Trial {each} of study {study}, {phase.words}", style="bold"))
+        parts += [part for finding in findings for part in _finding_parts(finding)]
+        if not findings:
+            parts.append(Padding(Text(f"Nothing found{_NOTHING}"), (0, 0, 0, 2)))
+    return Group(*parts, *damages)
 
 
 def _present(training: TrialRecord | None) -> dict[str, str]:
@@ -92,36 +70,35 @@ def _finding_parts(finding: Finding, how_often: str = "", where: str = "") -> It
         yield Padding(Text(f"change: {describe_change(change)}"), (0, 0, 0, 4))
 
 
-def _study_parts(record: StudyRecord, done: Sequence[Diagnosed]) -> Iterator[RenderableType]:
-    yield Text(f"Study {record.name}", style="bold")
-    found = 0
+def _study_parts(record: StudyRecord, diagnosed: list[tuple[int, Phase, list[Finding]]]) -> list[RenderableType]:
+    parts: list[RenderableType] = [Text(f"Study {record.name}", style="bold")]
+    trainings = counted(len(diagnosed), "training")
     for rule in RULES:
-        held = [(each, finding) for each in done for finding in each.findings if finding.rule is rule]
-        if held:
-            found += 1
-            first, finding = held[0]
-            often = f" in {len(held)} of {counted(len(done), 'training')}"
-            yield from _finding_parts(finding, often, f" (trial {first.number}, {first.phase.words})")
-    for between in _find_idle(record):
-        found += 1
-        yield from _finding_parts(between)
-    if not found:
-        yield Padding(Text(f"Nothing found in {counted(len(done), 'training')}{_NOTHING}"), (0, 0, 0, 2))
+        found = [
+            (n, phase, finding) for n, phase, findings in diagnosed for finding in findings if finding.rule is rule
+        ]
+        if found:
+            number, phase, finding = found[0]
+            parts += _finding_parts(finding, f" in {len(found)} of {trainings}", f" (trial {number}, {phase.words})")
+    parts += [part for finding in _find_idle(record) for part in _finding_parts(finding)]
+    if len(parts) == 1:
+        parts.append(Padding(Text(f"Nothing found in {trainings}{_NOTHING}"), (0, 0, 0, 2)))
+    return parts
 
 
 def describe_main_finding(workspace: Workspace, study: str) -> str:
-    """Return a line on what slows the study's trainings down most often, as their records tell; empty without records.
+    """Return a line on what slows most of the study's trainings down, by their records; empty without records.
 
-    Nothing is raised: how the search ended is told in any case.
+    Nothing is raised: the summary of the search is shown in any case.
     """
     try:
         record = read_study_record(workspace, study)
     except MloptimizerError as error:
-        return f"Hardware: nothing can be told. {error}"
-    known = [training.result["hardware"] for training in _trainings(record) if training.result.get("hardware")]
+        return f"Hardware: unknown. {error}"
+    known = [summary for training in _trainings(record) if (summary := training.result.get("hardware"))]
     if not known:
         return ""
-    found = [str(figures.get("findings") or "").split(", ") for figures in known]
+    found = [str(summary.get("findings") or "").split(", ") for summary in known]
     counts = {rule.name: sum(rule.name in names for names in found) for rule in RULES}
     name = max(counts, key=lambda each: counts[each])
     idle = _find_idle(record)
@@ -130,34 +107,33 @@ def describe_main_finding(workspace: Workspace, study: str) -> str:
     if counts[name]:
         often = f"{counts[name]} of {counted(len(known), 'training')}"
         return f"Hardware: {name} in {often}. Why, and what to change: mloptimizer diagnose {study}"
-    return f"Hardware: nothing found that slows the trials. Their figures: mloptimizer hardware {study}"
+    return f"Hardware: nothing found that slows the trials. Their hardware metrics: mloptimizer hardware {study}"
 
 
 def _find_idle(record: StudyRecord) -> list[Finding]:
-    last = next(reversed(list(_trainings(record))), None)
+    last = next(reversed(_trainings(record)), None)
     return find(measure_idle_between(record), (IDLE_BETWEEN,), _present(last))
 
 
-def _trainings(record: StudyRecord) -> Iterator[TrialRecord]:
-    for standing in record.standings:
-        yield from (training for phase in TRAINED_PHASES if (training := standing.record(phase)))
+def _trainings(record: StudyRecord) -> list[TrialRecord]:
+    return [training for standing in record.standings for training in standing.trainings]
 
 
 def measure_idle_between(record: StudyRecord) -> dict[str, float]:
     """Return which share of the slots' time passed between trials, or before a trial's log began.
 
-    A trial follows the one that ended last before it began, in its own slot where the plan names that. A GPU that
-    several trials share waits only while none is there.
+    A trial follows the one that ended last before it began, in its own slot where the plan names one. A GPU that
+    several trials share is idle only while none of them runs.
     """
     times = (time for training in _trainings(record) if (time := _begun_and_ended(training)))
-    free: dict[_Place, list[float]] = {}  # when the slots that wait were left
+    free: dict[_Place, list[float]] = {}  # when each free slot of the place became free
     idle = busy = 0.0
     for begun, ended, logged, place in sorted(times, key=lambda time: time[:2]):
         left = free.setdefault(place, [])
         if before := [end for end in left if end <= begun]:
             left.remove(max(before))
             gap = begun - max(before)
-            is_shared = place[1] and len(left) >= len(before)  # one that is there still
+            is_shared = place[1] and len(left) >= len(before)  # another trial still runs there
             idle += gap if gap <= _LONGEST_GAP_S and logged is not None and not is_shared else 0.0
         left.append(ended)
         known = ended - begun if logged is None else logged
@@ -166,27 +142,18 @@ def measure_idle_between(record: StudyRecord) -> dict[str, float]:
     return {"idle_between_percent": 100 * idle / (idle + busy) if busy else nan}
 
 
-_Place = tuple[str, bool]
-"""A slot, or the GPU of slots that share one; and whether it is shared."""
-
-
 def _begun_and_ended(training: TrialRecord) -> tuple[float, float, float | None, _Place] | None:
-    """Return when the training's last attempt began and ended, how long its log is, s, and where; None where that is
-    unknown.
+    """Return begin, end and log length (s) of the training's last attempt, and its place; None where unknown.
 
-    Of several attempts only the last's beginning is recorded, and the log is that of all: then its length is None.
+    With several attempts, only the beginning of the last is recorded, and the log is that of all: its length is None.
     """
     logged, slot = (training.result.get("hardware") or {}).get("duration_s"), training.plan.get("slot")
     times = read_time(training.plan.get("started_utc")), read_time(training.result.get("ended_utc"))
     begun, ended = (time.timestamp() if time else nan for time in times)
     if not is_number(logged) or not begun <= ended:
         return None
-    alone = training.plan.get("attempt", 1) == 1
-    return begun, ended, float(logged) if alone else None, _find_place(slot if isinstance(slot, Mapping) else {})
-
-
-def _find_place(slot: Mapping[str, object]) -> _Place:
-    trials = slot.get("gpu_trials")
-    if isinstance(trials, int) and trials > 1:
-        return str(slot.get("gpu_ids")), True
-    return str(slot.get("name", "")), False
+    facts = slot if isinstance(slot, Mapping) else {}
+    trials = facts.get("gpu_trials")
+    is_shared = isinstance(trials, int) and trials > 1
+    place = str(facts.get("gpu_ids") if is_shared else facts.get("name", "")), is_shared
+    return begun, ended, float(logged) if training.plan.get("attempt", 1) == 1 else None, place

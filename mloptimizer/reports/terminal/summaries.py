@@ -1,4 +1,4 @@
-"""Says the figures of a trial's hardware summary in words, for the reports that show them."""
+"""Writes a trial's hardware summary as text, for the reports that show it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,42 +12,46 @@ Summary = Mapping[str, Cell]
 
 def time_words(summary: Summary) -> str:
     """Return how the time was spent, part by part; parts that took none are left out."""
-    names = [*PARTS, "other"]
-    spent = {name.replace("_", " "): summary.get(f"{name}_s") for name in names}
+    spent = {name.replace("_", " "): summary.get(f"{name}_s") for name in (*PARTS, "other")}
     return ", ".join(f"{name} {duration(value)}" for name, value in spent.items() if value) or MISSING
 
 
 def energy_words(summary: Summary) -> str:
-    """Return energy and CO2 with where they are from."""
+    """Return energy and CO2 with their sources."""
     parts = []
     if is_number(summary.get("gpu_wh")):
         parts.append(f"GPU {amount(summary['gpu_wh'])} Wh by {summary.get('gpu_energy_source')}")
     if is_number(summary.get("cpu_wh")):
         parts.append(f"CPU {amount(summary['cpu_wh'])} Wh, estimated")
     if not parts:
-        return "not told: no GPU with a meter, and the processors' counter (RAPL) cannot be read"
+        return "unknown: no GPU with a meter, and the processors' counter (RAPL) cannot be read"
     co2 = f"{amount(summary.get('co2_g'))} g CO2 at {describe_grid(summary.get('grid_g_per_kwh'))}"
     return f"{amount(summary.get('energy_wh'))} Wh ({'; '.join(parts)}); {co2}"
 
 
 def amount(value: object) -> str:
-    """Return a quantity with three digits, small ones too."""
+    """Return a quantity with three significant digits, or as an integer from 1000."""
     return f"{value:.3g}" if is_number(value) and value < 1000 else fixed(value, 0)
 
 
 def summary_rows(summary: Summary) -> list[tuple[str, str]]:
-    """Return the figures as names and texts, those of GPUs only where there are any."""
+    """Return the summary as names and texts, without those of GPUs where there are none."""
     machine = f"the machine's cores were {fixed(summary.get('cpu_percent'), 0)} % busy"
     ram = fixed(summary.get("ram_peak_mb"), 0, "MB")
+    training = (
+        f"{fixed(summary.get('images_per_second'), 0)} images/s, {amount(summary.get('images_per_joule'))} images/J, "
+        f"waited for images {fixed(summary.get('data_wait_percent'), 1)} % of the time"
+    )
     rows = [
         ("time", f"{duration(summary.get('duration_s'))}: {time_words(summary)}"),
         ("idle", _idle_words(summary)),
-        ("training", _training_words(summary)),
-        ("processes", f"{fixed(summary.get('process_cores'), 2)} cores, RAM {ram} at most; {machine}"),
+        ("training", training),
+        ("processes", f"{fixed(summary.get('process_cores'), 2)} cores, RAM peak {ram}; {machine}"),
     ]
     if summary.get("gpus"):
         rows += [("GPUs", _gpu_words(summary)), ("throttling", _throttling_words(summary))]
-    return [*rows, ("energy", energy_words(summary)), ("findings", _finding_words(summary))]
+    findings = str(summary["findings"] or "none") if "findings" in summary else MISSING
+    return [*rows, ("energy", energy_words(summary)), ("findings", findings)]
 
 
 def _idle_words(summary: Summary) -> str:
@@ -59,23 +63,16 @@ def _idle_words(summary: Summary) -> str:
     return f"{duration(summary['idle_s'])} in {periods}, the longest {longest}"
 
 
-def _training_words(summary: Summary) -> str:
-    return (
-        f"{fixed(summary.get('images_per_second'), 0)} images/s, {amount(summary.get('images_per_joule'))} images/J, "
-        f"waited for images {fixed(summary.get('data_wait_percent'), 1)} % of the time"
-    )
-
-
 def _gpu_words(summary: Summary) -> str:
     def three(name: str) -> str:
         values = [summary.get(f"gpu_{name}{kind}_percent") for kind in ("", "_p95", "_peak")]
-        return "{} % (95 % of the time at most {}, peak {})".format(*(fixed(value, 0) for value in values))
+        return "{} % (95th percentile {}, peak {})".format(*(fixed(value, 0) for value in values))
 
     shared = summary.get("trials_on_gpu")
     among = f", shared by {shared:.1f} trials" if is_number(shared) and shared > 1 else ""
     return (
         f"{summary.get('gpus')}{among}: busy {three('utilization')}; memory busy {three('memory_utilization')}, "
-        f"{fixed(summary.get('gpu_memory_peak_mb'), 0, 'MB')} at most; {fixed(summary.get('gpu_power_w'), 0, 'W')}, "
+        f"peak {fixed(summary.get('gpu_memory_peak_mb'), 0, 'MB')}; {fixed(summary.get('gpu_power_w'), 0, 'W')}, "
         f"peak {fixed(summary.get('gpu_power_peak_w'), 0, 'W')}"
     )
 
@@ -87,27 +84,21 @@ def _throttling_words(summary: Summary) -> str:
     return f"{fixed(share, 0)} % of the time: {summary.get('throttle_reasons')}" if share else "none"
 
 
-def _finding_words(summary: Summary) -> str:
-    if "findings" not in summary:
-        return MISSING
-    return str(summary["findings"] or "none")
-
-
 def total_words(summaries: Sequence[Summary]) -> list[str]:
-    """Return the energy and CO2 of all trainings together, in lines; nothing where none tells its energy."""
-    energies = _figures(summaries, "energy_wh")
+    """Return the energy and CO2 of all trainings together, in lines; nothing where no energy is known."""
+    energies = _numbers(summaries, "energy_wh")
     if not energies:
         return []
-    cpu = _figures(summaries, "cpu_wh")
-    some = "" if len(energies) == len(summaries) else f" ({len(energies)} of {len(summaries)} logs tell it)"
+    cpu = _numbers(summaries, "cpu_wh")
+    some = "" if len(energies) == len(summaries) else f" (known for {len(energies)} of {len(summaries)} trainings)"
     of_cpu = f", {fixed(sum(cpu), 2, 'Wh')} of it by the CPU, estimated" if cpu else ""
     known = [summary for summary in summaries if is_number(summary.get("co2_g"))]
     factors = sorted({describe_grid(summary.get("grid_g_per_kwh")) for summary in known})
     return [
         f"Energy: {fixed(sum(energies), 2, 'Wh')}{some}{of_cpu}.",
-        f"CO2: {amount(sum(_figures(known, 'co2_g')))} g at {' and '.join(factors) or 'an unknown factor'}.",
+        f"CO2: {amount(sum(_numbers(known, 'co2_g')))} g at {' and '.join(factors) or 'an unknown factor'}.",
     ]
 
 
-def _figures(summaries: Sequence[Summary], name: str) -> list[float]:
+def _numbers(summaries: Sequence[Summary], name: str) -> list[float]:
     return [value for summary in summaries if is_number(value := summary.get(name))]
