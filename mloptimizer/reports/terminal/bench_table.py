@@ -1,12 +1,10 @@
-"""Shows what was measured: the tables of `mloptimizer bench` and `mloptimizer tune`, the bench's CSV and its chart.
+"""Shows measurements: the tables of `mloptimizer bench` and `mloptimizer tune`, the bench's CSV and its chart.
 
-A figure that could not be had is a dash, and a row without figures says why.
+A value that could not be measured is a dash, and a row without values says why.
 """
 
 import csv
 import io
-from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -17,8 +15,7 @@ from mloptimizer.tuning.bench import BenchResult
 from mloptimizer.tuning.measurement import Measurement
 from mloptimizer.tuning.plans import TuningPlan
 
-# Columns of the CSV, with their decimals: the fields of a measurement.
-_FIGURES = {
+_DECIMALS = {  # of the fields of a measurement that the CSV has as columns
     "images_per_second": 1,
     "seconds_per_epoch": 3,
     "startup_seconds": 2,
@@ -32,8 +29,6 @@ _FIGURES = {
 }
 _SLOWER, _FASTER, _REFERENCE = "#c0504d", "#3a7d44", "#4f6d8f"
 _BACKGROUND, _INK = "#ffffff", "#222222"
-
-
 _LEGEND = (
     "start: seconds beyond the epochs' steady pace, for data, model, tracing and compiling; CPU %: of one core; peak: "
     "resident memory; data wait: share of an epoch in which the device waited for images."
@@ -41,7 +36,7 @@ _LEGEND = (
 
 
 def bench_table(comparison: BenchResult, target_accuracy: float) -> RenderableType:
-    """Return the comparison as a table, with what its columns mean, the noise, and what is missing, under it."""
+    """Return the comparison as a table, and below it a legend, the noise, and why measurements are missing."""
     gpus = any(row.gpu_percent is not None for row in comparison.rows)
     table = FittingTable("variant", lined=False)
     titles = ["s per\nepoch", "images\nper s", "×\nbase", f"s to\n{target_accuracy:g}", "start\ns", "best\nacc."]
@@ -52,25 +47,18 @@ def bench_table(comparison: BenchResult, target_accuracy: float) -> RenderableTy
             table.add_row(row.name, *_cells(row, comparison.ratio(row), gpus))
     notes = [Text(_LEGEND, style="dim")]
     if comparison.noise_percent is not None:
-        notes.append(Text(noise_line(comparison)))
+        apart = f"the two measurements of the baseline are {comparison.noise_percent:.1f} % apart"
+        notes.append(Text(f"Noise: {apart}; smaller differences mean nothing."))
     missing = [Text(f"{row.name}: {row.failure}", style="dim") for row in comparison.rows if row.failure]
     return Group(table, *notes, *missing)
-
-
-def noise_line(comparison: BenchResult) -> str:
-    """Return what the second measurement of the baseline says about all the others."""
-    return (
-        f"Noise: the two measurements of the baseline are {fixed(comparison.noise_percent, 1)} % apart; "
-        "smaller differences mean nothing."
-    )
 
 
 def _cells(row: Measurement, ratio: float | None, gpus: bool) -> list[str]:
     cells = [fixed(row.seconds_per_epoch, 2), fixed(row.images_per_second, 0), fixed(ratio, 2)]
     cells += [fixed(row.seconds_to_target, 1), fixed(row.startup_seconds, 1), fixed(row.val_accuracy, 3)]
-    cells.append(fixed(row.peak_memory_mb, 0))
-    machine = [(row.gpu_memory_mb, gpus), (row.cpu_percent, True), (row.gpu_percent, gpus)]
-    return [*cells, *(fixed(value, 0) for value, shown in machine if shown), fixed(row.data_wait_percent, 1)]
+    with_gpus = [row.peak_memory_mb, row.gpu_memory_mb, row.cpu_percent, row.gpu_percent]
+    machine = with_gpus if gpus else [row.peak_memory_mb, row.cpu_percent]
+    return [*cells, *(fixed(value, 0) for value in machine), fixed(row.data_wait_percent, 1)]
 
 
 def describe_measurement(row: Measurement, ratio: float | None) -> str:
@@ -82,15 +70,15 @@ def describe_measurement(row: Measurement, ratio: float | None) -> str:
 
 
 def bench_csv(comparison: BenchResult) -> str:
-    """Return the comparison as CSV, a row per variant; a figure that could not be had is an empty cell."""
+    """Return the comparison as CSV, a row per variant; what could not be measured is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", "settings", "ratio_to_baseline", *_FIGURES, "choices", "failure"])
+    writer.writerow(["variant", "settings", "ratio_to_baseline", *_DECIMALS, "choices", "failure"])
     for row in comparison.rows:
         changes = " ".join(f"{name}={value}" for name, value in row.changes.items())
         choices = "; ".join(f"{topic}: {choice}" for topic, choice in row.choices.items())
-        figures = [_rounded(getattr(row, name), decimals) for name, decimals in _FIGURES.items()]
-        writer.writerow([row.name, changes, _rounded(comparison.ratio(row), 4), *figures, choices, row.failure])
+        values = [_rounded(getattr(row, name), decimals) for name, decimals in _DECIMALS.items()]
+        writer.writerow([row.name, changes, _rounded(comparison.ratio(row), 4), *values, choices, row.failure])
     return text.getvalue()
 
 
@@ -99,8 +87,8 @@ def _rounded(value: float | None, decimals: int) -> str:
 
 
 def bench_chart(comparison: BenchResult, title: str) -> bytes:
-    """Return a PNG: a horizontal bar per variant, as long as its ratio to the baseline, the noise as a grey band."""
-    from matplotlib.figure import Figure  # without pyplot it draws with Agg: no display is needed
+    """Return a PNG: a horizontal bar per variant for its ratio to the baseline, and a grey band for the noise."""
+    from matplotlib.figure import Figure  # without pyplot it draws with Agg, which needs no display
 
     rows = [(row, ratio) for row in comparison.rows if (ratio := comparison.ratio(row)) is not None]
     figure = Figure(figsize=(9, max(3.0, 1.4 + 0.36 * len(rows))), dpi=150, facecolor=_BACKGROUND, layout="constrained")
@@ -133,33 +121,20 @@ def _color(row: Measurement, ratio: float, noise: float) -> str:
 
 
 def tuning_table(plan: TuningPlan) -> RenderableType:
-    """Return what tuning measured and what it took."""
-    gpus = any(row.get("gpu_memory_mb") is not None for row in plan.rows)
+    """Return what tuning measured, the plan's values, and their speed-up."""
+    decimals = {"images_per_second": 0, "startup_seconds": 1, "peak_memory_mb": 0, "gpu_memory_mb": 0}
+    titles = ["images\nper s", "start\ns", "peak\nMB", "GPU\nMB"]
+    shown = len(titles) if any(row.get("gpu_memory_mb") is not None for row in plan.rows) else len(titles) - 1
     table = FittingTable("variant", lined=False)
-    table.add_numbers("images\nper s", "start\ns", "peak\nMB", *(["GPU\nMB"] if gpus else []))
+    table.add_numbers(*titles[:shown])
     table.add_words("taken?")
     for row in plan.rows:
-        memory = [fixed(row.get("gpu_memory_mb"), 0)] if gpus else []
-        figures = (
-            fixed(row["images_per_second"], 0),
-            fixed(row["startup_seconds"], 1),
-            fixed(row["peak_memory_mb"], 0),
-        )
-        table.add_row(row["name"], *figures, *memory, _finding(row))
-    return Group(table, Text(describe_plan(plan)))
-
-
-def _finding(row: Mapping[str, Any]) -> Text:
-    finding = row.get("finding") or row.get("verdict") or MISSING
-    return Text(finding, style="bold green" if finding == "taken" else "")
-
-
-def describe_plan(plan: TuningPlan) -> str:
-    """Return the plan's values, and what they bring, in a line each."""
+        cells = [fixed(row.get(name), places) for name, places in decimals.items()]
+        finding = row.get("finding") or row.get("verdict") or MISSING  # verdict: written by version 0.1
+        style = "bold green" if finding == "taken" else ""
+        table.add_row(row["name"], *cells[:shown], Text(finding, style=style))
     values = ", ".join(f"{name} = {value}" for name, value in plan.decisions.items()) or "everything is set already"
-    gain = (
-        f"{plan.speed_up:.2f} × the images per second of the start, measured again in turn"
-        if plan.speed_up > 1
-        else "nothing was at least 3 % faster than the start"
-    )
-    return f"Plan: {values}\n{gain} (over trials of {plan.images:,} images, compiling counted)."
+    gain = f"{plan.speed_up:.2f} × the images per second of the start, both measured again in turn"
+    result = gain if plan.speed_up > 1 else "nothing was at least 3 % faster than the start"
+    counted = f"(over trials of {plan.images:,} images, compiling included)."
+    return Group(table, Text(f"Plan: {values}\n{result} {counted}"))

@@ -1,12 +1,12 @@
 """Shows a comparison of trainings: as a table that fits a terminal of 80 columns, as CSV and as a chart.
 
-A figure that is not known is a dash, in the CSV an empty cell.
+An unknown value is a dash, in the CSV an empty cell.
 """
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -19,11 +19,11 @@ from mloptimizer.reports.model.trainings import COMPARED
 from mloptimizer.reports.terminal.fitting_table import FittingTable
 
 _LEGEND = (
-    "images/s: of training alone; s/epoch: with validation (medians over the trainings, first epochs left out). W, Wh: "
-    "means over whole trainings; Wh/1k: W over images/s, for 1,000 images. × first: images/s over the first row's, of "
-    "the same models alone; scaling: images/s over n times that of one GPU of the same name, of the same models under "
-    "the same precision and XLA; in brackets: of how many models. cost/1M: of a million images. start: "
-    "before the epochs are at their pace; noise: how far two repetitions are apart."
+    "images/s: training only; s/epoch: with validation (medians over the trainings, without first epochs). W, Wh: "
+    "means over whole trainings; Wh/1k: W over images/s, for 1,000 images. × first: images/s over the first row's, for "
+    "the same models; scaling: images/s over n times that of one GPU of the same name, for the same models with the "
+    "same precision and XLA; in parentheses: the number of models. cost/1M: of a million images. start: until the "
+    "epochs reach their steady pace; noise: the difference between two repetitions."
 )
 _INK, _BACKGROUND, _BAR = "#222222", "#ffffff", "#4f6d8f"
 _MACHINE_FACTS = ("host", "cpu", "cores", "ram_mb", "python", "tensorflow", "keras", "cuda")
@@ -31,53 +31,47 @@ _MACHINE_FACTS = ("host", "cpu", "cores", "ram_mb", "python", "tensorflow", "ker
 Columns = Mapping[str, tuple[str, Callable[[ComparedRow], str]]]
 """By name: title and cell."""
 
-_FIGURES: Mapping[str, Callable[[ComparedRow], Any]] = {  # of the CSV
-    "images_per_second": lambda row: row.images_per_second,
-    "seconds_per_epoch": lambda row: row.seconds_per_epoch,
-    "speed_ratio_to_first_row": lambda row: row.against_first.ratio,
-    "speed_ratio_models": lambda row: row.against_first.count,
-    "power_w": lambda row: row.power_w,
-    "wh_per_trial": lambda row: row.wh_per_trial,
-    "wh_per_1000_images": lambda row: row.wh_per_1000_images,
-    "startup_s": lambda row: row.startup_s,
-    "ram_peak_mb": lambda row: row.ram_mb,
-    "gpu_utilization_percent": lambda row: row.gpu_percent,
-    "gpu_memory_peak_mb": lambda row: row.gpu_memory_mb,
-    "noise_percent": lambda row: row.noise_percent,
-    "scaling_efficiency": lambda row: row.scaling.ratio,
-    "scaling_models": lambda row: row.scaling.count,
-    "price_per_hour": lambda row: row.price_per_hour,
+_CSV_VALUES: Mapping[str, Callable[[ComparedRow], object]] = {
+    **{name: attrgetter(name) for name in ("images_per_second", "seconds_per_epoch")},
+    "speed_ratio_to_first_row": attrgetter("against_first.ratio"),
+    "speed_ratio_models": attrgetter("against_first.count"),
+    **{name: attrgetter(name) for name in ("power_w", "wh_per_trial", "wh_per_1000_images", "startup_s")},
+    "ram_peak_mb": attrgetter("ram_mb"),
+    "gpu_utilization_percent": attrgetter("gpu_percent"),
+    "gpu_memory_peak_mb": attrgetter("gpu_memory_mb"),
+    "noise_percent": attrgetter("noise_percent"),
+    "scaling_efficiency": attrgetter("scaling.ratio"),
+    "scaling_models": attrgetter("scaling.count"),
+    "price_per_hour": attrgetter("price_per_hour"),
     "price_unit": lambda row: _price_unit(row) if row.price_per_hour is not None else None,
-    "cost_per_trial": lambda row: row.cost_per_trial,
-    "cost_per_million_images": lambda row: row.cost_per_million_images,
+    **{name: attrgetter(name) for name in ("cost_per_trial", "cost_per_million_images")},
 }
 
 
 def comparison_table(comparison: Comparison) -> RenderableType:
-    """Return the rows, then the machines and the settings that differ, what the columns mean, and what is missing."""
+    """Return the rows, then their machines, the settings that differ, a legend, and what is missing."""
     if not comparison.rows:
         return Group(Text("There is nothing to compare yet."), *map(Text, comparison.notes))
-    figures, missing = _figures_table(comparison.rows, _COLUMNS, "train-\nings")
-    more, missing_more = _figures_table(comparison.rows, _MORE_COLUMNS)
-    parts: list[RenderableType] = [figures, Text(), _places_table(comparison)]
+    values, missing = _values_table(comparison.rows, _COLUMNS, "train-\nings")
+    more, missing_more = _values_table(comparison.rows, _MORE_COLUMNS)
+    parts: list[RenderableType] = [values, Text(), _places_table(comparison)]
     if len(more.columns) > 1:
         parts += [Text(), more]
     if settings := comparison.differing_settings():
         parts += [Text(), _settings_table(comparison, settings)]
     parts += [Text(), Text(_LEGEND, style="dim")]
     if unknown := [name for name in (*missing, *missing_more) if name not in _OPTIONAL]:
-        parts.append(Text(f"Not known of any row: {', '.join(unknown)}.", style="dim"))
+        parts.append(Text(f"Unknown for all rows: {', '.join(unknown)}.", style="dim"))
     if any(row.price_per_hour is not None for row in comparison.rows):
         parts.append(Text(_price_line(comparison)))
     return Group(*parts, *map(Text, comparison.notes))
 
 
-def _figures_table(rows: Sequence[ComparedRow], columns: Columns, *before: str) -> tuple[FittingTable, list[str]]:
-    """Return a table of the columns that any row tells, and the names of the others."""
+def _values_table(rows: Sequence[ComparedRow], columns: Columns, *before: str) -> tuple[FittingTable, list[str]]:
+    """Return a table of the columns that are known for any row, and the names of the others."""
     table = FittingTable(lined=False)
-    table.add_numbers("", *before)
     shown = {name: cell for name, (_, cell) in columns.items() if any(cell(row) != MISSING for row in rows)}
-    table.add_numbers(*(columns[name][0] for name in shown))
+    table.add_numbers("", *before, *(columns[name][0] for name in shown))
     for number, row in enumerate(rows, start=1):
         counts = [str(row.trainings)] if before else []
         table.add_row(str(number), *counts, *(cell(row) for cell in shown.values()))
@@ -112,21 +106,19 @@ _OPTIONAL = ("cost/trial", "cost/1M", "noise %")  # only with a price, only of b
 
 
 def _places_table(comparison: Comparison) -> FittingTable:
-    table = FittingTable("", "study or file", "host", "machine", "a training has", lined=False)
+    table = FittingTable("", "study or file", "host", "machine", "per training", lined=False)
     for number, row in enumerate(comparison.rows, start=1):
         host = _plain(row.machine.get("host")) if row.machine else MISSING
         machine = _plain(describe_machine(row.machine)) if row.machine else MISSING
-        table.add_row(str(number), Text(row.source), Text(host), Text(machine), describe_devices(row))
+        table.add_row(str(number), Text(row.source), Text(host), Text(machine), _describe_devices(row))
     return table
 
 
-def describe_devices(row: ComparedRow) -> str:
+def _describe_devices(row: ComparedRow) -> str:
     """Return what each training of the row had, such as 2 GPUs."""
-    if row.gpus:
-        return counted(row.gpus, "GPU")
     if row.gpus is None:
         return MISSING
-    return counted(row.cores or "?", "core")
+    return counted(row.gpus, "GPU") if row.gpus else counted(row.cores or "?", "core")
 
 
 def _settings_table(comparison: Comparison, settings: list[str]) -> FittingTable:
@@ -138,7 +130,7 @@ def _settings_table(comparison: Comparison, settings: list[str]) -> FittingTable
 
 
 def _plain(value: object) -> str:
-    """Return text of a file that may come from anywhere without what a terminal would obey."""
+    """Return text of a file from anywhere without the control characters that a terminal would obey."""
     return "".join(sign for sign in str(value or "") if sign.isprintable())
 
 
@@ -153,41 +145,37 @@ def _price_line(comparison: Comparison) -> str:
         if row.price_per_hour is not None
     )
     return (
-        f"Prices: {'; '.join(found)}. A training pays for its GPUs, of which others may have a share; without a GPU, "
+        f"Prices: {'; '.join(found)}. A training pays for its GPUs, or for its share of a shared GPU; without a GPU, "
         "for its share of the machine's cores."
     )
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """Return the comparison as CSV: a row for each of its rows, with every figure, the machine and all settings."""
+    """Return the comparison as CSV: its rows with all values, the machine and all settings."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [name.replace(" ", "_") for name in COMPARED]
-    writer.writerow(["source", *_MACHINE_FACTS, "gpu", "gpu_driver", "gpus", "trainings", *_FIGURES, *names])
+    writer.writerow(["source", *_MACHINE_FACTS, "gpu", "gpu_driver", "gpus", "trainings", *_CSV_VALUES, *names])
     for row in comparison.rows:
         facts = [_plain(row.machine.get(name)) for name in _MACHINE_FACTS]
         listed = row.machine.get("gpus")
         gpus = [gpu for gpu in (listed if isinstance(listed, list) else ()) if isinstance(gpu, Mapping)]
         names_of_gpus = [" + ".join(_plain(gpu.get(key)) for gpu in gpus) for key in ("name", "driver")]
-        figures = [_cell(figure(row)) for figure in _FIGURES.values()]
+        values = [value(row) for value in _CSV_VALUES.values()]
+        cells = [f"{value:.6g}" if isinstance(value, float) else value for value in values]
         settings = [_plain(row.settings.get(name)) for name in COMPARED]
-        devices = "" if row.gpus is None else row.gpus
-        writer.writerow([row.source, *facts, *names_of_gpus, devices, row.trainings, *figures, *settings])
+        writer.writerow([row.source, *facts, *names_of_gpus, row.gpus, row.trainings, *cells, *settings])
     return text.getvalue()
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def comparison_chart(comparison: Comparison) -> bytes:
-    """Return a PNG: a bar per row for the images per second, and beside it, where it is known, Wh for 1,000 images."""
-    from matplotlib.figure import Figure  # without pyplot it draws with Agg: no display is needed
+    """Return a PNG: a bar per row for the images per second, and where it is known another for Wh per 1,000 images."""
+    from matplotlib.figure import Figure  # without pyplot it draws with Agg, which needs no display
 
     rows = comparison.rows
-    panels = list(_panels(rows))
+    panels = [("images per second", [row.images_per_second for row in rows])]
+    if any(row.wh_per_1000_images is not None for row in rows):
+        panels.append(("Wh per 1,000 images", [row.wh_per_1000_images for row in rows]))
     size = (5 + 4.5 * len(panels), max(2.5, 1.3 + 0.55 * len(rows)))
     figure = Figure(figsize=size, dpi=150, facecolor=_BACKGROUND, layout="constrained")
     labels = [f"{number}  {_label(row)}" for number, row in enumerate(rows, start=1)]
@@ -208,14 +196,8 @@ def comparison_chart(comparison: Comparison) -> bytes:
     return image.getvalue()
 
 
-def _panels(rows: Sequence[ComparedRow]) -> Iterator[tuple[str, list[float | None]]]:
-    yield "images per second", [row.images_per_second for row in rows]
-    if any(row.wh_per_1000_images is not None for row in rows):
-        yield "Wh per 1,000 images", [row.wh_per_1000_images for row in rows]
-
-
 def _label(row: ComparedRow) -> str:
-    """Return what the row is, in two lines; a dollar sign would begin a formula."""
+    """Return the row's name in two lines; an unescaped dollar sign would begin a formula."""
     host = f" on {_plain(row.machine.get('host'))}" if row.machine else ""
     precision = row.settings.get("precision", "")
-    return f"{_plain(row.source)}{host}\n{describe_devices(row)}, {precision}".replace("$", r"\$")
+    return f"{_plain(row.source)}{host}\n{_describe_devices(row)}, {precision}".replace("$", r"\$")
