@@ -1,4 +1,4 @@
-"""Finds the study that a command without a name means, and says which it is; writes commands for it."""
+"""Chooses the study for a command that names none, and says which; writes commands that continue a study."""
 
 import shlex
 from pathlib import Path
@@ -12,11 +12,7 @@ from mloptimizer.store.workspace import Workspace
 
 
 def choose_study(workspace: Workspace, name: str | None) -> str:
-    """Return the named study, or else the newest.
-
-    Raises:
-        UsageError: there is no such study, or none at all.
-    """
+    """Return the named study, or else the newest. Raises UsageError if there is none."""
     if name is not None:
         return find_study(workspace, name)
     names = list_recorded_studies(workspace)
@@ -29,25 +25,21 @@ def choose_study(workspace: Workspace, name: str | None) -> str:
 
 
 def choose_trial(workspace: Workspace, study: str | None, trial: int | None) -> tuple[str, int | None]:
-    """Return the study and the trial, where one is named; a number alone is a trial of the newest study."""
+    """Return the study, and the trial if one is named; a number alone is a trial of the newest study."""
     if study is not None and study.isdecimal() and trial is None and study not in list_recorded_studies(workspace):
         return choose_study(workspace, None), int(study)
     return choose_study(workspace, study), trial
 
 
 def choose_running(workspace: Workspace, name: str | None) -> str:
-    """Return the named study, or else the one that is searched now.
-
-    Raises:
-        UsageError: there is no such study, or not exactly one is searched.
-    """
+    """Return the named study, or else the one whose search is running. Raises UsageError if it is not exactly one."""
     if name is not None:
         return find_study(workspace, name)
     running = [each for each in list_recorded_studies(workspace) if is_search_running(workspace, each)]
     if len(running) != 1:
         found = f"several searches run here: {', '.join(running)}" if running else "no search runs here"
         raise UsageError(f"STUDY: {found}. Name the study; `mloptimizer studies` lists them.")
-    click.echo(f"Study '{running[0]}', the one that is searched now.", err=True)
+    click.echo(f"Study '{running[0]}', whose search is running.", err=True)
     return running[0]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from mloptimizer.cli.options import Command
+from mloptimizer.cli.options import FILE, Command
 from mloptimizer.cli.terminal import open_console, say, show_table
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.files import write_bytes, write_text
@@ -14,28 +14,23 @@ from mloptimizer.reports.model.trainings import read_trainings
 from mloptimizer.reports.terminal.comparison_table import comparison_chart, comparison_csv, comparison_table
 from mloptimizer.store.workspace import Workspace
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-
 
 def compare_options(command: Command) -> Command:
-    """Add the options that count with --compare alone."""
-    price = "Of a GPU, or of a machine without one; STUDY=PRICE for one of several. Adds what trainings cost."
-    for option in (
-        click.option("--png", type=_FILE, metavar="FILE", help="Write a chart to a file."),
-        click.option("--csv", type=_FILE, metavar="FILE", help="Write all figures, machines and settings to a file."),
-        click.option("--price-per-hour", "prices", multiple=True, metavar="PRICE", help=price),
-    ):
-        command = option(command)
-    return command
+    """Add the options that need --compare."""
+    price = "Of a GPU, or of a machine without one; STUDY=PRICE for one of several. Adds the cost of trainings."
+    command = click.option("--png", type=FILE, metavar="FILE", help="Write a chart to a file.")(command)
+    csv = "Write all numbers, machines and settings to a file."
+    command = click.option("--csv", type=FILE, metavar="FILE", help=csv)(command)
+    return click.option("--price-per-hour", "prices", multiple=True, metavar="PRICE", help=price)(command)
 
 
 def show_comparison(
     workspace: Workspace, words: Sequence[str], prices: Sequence[str], csv: Path | None, png: Path | None
 ) -> None:
-    """Show the comparison, and write the files that are asked for."""
+    """Show the comparison, and write the requested files."""
     if not words:
         raise UsageError("--compare: names nothing. Possible: studies, STUDY@DIR of another workspace, FILE.json.")
-    known = read_prices(prices, words)
+    known = read_prices(prices, words)  # before the reading, which takes longer
     comparison = compare(*read_trainings(words, workspace), known)
     if csv:
         write_text(csv, comparison_csv(comparison))
@@ -48,7 +43,7 @@ def show_comparison(
 
 
 def split_study_and_trial(context: click.Context, words: Sequence[str]) -> tuple[str | None, int | None]:
-    """Return the study and the trial, where they are named. Raises click's error for other words."""
+    """Return the study and the trial that the words name, if any. Raises click's error for other words."""
     if len(words) > 2:
         raise click.UsageError(f"Got unexpected extra argument ({words[2]}); --compare takes several studies.", context)
     if len(words) < 2:

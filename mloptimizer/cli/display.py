@@ -1,4 +1,7 @@
-"""Shows a running search: a live view in a terminal, plain lines everywhere else."""
+"""Shows a running search: a live view in a terminal, plain lines elsewhere."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,23 +17,17 @@ from mloptimizer.core.words import counted
 from mloptimizer.reports.formatting import duration
 from mloptimizer.search.phase_order import SearchSummary
 
-_STAGES = {  # by part of a trial, a word of the hardware log
-    "setup": "preparing its data",
-    "build": "building the model",
-    "first_step": "tracing and compiling",
-}
+# by part of a trial, as the hardware log names it
+_STAGES = {"setup": "preparing its data", "build": "building the model", "first_step": "tracing and compiling"}
 
 
-class Display(Listener):
+class Display(Listener, AbstractContextManager["Display"]):
     """Shows a search; it is open inside its `with` block."""
 
     def __init__(self, console: Console) -> None:
         self.began: SearchBegan | None = None  # None: the request has not been checked yet
         self._console = console
-        self._told_of_export = False
-
-    def __enter__(self) -> "Display":
-        return self
+        self._export_noticed = False
 
     def __exit__(self, *error: object) -> None:
         return
@@ -40,7 +37,7 @@ class Display(Listener):
         return self.began.objective if self.began else ""
 
     def search_began(self, began: SearchBegan) -> None:
-        """Print what is searched, and what the person should know of it."""
+        """Print the study, its data set and seed, and what the person should know."""
         self.began = began
         state = "continued" if began.continued else "new"
         self._print(f"Study '{began.study}' ({state}): data set {began.dataset}, seed {began.seed}")
@@ -48,18 +45,18 @@ class Display(Listener):
             self._print(note)
 
     def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
-        """Print why the trial starts again."""
+        """Print why the trial will start again."""
         if reason:
             self.notice(f"trial {plan.number}: {reason}")
 
     def decided(self, decision: Decision) -> None:
-        """Print, of the first model that cannot be exported, why; other choices stand in debug_strategy.log."""
-        if decision.topic == "export" and not self._told_of_export:
-            self._told_of_export = True
+        """Print why the first such model cannot be exported; other choices go to debug_strategy.log only."""
+        if decision.topic == "export" and not self._export_noticed:
+            self._export_noticed = True
             self.notice(f"trial {decision.number}: its model trains, but cannot be exported: {decision.reason}")
 
     def notice(self, line: str) -> None:
-        """Print the line; in colour, where there is any."""
+        """Print the line, in colour in a terminal."""
         self._print(line, "yellow" if self._console.is_terminal else "")
 
     def _print(self, line: str, style: str = "") -> None:
@@ -80,17 +77,17 @@ class LineDisplay(Display):
         self._ended = ""
 
     def progress(self, progress: Progress) -> None:
-        """Print the last ended trial with where the phase stands, or that a phase begins."""
+        """Print the trial that has just ended and the phase's progress, or that a phase begins."""
         if progress.phase is not self._phase:
             self._phase = progress.phase
-            before = f", {progress.done} of them ended before" if progress.done else ""
+            before = f", {progress.done} already done" if progress.done else ""
             self._print(f"{progress.phase.words.capitalize()}: {counted(progress.total, 'trial')}{before}")
         elif self._ended:
             self._print(f"{self._ended} | {describe_progress(progress, self._objective)}")
         self._ended = ""
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
-        """Keep the line for `progress`, which follows."""
+        """Keep the line for `progress`, which comes next."""
         if self._ended:
             self._print(self._ended)
         self._ended = describe_result(plan, result, self._objective)
@@ -102,21 +99,21 @@ class LiveDisplay(Display):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._progress: Progress | None = None
-        self._has_begun = False  # any trial has got as far as its own work
+        self._has_begun = False  # some trial has loaded TensorFlow
         self._running: dict[int, tuple[TrialPlan, EpochRecord | None]] = {}
         self._live = Live(console=console, get_renderable=self.__rich__, refresh_per_second=4, transient=True)
 
     def search_began(self, began: SearchBegan) -> None:
-        """Print what is searched, and begin to draw."""
+        """Print as above, and start the live view."""
         super().search_began(began)
-        if began.engine != "thread":  # there a debugger may have the terminal
+        if began.engine != "thread":  # there a debugger may use the terminal
             self._live.start()
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
     def progress(self, progress: Progress) -> None:
-        """Take where the phase stands."""
+        """Keep the phase's progress."""
         self._progress = progress
 
     def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
@@ -124,16 +121,16 @@ class LiveDisplay(Display):
         self._running[plan.number] = (plan, None)
 
     def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
-        """Take the trial's latest figures."""
+        """Keep the trial's latest metrics."""
         self._running[plan.number] = (plan, record)
 
     def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
-        """Print why the trial starts again above the live part; it waits for a slot."""
+        """Print why the trial will start again; until then it is not running."""
         self._running.pop(plan.number, None)
         super().attempt_ended(plan, attempt, reason)
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
-        """Print the trial's line above the live part."""
+        """Print the trial's line above the live view."""
         self._running.pop(plan.number, None)
         style = {Outcome.COMPLETED: "", Outcome.PRUNED: "dim", Outcome.FAILED: "red"}[result.outcome]
         self._print(describe_result(plan, result, self._objective), style)
@@ -146,7 +143,7 @@ class LiveDisplay(Display):
         title = Text(progress.phase.words.capitalize(), style="bold")
         bar.add_row(title, ProgressBar(progress.total, progress.done, width=30), f"{progress.done}/{progress.total}")
         if progress.paused and not progress.running:
-            self._running.clear()  # they wait, to start again
+            self._running.clear()  # they start again on resume
         trials = Table.grid(padding=(0, 2))
         for number, (plan, record) in sorted(self._running.items()):
             epoch = f"epoch {record.epoch if record else 0}/{plan.epochs}" if plan.epochs else "test set"
@@ -155,7 +152,7 @@ class LiveDisplay(Display):
         return Group(bar, Text(describe_progress(progress, self._objective)), trials)
 
     def _stage(self, number: int) -> str:
-        """Return what a trial does before its first epoch has ended; until the first has begun, TensorFlow loads."""
+        """Return what a trial does before its first epoch ends; TensorFlow loads until some trial does its own work."""
         part = self._progress.doing.get(number, "") if self._progress else ""
         self._has_begun = self._has_begun or bool(part)
         return _STAGES.get(part, part) or ("starting" if self._has_begun else "starting: importing TensorFlow")
@@ -175,12 +172,12 @@ def describe_result(plan: TrialPlan, result: TrialResult, objective: str) -> str
 
 
 def describe_progress(progress: Progress, objective: str) -> str:
-    """Return one line about where a phase stands."""
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in progress.ended.items() if count)
+    """Return one line about the progress of a phase."""
+    counts = _list_counts(progress.ended)
     parts = [f"{progress.done} of {progress.total} done" + (f" ({counts})" if counts else "")]
     if progress.paused:
-        parts.append("paused" if not progress.running else f"pausing, {progress.running} running")
-    else:
+        parts.append("pausing" if progress.running else "paused")
+    if progress.running or not progress.paused:
         parts.append(f"{progress.running} running")
     if progress.best:
         parts.append(f"best {objective} {progress.best[1]:.4f} (trial {progress.best[0]})")
@@ -189,33 +186,33 @@ def describe_progress(progress: Progress, objective: str) -> str:
     return ", ".join(parts)
 
 
+def _list_counts(counts: Mapping[Outcome, int]) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+
+
 def describe_summary(summary: SearchSummary) -> list[str]:
-    """Return what a person wants to know at the end of a search, a line each."""
+    """Return the result of a search as lines for a person."""
     lines = []
     for title, counts in (("Exploration", summary.exploration), ("Hall of fame", summary.hall_of_fame)):
-        if sum(counts.values()):
-            parts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-            lines.append(f"{title}: {counted(sum(counts.values()), 'trial')}: {parts}")
-    lines.append(f"This run took {duration(summary.seconds, 0)}.")
-    lines += summary.notes
+        if total := sum(counts.values()):
+            lines.append(f"{title}: {counted(total, 'trial')}: {_list_counts(counts)}")
+    lines += [f"This run took {duration(summary.seconds, 0)}.", *summary.notes]
     if summary.stopped:
-        lines.append(f"It stopped early: {summary.stopped}. What was running goes on when the study is continued.")
-    if summary.winner is None or summary.value is None:
-        return lines + ([summary.hardware] if summary.hardware else [])
-    title = "Winner" if summary.is_tested else "Best so far"
-    trial = f"trial {summary.winner} ({(summary.winner_phase or Phase.EXPLORATION).words})"
-    lines.append(f"{title}: {trial}, {summary.objective} {summary.value:.4f}{_against_chance(summary)}")
-    if summary.test_evaluations:
-        reading = summary.test_evaluations[-1]
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in reading.items() if name.startswith("test_"))
-        count = len(summary.test_evaluations)
-        times = "once" if count == 1 else f"{count} times, after each extension"
-        lines.append(f"Test set ({summary.dataset.test_size} images, read {times}): {figures}")
+        lines.append(f"It stopped early: {summary.stopped}. `resume` continues its running trials.")
+    if summary.winner is not None and summary.value is not None:
+        title = "Winner" if summary.is_tested else "Best so far"
+        trial = f"trial {summary.winner} ({(summary.winner_phase or Phase.EXPLORATION).words})"
+        lines.append(f"{title}: {trial}, {summary.objective} {summary.value:.4f}{_compare_to_chance(summary)}")
+        if count := len(summary.test_evaluations):
+            reading = summary.test_evaluations[-1].items()
+            metrics = ", ".join(f"{name} {value:.4f}" for name, value in reading if name.startswith("test_"))
+            times = "once" if count == 1 else f"{count} times, after each extension"
+            lines.append(f"Test set ({summary.dataset.test_size} images, read {times}): {metrics}")
     return lines + ([summary.hardware] if summary.hardware else [])
 
 
-def _against_chance(summary: SearchSummary) -> str:
-    """Say what guessing would give: a value within three standard errors of it is not clearly better."""
+def _compare_to_chance(summary: SearchSummary) -> str:
+    """Compare the value with guessing; within three standard errors of it, it is not clearly better."""
     if summary.objective != "val_accuracy" or summary.value is None:
         return ""
     chance = 1 / summary.dataset.classes

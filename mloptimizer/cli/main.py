@@ -1,6 +1,6 @@
-"""Turns the words of the command line into one call per command, and errors into one line and an exit code.
+"""Turns a command line into one call per command, and errors into one line and an exit code.
 
-Exit codes: 0 done; 1 the run failed; 2 the person's mistake; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 the run failed; 2 a mistake in the command or its files; 130 stopped by Ctrl-C.
 """
 
 import importlib
@@ -22,10 +22,10 @@ from mloptimizer.core.system_errors import file_error
 COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Search": {
         "search": ("searching", "Search for the best model for a data set."),
-        "pause": ("steering", "Let a running search give up its GPUs and cores, until `resume`."),
-        "resume": ("steering", "Continue a study that was cut off, stopped or paused."),
-        "stop": ("steering", "End a running search in an orderly way; `resume` continues it."),
-        "add-trials": ("steering", "Explore COUNT more models, also while a search runs."),
+        "pause": ("steering", "Let a running search release its GPUs and cores until `resume`."),
+        "resume": ("steering", "Continue a study that was interrupted, stopped or paused."),
+        "stop": ("steering", "Stop a running search cleanly; `resume` continues it."),
+        "add-trials": ("steering", "Explore COUNT more models, even while a search runs."),
     },
     "Watch": {
         "studies": ("results", "List the studies with their state and best value."),
@@ -33,28 +33,28 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "dashboard": ("outputs", "Show this workspace's studies in optuna-dashboard."),
     },
     "Results": {
-        "show": ("results", "Show what a study, or one of its trials, has learned."),
+        "show": ("results", "Show the results of a study or of one of its trials."),
         "trials": ("results", "Show a study's trials as a table."),
         "export": ("outputs", "Export the winner as a .keras file, with its facts as JSON."),
     },
     "Machine": {
         "hardware": ("results", "Show what the machine did: time, use, energy, CO2."),
-        "diagnose": ("results", "Say what slows trials down, and what to change."),
+        "diagnose": ("results", "Explain what slows trials down, and what to change."),
         "tune": ("measuring", "Find the fastest way to train on this machine."),
-        "bench": ("measuring", "Measure what every optimisation brings here."),
+        "bench": ("measuring", "Measure what each optimisation gains on this machine."),
         "doctor": ("setting_up", "Check Python, TensorFlow, GPUs, storage and disk."),
-        "cluster": ("setting_up", "Look at a Ray cluster."),
+        "cluster": ("setting_up", "Check a Ray cluster."),
     },
     "Choices": {
         "datasets": ("workspace_commands", "List the data sets, and which are on this machine."),
         "spaces": ("workspace_commands", "List the search spaces."),
-        "settings": ("workspace_commands", "Show the settings that people need, all of them, or one."),
-        "init": ("setting_up", "Make a workspace to edit: settings and search spaces."),
+        "settings": ("workspace_commands", "Show the most useful settings, all of them, or one."),
+        "init": ("setting_up", "Create a workspace with settings and search spaces to edit."),
     },
 }
-"""By heading, in the order of use: name, module of this room, and the first line of its help.
+"""By heading, in order of use: each command's name, module, and first line of help.
 
-A module is imported when one of its commands is used, so that `--help` waits for none."""
+A module is imported only when one of its commands is used, so `--help` loads none of them."""
 
 _FIRST_STEPS = """\
 mloptimizer finds the best Keras model for a data set. To begin:
@@ -66,7 +66,7 @@ mloptimizer finds the best Keras model for a data set. To begin:
 
 
 class _Commands(click.Group):
-    """Imports a command when it is used, and names the nearest for one that does not exist."""
+    """Imports a command when it is used; for an unknown one it suggests the nearest."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for commands in COMMANDS.values() for name in commands]
@@ -95,7 +95,7 @@ Examples:
   mloptimizer show
   mloptimizer export -o model
 
-Exit codes: 0 done; 1 it could not be done; 2 a mistake in the command or its files; 130 stopped by Ctrl-C.""",
+Exit codes: 0 done; 1 the run failed; 2 a mistake in the command or its files; 130 stopped by Ctrl-C.""",
 )
 @click.version_option(mloptimizer.__version__, prog_name="mloptimizer")
 @click.pass_context
@@ -108,12 +108,12 @@ def commands(context: click.Context) -> None:
 def main() -> None:
     """Run the command; every error is one line on standard error."""
     if sys.getfilesystemencoding() != "utf-8" and hasattr(os, "execv") and os.environ.get("PYTHONUTF8") != "1":
-        # Names of files would be no text, of which records could not be written; the terminal keeps its encoding.
+        # Otherwise file names might not be valid text, which records cannot hold; the terminal keeps its encoding.
         os.environ.update(PYTHONUTF8="1", PYTHONIOENCODING=os.environ.get("PYTHONIOENCODING") or sys.stdout.encoding)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and (stream.errors == "strict" or stream.encoding != "utf-8"):
-            stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
+            stream.reconfigure(errors="backslashreplace")  # a file name may not be valid text
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         commands.main(prog_name="mloptimizer", standalone_mode=False)
@@ -123,7 +123,7 @@ def main() -> None:
         click.echo(error.format_message())
     except click.ClickException as error:
         _fail(error.format_message(), 2)
-    except OSError as error:  # of a path that was only looked at
+    except OSError as error:  # from a path that was only checked
         known = file_error(Path(str(error.filename or "mloptimizer")), error)
         _fail(str(known), known.exit_code)
     except (KeyboardInterrupt, click.Abort):
@@ -133,7 +133,7 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     line = " ".join(["Error:", *message.splitlines()])
     line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line)
-    if sys.stderr.isatty():  # it stays one line, of which no word breaks
+    if sys.stderr.isatty():  # wrap between words only, so that commands can be copied
         width = shutil.get_terminal_size().columns
         line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
     click.echo(line, err=True)

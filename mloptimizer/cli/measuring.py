@@ -1,8 +1,9 @@
 """The commands that measure how fast this machine trains."""
 
 import contextlib
+import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,31 +50,29 @@ from mloptimizer.tuning.measurement import Machine, Workload, this_machine
 from mloptimizer.tuning.tune import run_tuning
 
 _SPLIT_SEED = 0
-_OF_THE_OTHER_BENCH = ("data_set", "dataset", "space", "target_accuracy", "epochs", "steps", "assignments")
+_NOT_WITH_MACHINE = ("data_set", "dataset", "space", "target_accuracy", "epochs", "steps", "assignments")
 
 
 @click.command(epilog=examples("mloptimizer tune digits", "mloptimizer tune cifar10 --space resnet"))
 @click.argument("dataset")
 @click.option("--space", metavar="NAME", help="Measure a model of this search space.  [default: a fixed resnet]")
-@click.option("--again", is_flag=True, help="Measure even if this machine and shape were tuned before.")
+@click.option("--again", is_flag=True, help="Measure even if this machine was tuned before for such data.")
 @set_option
 @workspace_option
 def tune(workspace: Workspace, dataset: str, space: str | None, again: bool, **options: Any) -> None:
     """Find the fastest way to train on this machine.
 
-    Precision, compilation, batch and input pipeline are measured in turn; searches use what was found.
+    It measures precision, compilation, batch size and input pipeline in turn; searches use the fastest.
     """
     settings = workspace_settings(workspace, options)
     machine = this_machine()
     info = _prepare(dataset, settings, machine, space, workspace)
-    console = open_console()
-    log_to(console)
-    with _stoppable(console, "Stopped; nothing is kept."), stop_signals():
+    with _measuring("nothing is kept") as console:
         plan, measured = run_tuning(workspace, info, settings, machine, space=space, again=again)
     if not measured:
-        say(console, f"Known since {plan.tuned_utc}, from {plan.model}; --again measures anew.")
+        say(console, f"Known since {plan.tuned_utc}, from {plan.model}; --again measures again.")
     show_table(tuning_table(plan))
-    say(console, f"Kept in {workspace.tuning_file}: searches under the same settings use it, where one is auto.")
+    say(console, f"Kept in {workspace.tuning_file}: searches with the same settings use it for those that are auto.")
 
 
 @click.command(epilog=examples("mloptimizer bench digits", "mloptimizer bench --machine"))
@@ -84,10 +83,10 @@ def tune(workspace: Workspace, dataset: str, space: str | None, again: bool, **o
     type=click.FloatRange(0, 1, min_open=True),
     default=0.9,
     show_default=True,
-    help="Validation accuracy, the time to which is measured.",
+    help="Measure the time to this validation accuracy.",
 )
-@click.option("--epochs", type=click.IntRange(min=2), default=10, show_default=True, help="Of every training.")
-@click.option("--steps", type=click.IntRange(min=1), default=100, show_default=True, help="Of an epoch, at most.")
+@click.option("--epochs", type=click.IntRange(min=2), default=10, show_default=True, help="Epochs per training.")
+@click.option("--steps", type=click.IntRange(min=1), default=100, show_default=True, help="Steps per epoch, at most.")
 @click.option(
     "-o",
     "--output",
@@ -96,7 +95,7 @@ def tune(workspace: Workspace, dataset: str, space: str | None, again: bool, **o
     metavar="DIR",
     help="Folder for bench.csv and bench.png; with --machine: file.  [default: bench_DATASET in the workspace]",
 )
-@click.option("--machine", "of_machine", is_flag=True, help="Measure a fixed small model, to compare machines by.")
+@click.option("--machine", "of_machine", is_flag=True, help="Measure one fixed small model, to compare machines.")
 @set_option
 @workspace_option
 @click.pass_context
@@ -109,19 +108,17 @@ def bench(
     of_machine: bool,
     **options: Any,
 ) -> None:
-    """Measure what every optimisation brings here.
+    """Measure what each optimisation gains on this machine.
 
-    It trains on digits unless another data set is named.
+    It trains on digits unless you name another data set.
     """
     machine = this_machine()
     if of_machine:
-        refuse_options(context, _OF_THE_OTHER_BENCH, "does not count with --machine, which measures alike everywhere")
+        refuse_options(context, _NOT_WITH_MACHINE, "has no effect with --machine, which measures the same everywhere")
         _run_machine_bench(machine, _free_file(workspace, target))
         return
-    settings = bench_settings(
-        stated_settings(workspace, options), read_settings_file(workspace.settings_file), machine.gpus
-    )
-    dataset = dataset or "digits"
+    stated, dataset = stated_settings(workspace, options), dataset or "digits"
+    settings = bench_settings(stated, read_settings_file(workspace.settings_file), machine.gpus)
     info = _prepare(dataset, settings, machine, space, workspace)
     model = choose_model(space, info, workspace.search_spaces)
     workload = Workload(*model, info, options["epochs"], options["steps"], options["target_accuracy"])
@@ -129,30 +126,26 @@ def bench(
 
 
 def _run_machine_bench(machine: Machine, path: Path) -> None:
-    """Measure, tell every result as it comes, and write them all at the end."""
-    check_free(path)  # before the minutes
-    console = open_console()
-    log_to(console)
-    say(console, f"Measuring {machine.describe()}: {'; '.join(list_cases(machine))}.")
-    with _stoppable(console, "Stopped; nothing is kept."), stop_signals():
+    """Measure, print each result as it comes, and write them all at the end."""
+    check_free(path)  # before the measurement, which takes minutes
+    with _measuring("nothing is kept") as console:
+        say(console, f"Measuring {machine.describe()}: {'; '.join(list_cases(machine))}.")
         write_machine_file(path, run_machine_bench(machine, lambda line: say(console, line)))
     show_table(comparison_table(compare(*read_trainings([str(path)], Workspace(Path())), {})))
     say(console, f"wrote {path}   Compare it with: mloptimizer hardware --compare {path} OTHER.json")
 
 
 def _run_bench(workload: Workload, settings: Settings, machine: Machine, folder: Path) -> None:
-    """Measure, tell every result as it comes, and write the CSV after each: what was measured is never lost."""
+    """Measure, print each result as it comes, and write the CSV after each, so that none is lost."""
 
     def report(done: BenchResult) -> None:
         write_text(folder / "bench.csv", bench_csv(done))
         say(console, describe_measurement(done.rows[-1], done.ratio(done.rows[-1])))
 
-    write_text(folder / "bench.csv", bench_csv(BenchResult(())))  # before the hours: the folder can be written
-    console = open_console()
-    log_to(console)
+    write_text(folder / "bench.csv", bench_csv(BenchResult(())))  # shows, before hours of work, that it can be written
     model = f"a {workload.space.name}, {workload.epochs} epochs of at most {workload.steps_per_epoch} steps"
-    say(console, f"Every line is a training of {model}, on {machine.describe()}.")
-    with _stoppable(console, f"Stopped; what was measured is in {folder / 'bench.csv'}."), stop_signals():
+    with _measuring(f"the results so far are in {folder / 'bench.csv'}") as console:
+        say(console, f"Every line is a training of {model}, on {machine.describe()}.")
         done = run_bench(workload, settings, machine, report)
     write_bytes(folder / "bench.png", bench_chart(done, f"{workload.dataset.name} on {machine.describe()}"))
     show_table(bench_table(done, workload.target_accuracy))
@@ -160,20 +153,22 @@ def _run_bench(workload: Workload, settings: Settings, machine: Machine, folder:
 
 
 @contextlib.contextmanager
-def _stoppable(console: Console, words: str) -> Iterator[None]:
-    """End with these words and exit code 130 where the person stops what is measured; its process is gone by then."""
+def _measuring(when_stopped: str) -> Iterator[Console]:
+    """Give the console to measure on; if the person stops the measurement, say what is kept and exit with code 130."""
+    console = open_console()
+    log_to(console)
     try:
-        yield
+        with stop_signals():
+            yield console
     except KeyboardInterrupt:
-        say(console, f"\n{words}")
+        say(console, f"\nStopped; {when_stopped}.")
         sys.exit(130)
 
 
 def _prepare(
     dataset: str, settings: Settings, machine: Machine, space: str | None, workspace: Workspace
 ) -> DatasetInfo:
-    """Return the data set, after a look at the names and settings: a wrong one must not wait for a download."""
-
+    """Return the data set; check names and settings first, so that a wrong one does not wait for a download."""
     if dataset not in CATALOG:
         raise unknown_name("mloptimizer", "data set", dataset, CATALOG)
     if space is not None:
@@ -186,29 +181,28 @@ def _prepare(
 
 
 def _free_folder(workspace: Workspace, dataset: str, target: Path | None) -> Path:
-    """Return the folder to write to: nothing of an earlier bench is ever written over."""
+    """Return the folder to write to, which never holds an earlier bench."""
 
-    if target is not None and target.is_file():
+    def is_taken(folder: Path) -> bool:
+        return any((folder / name).exists() for name in ("bench.csv", "bench.png"))
+
+    if target is None:
+        return next(folder for folder in _numbered(workspace.bench, dataset) if not is_taken(folder))
+    if target.is_file():
         raise UsageError(f"-o {target}: is a file. Possible: a folder.")
-    taken = lambda folder: any((folder / name).exists() for name in ("bench.csv", "bench.png"))  # noqa: E731
-    if target is not None:
-        if taken(target):
-            raise UsageError(f"-o {target}: holds the results of a bench already. Choose another folder.")
-        return target
-    folder, number = workspace.bench(dataset), 1
-    while taken(folder):
-        number += 1
-        folder = workspace.bench(f"{dataset}-{number}")
-    return folder
+    if is_taken(target):
+        raise UsageError(f"-o {target}: already holds the results of a bench. Choose another folder.")
+    return target
 
 
 def _free_file(workspace: Workspace, target: Path | None) -> Path:
-    """Return the file to write to: the one that is named, or else one that is not there yet."""
+    """Return the file to write to: the named one, or else one that does not exist yet."""
+    if target is None:
+        return next(path for path in _numbered(workspace.machine_bench, host_name()) if not path.exists())
+    return target / workspace.machine_bench(host_name()).name if target.is_dir() else target
 
-    if target is not None:
-        return target / workspace.machine_bench(host_name()).name if target.is_dir() else target
-    path, number = workspace.machine_bench(host_name()), 1
-    while path.exists():
-        number += 1
-        path = workspace.machine_bench(f"{host_name()}-{number}")
-    return path
+
+def _numbered(place: Callable[[str], Path], name: str) -> Iterator[Path]:
+    """Yield the places of NAME, NAME-2, NAME-3 and so on."""
+    yield place(name)
+    yield from (place(f"{name}-{number}") for number in itertools.count(2))

@@ -1,4 +1,4 @@
-"""The options and arguments that several commands share, and the settings that they state."""
+"""The options and arguments that several commands share, and the settings that they give."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,9 +15,11 @@ from mloptimizer.store.workspace import Workspace
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+FILE, FOLDER = click.Path(dir_okay=False, path_type=Path), click.Path(file_okay=False, path_type=Path)
+
 workspace_option = click.option(
     "--workspace",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     default=Path(),
     callback=lambda context, parameter, path: Workspace(path),
     metavar="DIR",
@@ -31,8 +33,13 @@ study_argument = click.argument("study", required=False)
 trial_argument = click.argument("trial", required=False, type=click.IntRange(min=0))
 
 
+def settings_options(command: Command) -> Command:
+    """Add what a command's settings depend on: --storage, --set and --workspace."""
+    return storage_option(set_option(workspace_option(command)))
+
+
 def examples(*lines: str) -> str:
-    """Return how a command's help ends."""
+    """Return the end of a command's help."""
     return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 
@@ -42,18 +49,17 @@ def dataset_option(command: Command) -> Command:
     def merge(context: click.Context, parameter: click.Parameter, named: str | None) -> str | None:
         argument = context.params.pop("data_set", None)
         if named and argument and named != argument:
-            raise UsageError(f"--dataset {named}: the data set '{argument}' is named as well. Leave one of them out.")
+            raise UsageError(f"--dataset {named}: the command also names the data set '{argument}'. Leave one out.")
         return named or argument
 
-    # eager: it is taken before the option, which then knows it
-    command = click.option(
-        "--dataset", metavar="NAME", callback=merge, help="The same as DATASET; see `mloptimizer datasets`."
-    )(command)
+    help_line = "The same as DATASET; see `mloptimizer datasets`."
+    command = click.option("--dataset", metavar="NAME", callback=merge, help=help_line)(command)
+    # eager: click reads it before the option, whose callback needs it
     return click.argument("data_set", required=False, is_eager=True, metavar="[DATASET]")(command)
 
 
 def refuse_options(context: click.Context, names: Iterable[str], reason: str) -> None:
-    """Raise UsageError for the first of these options that the person has given: `reason` follows its name."""
+    """Raise UsageError for the first of these options on the command line; the error is its name and the reason."""
     for parameter in context.command.params:
         given = context.get_parameter_source(str(parameter.name)) is click.ParameterSource.COMMANDLINE
         if given and parameter.name in names:
@@ -61,15 +67,16 @@ def refuse_options(context: click.Context, names: Iterable[str], reason: str) ->
 
 
 def stated_settings(workspace: Workspace, options: Mapping[str, Any]) -> dict[str, object]:
-    """Return the settings that --set states, and the command's options named like a setting; those win over --set.
+    """Return the settings given by --set and by options named like a setting, which take precedence over --set.
 
     Raises:
-        UsageError: an unknown name or an impossible value, with the option that has it.
+        UsageError: an unknown name or an impossible value.
     """
     values: dict[str, object] = dict(parse_assignments(options["assignments"]))
     make_settings(values, "--set", read_settings_file(workspace.settings_file))
-    if options.get("profile") is not None:
-        check_profile(options["profile"])
+    profile = options.get("profile")
+    if profile is not None and profile not in PROFILES:
+        raise unknown_name("--profile", "profile", profile, PROFILES)
     for parameter in click.get_current_context().command.params:
         name, given = str(parameter.name), options.get(str(parameter.name))
         if name in Settings.model_fields and given not in (None, ()):
@@ -78,16 +85,6 @@ def stated_settings(workspace: Workspace, options: Mapping[str, Any]) -> dict[st
     return values
 
 
-def check_profile(name: str) -> None:
-    """Raise UsageError where there is no such profile, with the nearest one and the list."""
-    if name not in PROFILES:
-        raise unknown_name("--profile", "profile", name, PROFILES)
-
-
 def workspace_settings(workspace: Workspace, options: Mapping[str, Any]) -> Settings:
-    """Return the settings of the workspace's file with what the options state.
-
-    Raises:
-        UsageError: the file or an option has an unknown name or an impossible value.
-    """
+    """Return the settings of the workspace's file, with those that the options give; raises as `stated_settings`."""
     return make_settings(stated_settings(workspace, options), "--set", read_settings_file(workspace.settings_file))

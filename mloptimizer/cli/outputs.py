@@ -1,4 +1,4 @@
-"""The commands that hand studies to other programs: the dashboard, and the winner as a Keras model."""
+"""The commands that hand results to other programs: the dashboard, and the winner as a Keras model."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from mloptimizer.app.exporting import METRICS_FILE, PARAMETERS_FILE, launch_expo
 from mloptimizer.app.workspaces import open_workspace_storage
 from mloptimizer.cli.chosen_study import choose_study
 from mloptimizer.cli.options import (
+    FOLDER,
     examples,
-    set_option,
+    settings_options,
     stated_settings,
-    storage_option,
     study_argument,
     workspace_option,
 )
@@ -23,41 +23,29 @@ from mloptimizer.store.workspace import Workspace
 
 @click.command(epilog=examples("mloptimizer dashboard", "mloptimizer dashboard --port 0"))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
-@storage_option
-@set_option
-@workspace_option
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free port.")
+@settings_options
 def dashboard(workspace: Workspace, host: str, port: int, **options: Any) -> None:
     """Show this workspace's studies in optuna-dashboard."""
     storage = open_workspace_storage(workspace, stated_settings(workspace, options))
     console = open_console()
-    serve_dashboard(storage, host, port, lambda page: say(console, f"optuna-dashboard at {page}   (Ctrl-C ends it)"))
+    serve_dashboard(storage, host, port, lambda page: say(console, f"optuna-dashboard at {page}   (Ctrl-C stops it)"))
 
 
 @click.command(epilog=examples("mloptimizer export -o model", "mloptimizer export digits --trial 7 -o model"))
 @study_argument
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder to write to.",
-)
-@click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Another trial than the winner.")
+@click.option("-o", "--output", "target", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
+@click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Export this trial instead of the winner.")
 @click.option("--force", is_flag=True, help="Overwrite another export in the folder.")
 @workspace_option
 def export(workspace: Workspace, study: str | None, target: Path, trial: int | None, force: bool) -> None:
     """Export the winner as a .keras file, with its facts as JSON.
 
-    The folder may hold an earlier export of the same training; another one is only overwritten with --force.
+    The folder may hold an earlier export of the same training; any other is overwritten only with --force.
     """
     about, console = launch_export(workspace, choose_study(workspace, study), target, trial, force), open_console()
-    say(
-        console,
-        f"wrote {target}/model.keras (trial {about['trial']}, {about['phase']}), {PARAMETERS_FILE}, {METRICS_FILE}",
-    )
+    model = f"{target}/model.keras (trial {about['trial']}, {about['phase']})"
+    say(console, f"wrote {model}, {PARAMETERS_FILE}, {METRICS_FILE}")
     shape, labels = ", ".join(map(str, about["export"]["input"]["shape"])), len(about["export"]["labels"])
     reached = f" {about['objective']} {about['value']:.4f}." if about["value"] is not None else ""
     say(console, f"It takes pixels from 0 to 255 as float32 ({shape}) and gives {labels} probabilities.{reached}")

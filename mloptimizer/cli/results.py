@@ -1,4 +1,4 @@
-"""The commands that show what studies have learned, and what the machine did meanwhile."""
+"""The commands that show the results of studies, and what the machine did meanwhile."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import click
 
 from mloptimizer.cli.chosen_study import choose_study, choose_trial
 from mloptimizer.cli.compare import compare_options, show_comparison, split_study_and_trial
-from mloptimizer.cli.options import examples, refuse_options, study_argument, trial_argument, workspace_option
+from mloptimizer.cli.options import FILE, examples, refuse_options, study_argument, trial_argument, workspace_option
 from mloptimizer.cli.terminal import open_console, say, show_table
 from mloptimizer.core.files import write_text
 from mloptimizer.reports.model.studies import read_studies, studies_json
@@ -21,7 +21,7 @@ from mloptimizer.store.workspace import Workspace
 
 
 @click.command(epilog=examples("mloptimizer studies", "mloptimizer studies --json"))
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @workspace_option
 def studies(workspace: Workspace, as_json: bool) -> None:
     """List the studies with their state and best value."""
@@ -36,12 +36,8 @@ def studies(workspace: Workspace, as_json: bool) -> None:
 
 @click.command(epilog=examples("mloptimizer trials --sort value", "mloptimizer trials digits --csv trials.csv"))
 @study_argument
-@click.option(
-    "--sort", type=click.Choice(["number", "value"]), default="number", show_default=True, help="Order of rows."
-)
-@click.option(
-    "--csv", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write all columns to a file."
-)
+@click.option("--sort", type=click.Choice(["number", "value"]), default="number", show_default=True, help="Row order.")
+@click.option("--csv", type=FILE, metavar="FILE", help="Write all columns to a file.")
 @workspace_option
 def trials(workspace: Workspace, study: str | None, sort: str, csv: Path | None) -> None:
     """Show a study's trials as a table."""
@@ -58,7 +54,7 @@ def trials(workspace: Workspace, study: str | None, sort: str, csv: Path | None)
 @trial_argument
 @workspace_option
 def show(workspace: Workspace, study: str | None, trial: int | None) -> None:
-    """Show what a study, or one of its trials, has learned."""
+    """Show the results of a study or of one of its trials."""
     study, trial = choose_trial(workspace, study, trial)
     show_table(study_report(workspace, study) if trial is None else trial_report(workspace, study, trial))
 
@@ -86,5 +82,5 @@ def hardware(
 @trial_argument
 @workspace_option
 def diagnose(workspace: Workspace, study: str | None, trial: int | None) -> None:
-    """Say what slows trials down, and what to change."""
+    """Explain what slows trials down, and what to change."""
     show_table(diagnosis_report(workspace, *choose_trial(workspace, study, trial)))

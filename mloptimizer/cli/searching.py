@@ -1,23 +1,15 @@
 """The command that searches, and what it shares with `resume`."""
 
+import functools
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mloptimizer.cli.chosen_study import command_line, resume_command
-from mloptimizer.cli.options import (
-    Command,
-    dataset_option,
-    examples,
-    set_option,
-    stated_settings,
-    storage_option,
-    workspace_option,
-)
+from mloptimizer.cli.options import FILE, Command, dataset_option, examples, settings_options, stated_settings
 from mloptimizer.cli.terminal import log_to, open_console, say
 from mloptimizer.core.interrupts import stop_signals
 from mloptimizer.core.secrets import hide_secrets
@@ -25,51 +17,43 @@ from mloptimizer.core.secrets import hide_secrets
 if TYPE_CHECKING:
     from mloptimizer.app.preparation import SearchRequest
 
+_ENQUEUE = "Try the configurations in this JSON file first, such as parameters.json of an export."
+_PROFILE_TRIAL = "Record how steps 10 to 20 of trial N spend their time, for TensorBoard."
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--trials", metavar="N", help="Models to explore in all; +N: so many more.  [default: 100]"),
+    click.option("--trials", metavar="N", help="Models to explore in total; +N: N more.  [default: 100]"),
     click.option("--profile", metavar="NAME", help="Set of settings; see `mloptimizer settings --profile NAME`."),
     click.option("--workers", metavar="N", help="Trials at a time.  [default: by GPUs or cores]"),
     click.option(
         "--engine", metavar="NAME", help="process, thread (for breakpoints) or ray (a cluster).  [default: process]"
     ),
     click.option("--address", "ray_address", metavar="ADDRESS", help="Ray cluster: auto, local or HOST:PORT."),
-    click.option("--max-hours", metavar="H", help="Stop this run after so many hours."),
-    click.option("--max-kwh", metavar="E", help="Stop this run when its GPUs have used so much energy, kWh."),
-    click.option("--max-disk", "max_disk_mb", metavar="MB", help="Stop this run when the study takes so much space."),
+    click.option("--max-hours", metavar="H", help="Stop this run after H hours."),
+    click.option("--max-kwh", metavar="E", help="Stop this run after it has used E kWh of energy."),
+    click.option(
+        "--max-disk", "max_disk_mb", metavar="MB", help="Stop this run when the study takes this much disk space."
+    ),
     click.option("--target", metavar="VALUE", help="Stop when a trial reaches this value of the objective."),
-    click.option("--stop-when-stagnant", metavar="N", help="End the exploration after N trials without a better one."),
-    click.option("--explore-only", is_flag=True, help="Skip the long training of the best models."),
+    click.option(
+        "--stop-when-stagnant", metavar="N", help="End exploration after N trials in a row without improvement."
+    ),
+    click.option("--explore-only", is_flag=True, help="Do not train the best models further."),
     click.option("--warm-start", metavar="STUDY[@URL]", default="", help="Learn from the trials of an earlier study."),
-    click.option(
-        "--enqueue",
-        type=click.Path(dir_okay=False, path_type=Path),
-        metavar="FILE",
-        help="Try the configurations in this JSON file first, such as parameters.json of an export.",
-    ),
-    click.option(
-        "--profile-trial",
-        type=click.IntRange(min=0),
-        metavar="N",
-        help="Record what the steps 10 to 20 of trial N spend their time on, for TensorBoard.",
-    ),
-    storage_option,
-    set_option,
-    workspace_option,
+    click.option("--enqueue", type=FILE, metavar="FILE", help=_ENQUEUE),
+    click.option("--profile-trial", type=click.IntRange(min=0), metavar="N", help=_PROFILE_TRIAL),
+    settings_options,
 )
 
 
 def search_options(command: Command) -> Command:
     """Add what `search` and `resume` have in common."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
 
 
 @click.command(
     epilog=examples("mloptimizer search digits --trials 12", "mloptimizer search cifar10 --max-hours 8 --space resnet")
 )
 @dataset_option
-@click.option("--study", metavar="NAME", help="Name of a new study, or of one to continue.  [default: the data set's]")
+@click.option("--study", metavar="NAME", help="Name of a study, new or to continue.  [default: the data set's name]")
 @click.option("--space", "spaces", multiple=True, metavar="NAME", help="Search space; may be repeated.  [default: all]")
 @click.option("--seed", metavar="N", help="Makes a search with one worker repeatable.")
 @search_options
@@ -112,7 +96,7 @@ def start_search(dataset: str | None, study: str | None, options: dict[str, Any]
 
 
 def _options_to_repeat(options: dict[str, Any]) -> list[str]:
-    """Return the options that a run does not keep with the study; a password in the storage's URL is left out."""
+    """Return the options that the study does not record, without a password in the storage's URL."""
     storage = ["--storage", hide_secrets(options["storage"])] if options["storage"] else []
     return [*storage, *(["--explore-only"] if options["explore_only"] else [])]
 
@@ -121,16 +105,7 @@ def _make_request(dataset: str | None, study: str | None, options: dict[str, Any
     from mloptimizer.app.preparation import SearchRequest
 
     more = re.fullmatch(r"\+(\d{1,9})", options["trials"] or "")
-    if more:
-        options = {**options, "trials": None}
-    return SearchRequest(
-        options["workspace"],
-        dataset,
-        study,
-        stated_settings(options["workspace"], options),
-        explore_only=options["explore_only"],
-        profile_trial=options["profile_trial"],
-        more_trials=int(more.group(1)) if more else 0,
-        warm_start=options["warm_start"],
-        enqueue=options["enqueue"],
-    )
+    stated = stated_settings(options["workspace"], options | ({"trials": None} if more else {}))
+    same = {name: options[name] for name in ("explore_only", "profile_trial", "warm_start", "enqueue")}
+    more_trials = int(more.group(1)) if more else 0
+    return SearchRequest(options["workspace"], dataset, study, stated, more_trials=more_trials, **same)

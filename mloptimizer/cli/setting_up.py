@@ -1,4 +1,4 @@
-"""The commands that make a workspace, and that check this machine or the nodes of a cluster."""
+"""The commands that create a workspace, and that check this machine or the nodes of a cluster."""
 
 import sys
 from pathlib import Path
@@ -9,28 +9,26 @@ import click
 from mloptimizer.app.doctor import examine_machine
 from mloptimizer.app.machines import examine_cluster
 from mloptimizer.app.workspaces import launch_init
-from mloptimizer.cli.options import examples, set_option, storage_option, workspace_option, workspace_settings
+from mloptimizer.cli.options import FOLDER, examples, settings_options, workspace_settings
 from mloptimizer.cli.terminal import open_console, say, show_table
 from mloptimizer.reports.terminal.doctor_table import cluster_table, doctor_table
 from mloptimizer.store.workspace import Workspace
 
 
 @click.command(epilog=examples("mloptimizer init images"))
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.argument("folder", type=FOLDER, metavar="DIR")
 def init(folder: Path) -> None:
-    """Make a workspace to edit: settings and search spaces."""
+    """Create a workspace with settings and search spaces to edit."""
     written, kept = launch_init(folder)
     console = open_console()
     for path in written:
         say(console, f"wrote {path}")
     for path in kept:
-        say(console, f"kept  {path}, which was there")
+        say(console, f"kept  {path}, which already exists")
 
 
 @click.command(epilog=examples("mloptimizer doctor"))
-@storage_option
-@set_option
-@workspace_option
+@settings_options
 def doctor(workspace: Workspace, **options: Any) -> None:
     """Check Python, TensorFlow, GPUs, storage and disk."""
     checks = examine_machine(workspace, workspace_settings(workspace, options))
@@ -40,7 +38,7 @@ def doctor(workspace: Workspace, **options: Any) -> None:
 
 @click.group(epilog=examples("mloptimizer cluster doctor --address HOST:6379"))
 def cluster() -> None:
-    """Look at a Ray cluster."""
+    """Check a Ray cluster."""
 
 
 @cluster.command(

@@ -1,4 +1,4 @@
-"""The commands that steer a search from another terminal, and that continue one."""
+"""The commands that steer a search from another terminal, and the one that continues a study."""
 
 import time
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mloptimizer.cli.chosen_study import choose_running, choose_study, resume_command
-from mloptimizer.cli.options import examples, study_argument, workspace_option
+from mloptimizer.cli.options import examples, refuse_options, study_argument, workspace_option
 from mloptimizer.cli.searching import search_options, start_search
 from mloptimizer.cli.terminal import open_console, say
 from mloptimizer.core.errors import RunError, UsageError
@@ -16,7 +16,7 @@ from mloptimizer.store.orders import Order, OrderName, send_order
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
-_TAKEN_SECONDS = 60.0  # a search looks for orders about twice a second, but not while its disk is full
+_TAKEN_SECONDS = 60.0  # a search checks for orders about twice a second, but not while its disk is full
 _POLL_SECONDS = 0.1
 
 
@@ -24,9 +24,9 @@ _POLL_SECONDS = 0.1
 @study_argument
 @workspace_option
 def stop(workspace: Workspace, study: str | None) -> None:
-    """End a running search in an orderly way; `resume` continues it."""
+    """Stop a running search cleanly; `resume` continues it."""
     study = choose_running(workspace, study)
-    _tell(workspace, study, Order(OrderName.STOP))
+    _send(workspace, study, Order(OrderName.STOP))
     while is_search_running(workspace, study):
         time.sleep(_POLL_SECONDS)
     say(open_console(), f"The search of '{study}' has ended. Continue with: {resume_command(study, workspace)}")
@@ -36,9 +36,9 @@ def stop(workspace: Workspace, study: str | None) -> None:
 @study_argument
 @workspace_option
 def pause(workspace: Workspace, study: str | None) -> None:
-    """Let a running search give up its GPUs and cores, until `resume`."""
+    """Let a running search release its GPUs and cores until `resume`."""
     study = choose_running(workspace, study)
-    _tell(workspace, study, Order(OrderName.PAUSE))
+    _send(workspace, study, Order(OrderName.PAUSE))
     say(open_console(), f"The search of '{study}' pauses. Continue with: {resume_command(study, workspace)}")
 
 
@@ -47,7 +47,7 @@ def pause(workspace: Workspace, study: str | None) -> None:
 @workspace_option
 @click.pass_context
 def add_trials(context: click.Context, workspace: Workspace, words: tuple[str, ...]) -> None:
-    """Explore COUNT more models, also while a search runs."""
+    """Explore COUNT more models, even while a search runs."""
     if len(words) > 2:
         raise click.UsageError(f"Got unexpected extra argument ({words[2]})", context)
     try:
@@ -58,15 +58,15 @@ def add_trials(context: click.Context, workspace: Workspace, words: tuple[str, .
     study = choose_running(workspace, words[0] if len(words) > 1 else None)
     console = open_console()
     if is_search_running(workspace, study):
-        _tell(workspace, study, Order(OrderName.ADD_TRIALS, count))
-        say(console, f"The search of '{study}' explores {count} more.")
+        _send(workspace, study, Order(OrderName.ADD_TRIALS, count))
+        say(console, f"The search of '{study}' will explore {count} more.")
         return
     store = MetricsStore(workspace, study)
-    busy = f"study '{study}': a search of it has just begun. Run the command again."
+    busy = f"study '{study}': its search has just started. Run the command again."
     with hold_lock(workspace.driver_lock(study), busy):
         total = store.planned_trials() + count
         store.remember_trials(total)
-    say(console, f"Study '{study}' is to explore {total} models. Continue with: {resume_command(study, workspace)}")
+    say(console, f"Study '{study}' will explore {total} models. Continue with: {resume_command(study, workspace)}")
 
 
 @click.command(epilog=examples("mloptimizer resume", "mloptimizer resume digits --trials +20"))
@@ -74,36 +74,25 @@ def add_trials(context: click.Context, workspace: Workspace, words: tuple[str, .
 @search_options
 @click.pass_context
 def resume(context: click.Context, workspace: Workspace, study: str | None, **options: Any) -> None:
-    """Continue a study that was cut off, stopped or paused."""
+    """Continue a study that was interrupted, stopped or paused."""
     running = [name for name in list_recorded_studies(workspace) if is_search_running(workspace, name)]
     study = (choose_running if len(running) == 1 else choose_study)(workspace, study)
     if study not in running:
         start_search(None, study, options | {"workspace": workspace, "spaces": (), "seed": None})
         return
-    if option := _first_option(context):
-        raise UsageError(
-            f"{option}: counts when a search begins, and study '{study}' is being searched. "
-            f"Possible: mloptimizer add-trials {study} N, or mloptimizer stop {study}, and resume then."
-        )
-    _tell(workspace, study, Order(OrderName.GO_ON))
-    say(open_console(), f"The search of '{study}' goes on.")
+    running_search = f"applies when a search starts, and the search of '{study}' is already running"
+    possible = f"mloptimizer add-trials {study} N, or mloptimizer stop {study} and resume then"
+    refuse_options(context, options, f"{running_search}. Possible: {possible}")
+    _send(workspace, study, Order(OrderName.GO_ON))
+    say(open_console(), f"The search of '{study}' continues.")
 
 
-def _first_option(context: click.Context) -> str:
-    """Return the first option that the person has given beside the place, or empty text."""
-    for parameter in context.command.params:
-        stated = context.get_parameter_source(str(parameter.name)) is click.ParameterSource.COMMANDLINE
-        if stated and parameter.name not in ("study", "workspace"):
-            return parameter.opts[0]
-    return ""
-
-
-def _tell(workspace: Workspace, study: str, order: Order) -> None:
-    """Give the order to the search that runs, and wait until it was taken.
+def _send(workspace: Workspace, study: str, order: Order) -> None:
+    """Send the order to the running search, and wait until it takes it.
 
     Raises:
-        UsageError: nobody searches the study.
-        RunError: the search does not take it.
+        UsageError: no search of the study is running.
+        RunError: the search does not take the order.
     """
     if not is_search_running(workspace, study):
         again = resume_command(study, workspace)
@@ -113,10 +102,6 @@ def _tell(workspace: Workspace, study: str, order: Order) -> None:
         runs = is_search_running(workspace, study)
         if not runs or time.monotonic() > deadline:
             path.unlink(missing_ok=True)
-            reason = (
-                "does not take the order. Is its disk full? See its terminal"
-                if runs
-                else "ended before it took the order"
-            )
-            raise RunError(f"study '{study}': its search {reason}.")
+            silent = "does not take the order. Is its disk full? See its terminal"
+            raise RunError(f"study '{study}': its search {silent if runs else 'ended before it took the order'}.")
         time.sleep(_POLL_SECONDS)

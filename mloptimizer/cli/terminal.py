@@ -1,4 +1,4 @@
-"""Writes to the terminal: lines, tables and what the library logs."""
+"""Writes to the terminal: lines, tables and the library's log messages."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ def open_console() -> Console:
 
 
 def say(console: Console, line: str, style: str = "") -> None:
-    """Print the line as it is; in a terminal that is too narrow, a command at its end goes to a line of its own."""
+    """Print the line as it is; in a terminal that is too narrow, a command at its end gets a line of its own."""
     words, found, command = line.partition(": mloptimizer ")
     if console.is_terminal and found and len(line) > console.width:
         console.print(f"{words}:", style=style, highlight=False)
@@ -32,7 +32,7 @@ def show_table(renderable: RenderableType) -> None:
 
 @contextlib.contextmanager
 def keys() -> Iterator[Callable[[float], str]]:
-    """Let keys count without Enter within the block: the function waits so many seconds for one, and returns it."""
+    """Read keys without Enter inside the block: the function waits up to these seconds for a key and returns it."""
     try:
         import termios
         import tty
@@ -58,7 +58,7 @@ def _no_key(seconds: float) -> str:
 
 
 def log_to(console: Console) -> None:
-    """Show what the library says of its own progress, a download for instance, above a live display."""
+    """Show the library's own progress messages, for example about a download, above a live display."""
     handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
     logger = logging.getLogger("mloptimizer")
     logger.handlers, logger.propagate = [handler], False

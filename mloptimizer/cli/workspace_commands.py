@@ -4,14 +4,7 @@ from typing import Any
 
 import click
 
-from mloptimizer.cli.options import (
-    examples,
-    set_option,
-    stated_settings,
-    storage_option,
-    workspace_option,
-    workspace_settings,
-)
+from mloptimizer.cli.options import examples, settings_options, stated_settings, workspace_option, workspace_settings
 from mloptimizer.cli.terminal import show_table
 from mloptimizer.reports.terminal.listings import datasets_table, spaces_table
 from mloptimizer.reports.terminal.settings_page import all_settings, common_settings, setting_page
@@ -33,13 +26,11 @@ def spaces(workspace: Workspace) -> None:
 
 @click.command(epilog=examples("mloptimizer settings", "mloptimizer settings batch_size --profile speed"))
 @click.argument("name", required=False)
-@click.option("--all", "every", is_flag=True, help="Show all, by group.")
-@click.option("--profile", metavar="PROFILE", help="Show the values under this profile, and those that it sets.")
-@storage_option
-@set_option
-@workspace_option
+@click.option("--all", "every", is_flag=True, help="Show all settings, by group.")
+@click.option("--profile", metavar="PROFILE", help="Show the values under this profile.")
+@settings_options
 def settings(workspace: Workspace, name: str | None, every: bool, **options: Any) -> None:
-    """Show the settings that people need, all of them, or one."""
+    """Show the most useful settings, all of them, or one."""
     now, stated = workspace_settings(workspace, options), stated_settings(workspace, options)
     if name is not None:
         show_table(setting_page(name, now, stated))
