@@ -1,31 +1,33 @@
-"""Answers a search space's questions with given values: tells whether it could propose them, and what it makes of them.
+"""Answers the suggest calls of a search space with given values, and checks that the space could propose them.
 
-A space may ask for `adamw_learning_rate` and return `learning_rate`. People and exports know the returned names, the
-study the asked ones; `complete_configuration` leads from the former to the latter, `fit` goes on from there.
+A space may suggest `adamw_learning_rate` and return `learning_rate`. People and exports know the returned names, the
+study the suggested ones: `complete_configuration` finds the latter for the former, and `fit` checks them in a study.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from mloptimizer.core.errors import UsageError, unknown_name
 from mloptimizer.core.nouns import DatasetInfo, Params
 from mloptimizer.spaces.space_files import RandomSuggest, SearchSpace
 from mloptimizer.study.suggestions import ParameterNames, configuration_key, draw_configuration
 
-_LOOKS = 16  # random draws in which a returned name has to hold the same as an asked one
-_COMPLETIONS = 100  # random draws of what is left open, until the rest fits to it
+_LOOKS = 16  # random draws in which a returned value must equal a suggested one
+_COMPLETIONS = 100  # random draws of the missing values until they fit the given ones
 _STEP_TOLERANCE = 1e-8  # of a step, as Optuna allows
 _LONGEST_VALUE = 60
 _IMPOSSIBLE = object()
 
+Distribution = IntDistribution | FloatDistribution | CategoricalDistribution
+
 
 @dataclass(frozen=True)
 class Answers:
-    """A search space's name, and the values of a configuration by the names under which it asks for them."""
+    """A search space's name, and the values of a configuration by the names that the space suggests."""
 
     space: str
     values: Params
@@ -33,12 +35,12 @@ class Answers:
 
 @dataclass(frozen=True)
 class Fitting:
-    """The configuration that a space makes of answers, and these under the names and kinds that a study stores."""
+    """The configuration that a space makes of answers, and the answers as a study stores them."""
 
     space: str
     params: Params
     asked: Mapping[str, Any]
-    distributions: Mapping[str, BaseDistribution]
+    distributions: Mapping[str, Distribution]
 
     @property
     def key(self) -> str:
@@ -56,10 +58,10 @@ def fit(answers: Answers, spaces: Sequence[SearchSpace], dataset: DatasetInfo, n
 
 
 def complete_configuration(configuration: Params, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> Answers:
-    """Return the answers of which the space makes the configuration; what it leaves open is drawn at random.
+    """Return answers from which the space makes the configuration; missing values are drawn at random.
 
     Args:
-        configuration: `space`, and values by the names that the space returns or asks for.
+        configuration: `space`, and values by the names that the space returns or suggests.
 
     Raises:
         UsageError: the space could not propose it.
@@ -68,22 +70,22 @@ def complete_configuration(configuration: Params, spaces: Sequence[SearchSpace],
     values = {name: value for name, value in configuration.items() if name != "space"}
     aliases: dict[str, str] = {}
     while found := _find_aliases(Answers(space, values), aliases, spaces, dataset):
-        aliases = {**aliases, **found}
+        aliases |= found
     problem: UsageError | None = None
     for seed in range(_COMPLETIONS):
         given = _Given(space, values, aliases, RandomSuggest(seed))
         try:
             _check_made(given, given.draw(spaces, dataset, ParameterNames()))
             return Answers(space, given.answers)
-        except UsageError as error:  # what was drawn may not go with the rest
+        except UsageError as error:  # the random values may not fit the given ones
             problem = problem or error
     raise problem or UsageError(f"search space '{space}': cannot be sampled.")
 
 
 def _find_aliases(
     wanted: Answers, known: Mapping[str, str], spaces: Sequence[SearchSpace], dataset: DatasetInfo
-) -> Mapping[str, str]:
-    """Return which given name stands for a name that the space asks for: it returns the same under it every time."""
+) -> dict[str, str]:
+    """Return the given name for each suggested name whose value the space always returns under the given name."""
     candidates: dict[str, set[str]] = {}
     for seed in range(_LOOKS):
         given = _Given(wanted.space, wanted.values, known, RandomSuggest(seed))
@@ -104,15 +106,15 @@ def _check_made(given: "_Given", params: Params) -> None:
             raise given.not_asked(name)
         if name in params and not _is_same(params[name], value):
             raise UsageError(
-                f"search space '{given.space}': {name} = {_short(value)} does not go with the rest: the space makes "
-                f"{_short(params[name])} of it. It asks for: {given.questions}."
+                f"search space '{given.space}': {name} = {_short(value)} does not fit the other values: the space "
+                f"makes {_short(params[name])} of it. It asks for: {given.questions}."
             )
 
 
 def _is_same(one: object, other: object) -> bool:
-    if isinstance(one, bool) or isinstance(other, bool) or isinstance(one, str) or isinstance(other, str):
+    if isinstance(one, (bool, str)) or isinstance(other, (bool, str)):
         return type(one) is type(other) and one == other
-    return f"{one:.12g}" == f"{other:.12g}"  # floats count with so many digits in configurations
+    return f"{one:.12g}" == f"{other:.12g}"  # as `configuration_key` compares floats
 
 
 def _short(value: object) -> str:
@@ -121,28 +123,28 @@ def _short(value: object) -> str:
 
 
 class _Given:
-    """Answers with given values; what is not given is a problem, or drawn where there is `others`."""
+    """A trial that answers with given values; a missing one is an error, or drawn from `others`."""
 
     def __init__(
         self, space: str, values: Params, aliases: Mapping[str, str] | None = None, others: RandomSuggest | None = None
     ) -> None:
-        """Args: aliases: the name among the values, by another name under which the space asks for it."""
+        """Args: aliases: names among the values, by the name that the space suggests instead."""
         self.space, self.values = space, values
-        self.answers: dict[str, Any] = {}  # by the names under which the space asks
-        self.drawn: set[str] = set()  # of these, what was not given
-        self.used: set[str] = set()  # the given names that were asked for
+        self.answers: dict[str, Any] = {}  # by suggested name
+        self.drawn: set[str] = set()  # suggested names that were not given
+        self.used: set[str] = set()  # given names that were asked for
         self.asked: dict[str, Any] = {}  # by the names of the study
-        self.distributions: dict[str, BaseDistribution] = {}
+        self.distributions: dict[str, Distribution] = {}
         self._aliases, self._others = aliases or {}, others
         self._problem: UsageError | None = None
 
     def draw(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo, names: ParameterNames) -> Params:
-        """Return the configuration that the space makes; raise UsageError where it could not propose it."""
+        """Return the configuration that the space makes; raise UsageError if it could not propose it."""
         known = [space.name for space in spaces]
         if self.space not in known:
             raise unknown_name("this search", "search space", self.space, known)
         drawn = draw_configuration(self, spaces, dataset, names, nullcontext)
-        if self._problem:  # also where `sample` has swallowed it
+        if self._problem:  # `sample` may have swallowed it
             raise self._problem
         if drawn.failure:
             raise UsageError(drawn.failure.message)
@@ -150,7 +152,7 @@ class _Given:
 
     @property
     def questions(self) -> str:
-        """The names that the space asked for, in words."""
+        """The names that the space asked for."""
         return ", ".join(sorted(self.answers)) or "nothing"
 
     def not_asked(self, name: str) -> UsageError:
@@ -159,79 +161,65 @@ class _Given:
             f"search space '{self.space}': does not ask for '{name}' here. It asks for: {self.questions}."
         )
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """Return the given whole number."""
+    def suggest_int(self, name: str, low: int, high: int, step: int = 1, log: bool = False) -> int:
+        return int(self._answer(name, IntDistribution(low, high, log=log, step=step)))
 
-        def find(value: Any) -> Any:
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            return value if whole and low <= value <= high and (value - low) % step == 0 else _IMPOSSIBLE
-
-        def other(others: RandomSuggest) -> int:
-            return others.suggest_int(name, low, high, step=step, log=log)
-
-        steps = f" in steps of {step}" if step != 1 else ""
-        possible = f"a whole number from {low} to {high}{steps}"
-        return int(self._answer(name, IntDistribution(low, high, log=log, step=step), find, other, possible))
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """Return the given number."""
-
-        def find(value: Any) -> Any:
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not low <= value <= high:  # NaN is not either
-                return _IMPOSSIBLE
-            steps = (value - low) / step if step else 0.0
-            return float(value) if abs(steps - round(steps)) < _STEP_TOLERANCE else _IMPOSSIBLE
-
-        def other(others: RandomSuggest) -> float:
-            return others.suggest_float(name, low, high, step=step, log=log)
-
-        steps = f" in steps of {step:g}" if step else ""
-        possible = f"a number from {low:g} to {high:g}{steps}"
-        return float(self._answer(name, FloatDistribution(low, high, log=log, step=step), find, other, possible))
+    def suggest_float(self, name: str, low: float, high: float, step: float | None = None, log: bool = False) -> float:
+        return float(self._answer(name, FloatDistribution(low, high, log=log, step=step)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Return the given choice."""
-        distribution = CategoricalDistribution(choices)
         if ParameterNames.is_family(name):
-            self.asked[name], self.distributions[name] = self.space, distribution
+            self.asked[name], self.distributions[name] = self.space, CategoricalDistribution(choices)
             return self.space
+        return self._answer(name, CategoricalDistribution(choices))
 
-        def find(value: Any) -> Any:
-            alike = [choice for choice in choices if isinstance(choice, bool) == isinstance(value, bool)]
-            return next((choice for choice in alike if choice == value), _IMPOSSIBLE)
-
-        def other(others: RandomSuggest) -> Any:
-            return others.suggest_categorical(name, choices)
-
-        return self._answer(name, distribution, find, other, f"one of {', '.join(map(str, choices))}")
-
-    def _answer(
-        self,
-        name: str,
-        distribution: BaseDistribution,
-        find: Callable[[Any], Any],
-        other: Callable[[RandomSuggest], Any],
-        possible: str,
-    ) -> Any:
+    def _answer(self, name: str, distribution: Distribution) -> Any:
         own = ParameterNames.own_name(name, self.space)
         given = own if own in self.values else self._aliases.get(own)
         if given is not None:
             self.used.add(given)
-            answer = find(self.values[given])
+            answer = _find(distribution, self.values[given])
             if answer is _IMPOSSIBLE:
-                raise self._complain(f"{given} = {_short(self.values[given])} is not possible", possible)
+                raise self._complain(f"{given} = {_short(self.values[given])} is not possible", distribution)
         elif self._others is None:
-            raise self._complain(f"'{own}' is missing", possible)
+            raise self._complain(f"'{own}' is missing", distribution)
         else:
-            answer = other(self._others)
+            answer = _draw(distribution, self._others, name)
             self.drawn.add(own)
         self.answers[own] = self.asked[name] = answer
         self.distributions[name] = distribution
         return answer
 
-    def _complain(self, problem: str, possible: str) -> UsageError:
-        self._problem = UsageError(f"search space '{self.space}': {problem}. Possible: {possible}.")
+    def _complain(self, problem: str, distribution: Distribution) -> UsageError:
+        self._problem = UsageError(f"search space '{self.space}': {problem}. Possible: {_describe(distribution)}.")
         return self._problem
+
+
+def _find(distribution: Distribution, value: Any) -> Any:
+    """Return the value as a member of the distribution, `_IMPOSSIBLE` if it is none."""
+    if isinstance(distribution, CategoricalDistribution):
+        alike = [choice for choice in distribution.choices if isinstance(choice, bool) == isinstance(value, bool)]
+        return next((choice for choice in alike if choice == value), _IMPOSSIBLE)
+    kind = int if isinstance(distribution, IntDistribution) else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kind) or not distribution.low <= value <= distribution.high:
+        return _IMPOSSIBLE  # NaN, too
+    steps = (value - distribution.low) / (distribution.step or 1)
+    if distribution.step is not None and abs(steps - round(steps)) >= _STEP_TOLERANCE:
+        return _IMPOSSIBLE
+    return value if isinstance(distribution, IntDistribution) else float(value)
+
+
+def _draw(distribution: Distribution, random: RandomSuggest, name: str) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return random.suggest_categorical(name, distribution.choices)
+    suggest: Any = random.suggest_int if isinstance(distribution, IntDistribution) else random.suggest_float
+    return suggest(name, distribution.low, distribution.high, distribution.step, distribution.log)
+
+
+def _describe(distribution: Distribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return f"one of {', '.join(map(str, distribution.choices))}"
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if isinstance(distribution, IntDistribution):
+        return f"an integer from {low} to {high}{f' in steps of {step}' if step != 1 else ''}"
+    return f"a number from {low:g} to {high:g}{f' in steps of {step:g}' if step else ''}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
@@ -28,7 +28,7 @@ from mloptimizer.core.nouns import Failure, FailureKind, Outcome, Phase, TrialRe
 from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
 from mloptimizer.study.history import History
 from mloptimizer.study.optuna_internals import id_of
-from mloptimizer.study.suggestions import ParameterNames, categorical_kind, configuration_key, number_kind
+from mloptimizer.study.suggestions import configuration_key
 from mloptimizer.study.tally import Tally
 from mloptimizer.study.trials import TrialStatus, TrialSummary, summarize
 
@@ -242,17 +242,6 @@ class PhaseStudy:
 def failure_facts(failure: Failure) -> dict[str, Any]:
     """Return the facts that a failed trial has in Optuna."""
     return {"failure": failure.kind, "message": failure.message[:_LONGEST_MESSAGE]}
-
-
-def learn_names(names: ParameterNames, distributions: Mapping[str, BaseDistribution]) -> None:
-    """Let the names know which kinds of parameters Optuna has stored."""
-    for name, stored in distributions.items():
-        if isinstance(stored, CategoricalDistribution):
-            names.learn(name, categorical_kind(stored.choices))
-        elif isinstance(stored, IntDistribution):
-            names.learn(name, number_kind("int", stored.log))
-        elif isinstance(stored, FloatDistribution):
-            names.learn(name, number_kind("float", stored.log))
 
 
 def has_study(storage: BaseStorage, name: str) -> bool:

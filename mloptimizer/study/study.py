@@ -29,7 +29,7 @@ from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.study.answers import Answers
 from mloptimizer.study.earlier import EarlierStudy
 from mloptimizer.study.journal import together
-from mloptimizer.study.phase_study import PhaseStudy, create_study, failure_facts, has_study, learn_names
+from mloptimizer.study.phase_study import PhaseStudy, create_study, failure_facts, has_study
 from mloptimizer.study.samplers import make_pruner, make_sampler
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
 from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw_configuration, draw_unseen
@@ -99,7 +99,7 @@ class Study:
             self.given_up += [(study.phase, result) for result in study.queue_leftovers()]
         trials = self._exploration.frozen_trials()
         for trial in trials:
-            learn_names(self._names, trial.distributions)
+            self._names.learn(trial.distributions)
         self._seen = self._exploration.tried()
         # A sampler that starts again with the same seed would propose its first trials again.
         drawn = random.Random(f"{seed}:{len(trials)}").randrange(2**31) if trials else seed
@@ -142,7 +142,7 @@ class Study:
         with warnings.catch_warnings():  # a repeated value that an edited space no longer has is taken all the same
             warnings.filterwarnings("ignore", "Fixed parameter")
             drawn = draw_configuration(trial, spaces, dataset, self._names, self._guard)
-        learn_names(self._names, trial.distributions)
+        self._names.learn(trial.distributions)
         return trial, drawn
 
     def _find_twin(self, drawn: Drawn) -> int | None:

@@ -1,8 +1,8 @@
-"""Draws configurations from search spaces so that families, runs and edited files never clash within one study.
+"""Draws configurations from search spaces so that spaces, runs and edited files never clash in one study.
 
-Every parameter is called ``SPACE.NAME`` in the study. Optuna refuses a parameter whose choices or kind change, so one
-that did change (another list of spaces, an edited file, choices that depend on other values) goes on as ``NAME~2``,
-``NAME~3`` and so on: the first fitting one.
+Every parameter is called ``SPACE.NAME`` in the study. Optuna refuses a parameter if its choices or kind change, so one
+that did change (another list of spaces, an edited file, choices that depend on other values) continues as ``NAME~2``,
+``NAME~3`` and so on: the first one that fits.
 """
 
 import json
@@ -14,26 +14,28 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
 from mloptimizer.core.errors import MloptimizerError, UsageError
 from mloptimizer.core.nouns import DatasetInfo, Failure, FailureKind, Params, Scalar
 from mloptimizer.spaces.space_files import RandomSuggest, SearchSpace, Suggest, sample_params
 
-_FAMILY = "space"  # the parameter that chooses the family
+_FAMILY = "space"  # the parameter that chooses the search space
 _COUNTED = re.compile(r"~\d+$")
 _RANDOM_DRAWS = 1000
 
 Guard = Callable[[], AbstractContextManager[None]]
-"""Surrounds what reaches the storage, and turns its errors into ours."""
+"""Wraps access to the storage, and translates its errors into ours."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What the study proposes; it is to be trained unless `reused` or `failure` says how it ended already."""
+    """What the study proposes, to be trained unless `reused` or `failure` is set: then it has already ended."""
 
     number: int
     space: str
     params: Params
-    reused: float | None = None  # the value of the equal trial `reused_from`: every configuration has been tried
+    reused: float | None = None  # value of the equal trial `reused_from`, when every configuration has been tried
     reused_from: int | None = None
     failure: Failure | None = None  # the space could not be sampled, or the equal trial had failed
 
@@ -52,37 +54,42 @@ class Drawn:
 
 
 def configuration_key(space: str, params: Params) -> str:
-    """Return a text that is equal for equal configurations; floats count with 12 digits (0.1 × 3 equals 0.3)."""
+    """Return a string that identifies the configuration; floats count with 12 digits (0.1 × 3 equals 0.3)."""
     plain = {name: f"{value:.12g}f" if isinstance(value, float) else value for name, value in params.items()}
     return json.dumps([space, plain], sort_keys=True)
 
 
-def categorical_kind(choices: Sequence[Any]) -> str:
-    """Return what Optuna wants to be the same for ever about a choice."""
-    return f"categorical {tuple(map(as_stored, choices))!r}"
+def _categorical_kind(choices: Sequence[Any]) -> str:
+    return f"categorical {tuple(map(_as_stored, choices))!r}"
 
 
-def as_stored(choice: Any) -> Any:
-    """Return the choice as a storage gives it back, in JSON: of NumPy's numbers plain ones, of tuples lists."""
-    plain = choice.tolist() if hasattr(choice, "tolist") else choice
-    return [as_stored(item) for item in plain] if isinstance(plain, (list, tuple)) else plain
-
-
-def number_kind(noun: str, log: bool) -> str:
-    """Return what Optuna wants to be the same for ever about a number; its range may change."""
+def _number_kind(noun: str, log: bool) -> str:
     return f"{noun} {'log' if log else 'linear'}"
 
 
+def _as_stored(choice: Any) -> Any:
+    """Return the choice as a storage returns it from JSON: NumPy numbers as plain ones, tuples as lists."""
+    plain = choice.tolist() if hasattr(choice, "tolist") else choice
+    return [_as_stored(item) for item in plain] if isinstance(plain, (list, tuple)) else plain
+
+
 class ParameterNames:
-    """Knows the kind of every parameter of a study, and under which name the next value of a kind can be stored."""
+    """Knows the kind of every parameter of a study: what must never change, which for numbers excludes the range."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, str] = {}
 
-    def learn(self, name: str, kind: str) -> None:
-        self._kinds.setdefault(name, kind)
+    def learn(self, distributions: Mapping[str, BaseDistribution]) -> None:
+        """Add the parameters that Optuna has stored."""
+        for name, stored in distributions.items():
+            if isinstance(stored, CategoricalDistribution):
+                self._kinds.setdefault(name, _categorical_kind(stored.choices))
+            elif isinstance(stored, (IntDistribution, FloatDistribution)):
+                noun = "int" if isinstance(stored, IntDistribution) else "float"
+                self._kinds.setdefault(name, _number_kind(noun, stored.log))
 
     def resolve(self, name: str, kind: str) -> str:
+        """Return the name under which a parameter of this kind can be stored."""
         candidate, number = name, 1
         while self._kinds.get(candidate, kind) != kind:
             number += 1
@@ -90,7 +97,7 @@ class ParameterNames:
         return candidate
 
     def resolve_family(self, spaces: Sequence[SearchSpace]) -> str:
-        return self.resolve(_FAMILY, categorical_kind(sorted(space.name for space in spaces)))
+        return self.resolve(_FAMILY, _categorical_kind(sorted(space.name for space in spaces)))
 
     @staticmethod
     def is_family(name: str) -> bool:
@@ -98,43 +105,34 @@ class ParameterNames:
 
     @staticmethod
     def own_name(name: str, space: str) -> str:
-        """Return the name under which the space asks for what the study calls `name`."""
+        """Return the space's name for what the study calls `name`."""
         return _COUNTED.sub("", name).removeprefix(f"{space}.")
 
 
 class PrefixedSuggest:
-    """Passes a space's questions on under their names in the study; keeps the storage's error if there was one."""
+    """Passes on a space's suggest calls under the names of the study; keeps the storage's error if there is one."""
 
     def __init__(self, inner: Suggest, space: str, names: ParameterNames, guard: Guard) -> None:
-        self._inner = inner
-        self._space = space
-        self._names = names
-        self._guard = guard
+        self._inner, self._space, self._names, self._guard = inner, space, names, guard
         self.storage_error: MloptimizerError | None = None
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        full = self._resolve(name, number_kind("int", log))
-        return int(self._ask(lambda: self._inner.suggest_int(full, low, high, step=step, log=log)))
+    def suggest_int(self, name: str, low: int, high: int, step: int = 1, log: bool = False) -> int:
+        return int(self._ask(self._inner.suggest_int, name, _number_kind("int", log), low, high, step=step, log=log))
 
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        full = self._resolve(name, number_kind("float", log))
-        return float(self._ask(lambda: self._inner.suggest_float(full, low, high, step=step, log=log)))
+    def suggest_float(self, name: str, low: float, high: float, step: float | None = None, log: bool = False) -> float:
+        kind = _number_kind("float", log)
+        return float(self._ask(self._inner.suggest_float, name, kind, low, high, step=step, log=log))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        full, stored = self._resolve(name, categorical_kind(choices)), list(map(as_stored, choices))
-        chosen = self._ask(lambda: self._inner.suggest_categorical(full, stored))
-        # True is no 1, and NaN is not even itself.
+        stored = list(map(_as_stored, choices))
+        chosen = self._ask(self._inner.suggest_categorical, name, _categorical_kind(choices), stored)
+        # Compared as text, because True equals 1, and NaN does not equal itself.
         return next(own for own, plain in zip(choices, stored, strict=True) if repr(plain) == repr(chosen))
 
-    def _resolve(self, name: str, kind: str) -> str:
-        return self._names.resolve(f"{self._space}.{name}", kind)
-
-    def _ask(self, question: Callable[[], Any]) -> Any:
+    def _ask(self, suggest: Callable[..., Any], name: str, kind: str, *values: Any, **named: Any) -> Any:
         try:
             with self._guard():
-                return question()
+                return suggest(self._names.resolve(f"{self._space}.{name}", kind), *values, **named)
         except MloptimizerError as error:
             self.storage_error = error
             raise
@@ -143,10 +141,7 @@ class PrefixedSuggest:
 def draw_configuration(
     trial: Suggest, spaces: Sequence[SearchSpace], dataset: DatasetInfo, names: ParameterNames, guard: Guard
 ) -> Drawn:
-    """Let the trial choose a space, and the space its values.
-
-    Returns:
-        The configuration, or the failure of the person's `sample`.
+    """Return the space that the trial chooses with the values that it samples, or the failure of its `sample`.
 
     Raises:
         UsageError, RunError: the storage failed.
@@ -159,8 +154,8 @@ def draw_configuration(
     except UsageError as error:
         if suggest.storage_error:
             raise suggest.storage_error from error
-        story = "".join(traceback.format_exception(error.__cause__ or error))
-        return Drawn(family, failure=Failure(FailureKind.SPACE_ERROR, str(error), story))
+        stack = "".join(traceback.format_exception(error.__cause__ or error))
+        return Drawn(family, failure=Failure(FailureKind.SPACE_ERROR, str(error), stack))
 
 
 def draw_unseen(
@@ -170,11 +165,7 @@ def draw_unseen(
     seen: Container[str],
     seeds: random.Random,
 ) -> Mapping[str, Any] | None:
-    """Draw at random, in memory, until a configuration is new.
-
-    Returns:
-        Its parameters by their names in the study; None after 1,000 draws without one.
-    """
+    """Return the parameters of a random new configuration, by their names in the study; None after 1,000 draws."""
     for _ in range(_RANDOM_DRAWS):
         trial = RandomSuggest(seeds.randrange(2**31))
         drawn = draw_configuration(trial, spaces, dataset, names, nullcontext)

@@ -15,7 +15,7 @@ from mloptimizer.core.words import counted
 from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.study.answers import Answers, Fitting, fit
 from mloptimizer.study.earlier import EarlierStudy
-from mloptimizer.study.phase_study import PhaseStudy, learn_names
+from mloptimizer.study.phase_study import PhaseStudy
 from mloptimizer.study.suggestions import ParameterNames, configuration_key
 from mloptimizer.study.trials import TrialStatus
 
@@ -73,13 +73,13 @@ class Receiver:
         fitting = self.fit(answers)
         if fitting.key in self.tried or fitting.key in self.study.queued():
             return False
-        learn_names(self.names, fitting.distributions)
+        self.names.learn(fitting.distributions)
         self.study.enqueue(fitting.asked, key=fitting.key)
         return True
 
     def teach(self, trial: FrozenTrial, fitting: Fitting, source: str) -> None:
         """Add the trial of an earlier study as one that has ended."""
-        learn_names(self.names, fitting.distributions)
+        self.names.learn(fitting.distributions)
         facts = {"space": fitting.space, "params": dict(fitting.params), "metrics": trial.user_attrs.get("metrics", {})}
         taught = optuna.trial.create_trial(
             state=trial.state,

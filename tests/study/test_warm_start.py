@@ -320,7 +320,7 @@ def sample_swallowed(trial: Suggest, dataset: DatasetInfo) -> dict[str, Scalar]:
     ("sample", "known", "says"),
     [
         (sample_width, {"widht": 3}, r"does not ask for 'widht' here\. It asks for: act, rate, width\.$"),
-        (sample_width, {"width": 65}, r"width = 65 is not possible\. Possible: a whole number from 1 to 64\.$"),
+        (sample_width, {"width": 65}, r"width = 65 is not possible\. Possible: an integer from 1 to 64\.$"),
         (sample_width, {"width": 10**400}, r"width = 10{40,60}… "),
         (sample_width, {"width": 3.0}, r"width = 3\.0 "),
         (sample_width, {"width": True}, r"width = True "),
