@@ -221,7 +221,7 @@ def _take_over(job: Job, prepared: PreparedSearch, answers: Sequence[Answers], l
         brought = study.warm_start(prepared.earlier, spaces, dataset, settings.hall_of_fame_size)
         listeners.notice(f"Warm start from '{prepared.earlier.name}': {brought.describe()}.")
         fresh += brought.enqueued
-    left = settings.trials - len(study.outcomes())
+    left = settings.trials - len(study.ended())
     if left < fresh:
         listeners.notice(
             f"Only {max(left, 0)} of {settings.trials} trials are left for them; --trials +N explores more."

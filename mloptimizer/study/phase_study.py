@@ -1,12 +1,12 @@
-"""Is one phase of a study in Optuna: writes down what its trials are and how they end, and reads them back.
+"""One phase of a study in Optuna: records the trials and how they end, and reads them back.
 
-Guarantees: what is known of a trial is written before its end is told; a value that is not finite is never a result;
-an epoch counts once, also of a trial that was started again. A trial that was cut off waits under its number, with its
-parameters and epochs, until `resume` takes it up.
+Guarantees: the facts about a trial are stored before its end; only finite values are results; an epoch counts once,
+also after a restart of its trial. An interrupted trial waits under its number, with its parameters and epochs, until
+`resume` continues it.
 
-Optuna's samplers ignore trials that failed. So that they learn which configurations need too much memory or time, such
-a trial is told to Optuna as pruned (the former with a constraint that it violates): TPE counts it among the bad ones,
-and pruners and the best trial, which look at completed ones, are not touched. To everybody else it stays failed.
+Optuna's samplers ignore failed trials. To teach them which configurations need too much memory or time, Optuna gets
+such a trial as pruned (the former with a violated constraint): TPE counts it among the bad ones, and it changes neither
+the pruner nor the best trial, which use completed ones. Everywhere else it is a failed trial.
 """
 
 import math
@@ -32,12 +32,12 @@ from mloptimizer.study.suggestions import configuration_key
 from mloptimizer.study.tally import Tally
 from mloptimizer.study.trials import TrialStatus, TrialSummary, summarize
 
-_MOST_INTERRUPTIONS = 10  # without a new epoch between them: a trial that takes the driver down every time is given up
+_MOST_INTERRUPTIONS = 10  # without a new epoch in between: the trial may be what kills the driver
 _LONGEST_MESSAGE = 2000
-_MEMORY_CONSTRAINT = "memory_mb"  # above zero: the memory that a trial needed, and did not get
+_MEMORY_CONSTRAINT = "memory_mb"  # above zero: the memory that a trial needed but did not get
 _UNKNOWN_MEMORY_MB = 1.0
 _TO_BE_TRIED = (TrialStatus.INTERRUPTED, TrialStatus.TAUGHT)  # their configurations may still be trained
-_TEACHING = (FailureKind.OUT_OF_MEMORY, FailureKind.TIME_LIMIT)  # failures that a sampler should steer clear of
+_TEACHING = (FailureKind.OUT_OF_MEMORY, FailureKind.TIME_LIMIT)  # failures that a sampler should avoid
 
 
 @dataclass
@@ -47,10 +47,10 @@ class _Running:
 
 
 class PhaseStudy:
-    """The Optuna study of one phase, as its only writer uses it."""
+    """The Optuna study of one phase, for its only writer."""
 
     def __init__(self, storage: BaseStorage, name: str, phase: Phase) -> None:
-        """Raise KeyError where the storage has no such study."""
+        """Raise KeyError if the storage has no such study."""
         self.phase = phase
         self.history = History(storage, storage.get_study_id_from_name(name))
         self._optuna = optuna.load_study(study_name=name, storage=cast(BaseStorage, self.history))
@@ -58,7 +58,6 @@ class PhaseStudy:
         self._running: dict[int, _Running] = {}
 
     def propose_with(self, sampler: BaseSampler, pruner: BasePruner) -> None:
-        """Use these from now on."""
         self._optuna.sampler, self._optuna.pruner = sampler, pruner
 
     @property
@@ -73,14 +72,14 @@ class PhaseStudy:
         self._optuna.set_user_attr(name, value)
 
     def note_value(self, name: str, value: object) -> None:
-        """Keep the value as an attribute, beside others that the study has had: then it is a list of them."""
+        """Store the value as an attribute, and a list of values if the study has had others."""
         stored = self.attributes.get(name, [])
         values = stored if isinstance(stored, list) else [stored]
         if value not in values:
             self.set_attribute(name, [*values, value] if values else value)
 
     def frozen_trials(self) -> list[FrozenTrial]:
-        """Return Optuna's trials, by number; not to be changed."""
+        """Return Optuna's trials by number; do not change them."""
         return self._optuna.get_trials(deepcopy=False)
 
     def trials(self) -> list[TrialSummary]:
@@ -93,35 +92,32 @@ class PhaseStudy:
         return bool(self._running)
 
     def ask(self, distributions: Mapping[str, BaseDistribution] | None = None) -> optuna.Trial:
-        """Return the trial that waits the longest, or else a new one."""
+        """Return the trial that has waited longest, or a new one."""
         return self._optuna.ask(dict(distributions or {}))
 
     def enqueue(self, values: Mapping[str, Any], **facts: Any) -> None:
-        """Let a trial with these values be asked before others; `key` among the facts: of its configuration."""
+        """Let `ask` return a trial with these values before others; a fact named `key` is that of its configuration."""
         self._optuna.enqueue_trial(dict(values), user_attrs=facts)
 
     def add(self, trial: FrozenTrial) -> None:
-        """Add a trial that has ended, of another study."""
+        """Add an ended trial of another study."""
         self._optuna.add_trial(trial)
 
     def start(self, number: int, trial: optuna.Trial) -> None:
-        """From now on, the trial is known by this number and runs."""
+        """Mark the trial as running under this number."""
         self._running[number] = _Running(trial)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Take an epoch's objective; True: the pruner wants to end the trial.
-
-        An epoch that a further attempt of the trial repeats is not judged again.
-        """
+        """Store an epoch's objective; return whether to prune the trial. A repeated epoch changes nothing."""
         running = self._running.get(number)
         if running is None or not math.isfinite(value) or epoch in running.epochs:
             return False
         running.epochs.add(epoch)
         running.trial.report(float(value), epoch)
-        return bool(running.trial.should_prune())  # some pruners return NumPy's
+        return bool(running.trial.should_prune())  # some pruners return a NumPy bool
 
     def finish(self, result: TrialResult) -> None:
-        """Take a running trial's result. Raises ValueError: the trial is not running."""
+        """Store a running trial's result. Raises ValueError: the trial is not running."""
         if result.number not in self._running:
             raise ValueError(f"trial {result.number} is not running in the phase {self.phase}")
         outcome, failure = result.outcome, result.failure
@@ -131,7 +127,7 @@ class PhaseStudy:
             "metrics": {name: float(value) for name, value in result.metrics.items() if math.isfinite(value)},
             "seconds": round(result.seconds, 3),
             "attempts": result.attempts,
-            **{f"hardware_{name}": figure for name, figure in result.hardware.items() if figure is not None},
+            **{f"hardware_{name}": value for name, value in result.hardware.items() if value is not None},
         }
         if outcome is Outcome.FAILED:
             facts |= failure_facts(failure or Failure(FailureKind.ERROR, "the trial failed"))
@@ -142,13 +138,12 @@ class PhaseStudy:
         del self._running[result.number]
 
     def suspend(self, number: int) -> None:
-        """Let a running trial wait until it is taken up again; others are ignored."""
-        running = self._running.pop(number, None)
-        if running is not None:
+        """Let a running trial wait for `resume`; others are ignored."""
+        if running := self._running.pop(number, None):
             self.history.set_trial_state_values(id_of(running.trial), TrialState.WAITING)
 
     def tell(self, trial: optuna.Trial, outcome: Outcome, value: float | None = None, **facts: Any) -> None:
-        """Write down the facts, then end the trial; only a completed one has the value."""
+        """Store the facts, then end the trial; only a completed one gets the value."""
         status: str = outcome
         if facts.pop("interrupted", False):
             status = TrialStatus.INTERRUPTED
@@ -161,7 +156,7 @@ class PhaseStudy:
             return
         teaches = facts.get("failure") in _TEACHING
         state = TrialState.PRUNED if outcome is Outcome.PRUNED or teaches else TrialState.FAIL
-        with warnings.catch_warnings():  # CMA-ES says of every constraint that it makes no use of it
+        with warnings.catch_warnings():  # CMA-ES warns that it ignores constraints
             warnings.filterwarnings("ignore", "Constraints have been set")
             self._optuna.tell(trial, state=state)
 
@@ -170,10 +165,8 @@ class PhaseStudy:
     def queue_leftovers(self) -> list[TrialResult]:
         """Let the trials that a dead driver left running wait for `resume`; end those that had not begun.
 
-        One that was found so ten times without a new epoch is given up: it may be what takes the driver down.
-
         Returns:
-            The results of those that were given up, which nobody has recorded.
+            The results of trials that failed now, after ten interruptions without a new epoch; they have no record.
         """
         given_up = []
         for frozen in self.history.open_trials():
@@ -197,18 +190,13 @@ class PhaseStudy:
         return given_up
 
     def unfinished(self) -> list[TrialSummary]:
-        """Return the trials that were cut off and wait to be taken up."""
-        return [
-            summarize(trial, self.phase)
-            for trial in self.history.open_trials()
-            if trial.state is TrialState.WAITING and "params" in trial.user_attrs
-        ]
+        """Return the interrupted trials, which wait for `resume`."""
+        return [summarize(trial, self.phase) for trial in self._waiting() if "params" in trial.user_attrs]
 
     def resume(self, number: int) -> bool:
-        """Take up a trial that was cut off: from now on it runs; False: none of this number waits."""
-        for trial in self.history.open_trials():
-            waits = trial.state is TrialState.WAITING and "params" in trial.user_attrs
-            if waits and summarize(trial, self.phase).number == number:
+        """Let an interrupted trial run again; False if no trial of this number waits."""
+        for trial in self._waiting():
+            if "params" in trial.user_attrs and summarize(trial, self.phase).number == number:
                 self.history.set_trial_state_values(id_of(trial), TrialState.RUNNING)
                 epochs = set(trial.intermediate_values)
                 self._running[number] = _Running(optuna.Trial(self._optuna, id_of(trial)), epochs)
@@ -216,20 +204,23 @@ class PhaseStudy:
         return False
 
     def give_up(self, number: int, message: str) -> None:
-        """End a trial that waits as interrupted: nobody is going to take it up."""
+        """End a waiting trial as interrupted: nobody is going to resume it."""
         if self.resume(number):
             failure = Failure(FailureKind.INTERRUPTED, message)
             self.tell(self._running.pop(number).trial, Outcome.FAILED, interrupted=True, **failure_facts(failure))
 
     def queued(self) -> set[str]:
         """Return the keys of the configurations that wait to be tried first."""
-        waiting = (trial.user_attrs for trial in self.history.open_trials() if trial.state is TrialState.WAITING)
+        waiting = (trial.user_attrs for trial in self._waiting())
         return {facts["key"] for facts in waiting if "key" in facts and "params" not in facts}
 
-    def tried(self) -> dict[str, int]:
-        """Return the first number of every configuration that is running, waits to go on, or is done, by its key.
+    def _waiting(self) -> list[FrozenTrial]:
+        return [trial for trial in self.history.open_trials() if trial.state is TrialState.WAITING]
 
-        One that failed for the fault of its space may succeed when that is fixed.
+    def tried(self) -> dict[str, int]:
+        """Return the first trial number by key of every configuration that is running, interrupted or done.
+
+        After an error of its space, a configuration may be tried again: somebody may have fixed the space.
         """
         known: dict[str, int] = {}
         for trial, summary in zip(self.frozen_trials(), self.trials(), strict=True):
@@ -240,22 +231,22 @@ class PhaseStudy:
 
 
 def failure_facts(failure: Failure) -> dict[str, Any]:
-    """Return the facts that a failed trial has in Optuna."""
+    """Return the facts that Optuna stores about a failure."""
     return {"failure": failure.kind, "message": failure.message[:_LONGEST_MESSAGE]}
 
 
 def has_study(storage: BaseStorage, name: str) -> bool:
-    """Whether the storage has an Optuna study of this name."""
+    """Return whether the storage has an Optuna study of this name."""
     return any(study.study_name == name for study in storage.get_all_studies())
 
 
 def create_study(storage: BaseStorage, name: str, maximize: bool, attributes: Mapping[str, Any], place: str) -> bool:
-    """Create the Optuna study with its attributes, unless it is there; return whether it is new.
+    """Create the Optuna study with its attributes if it does not exist; return whether it is new.
 
-    Of a deleted study of its name, the long trainings are removed.
+    The long trainings of a deleted study of this name are deleted.
 
     Raises:
-        UsageError: somebody else's study has its name, or that of its long trainings.
+        UsageError: a study that mloptimizer did not make has the name, or that of the long trainings.
     """
     hall = name + HALL_OF_FAME_SUFFIX
     for known in (one for one in (name, hall) if has_study(storage, one)):

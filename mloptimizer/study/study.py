@@ -1,8 +1,8 @@
-"""Is the study: proposes configurations, prunes, keeps the results, and continues after a kill.
+"""The study: proposes configurations, prunes, stores the results, and continues after a kill.
 
-Behind one study stand two of Optuna's, so that short and long trainings never mix in sampler and pruner: NAME holds the
-exploration, NAME with the hall-of-fame suffix the long trainings. A trial keeps its number for life. No
-configuration is trained twice, values that are not finite are never results, and no Optuna type leaves this module.
+It consists of two Optuna studies, so that the sampler and the pruner never mix short and long trainings: NAME holds the
+exploration, NAME with the hall-of-fame suffix the long trainings. A trial never changes its number, no configuration is
+trained twice, only finite values are results, and no Optuna type leaves this module.
 
 The caller sees to it that one driver at a time opens a study: what is found running belongs to a driver that died.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 
 import mloptimizer
 from mloptimizer.config.settings import Settings
@@ -43,59 +43,53 @@ _TRIES = 4  # proposals of the sampler before a configuration is drawn at random
 def open_study(
     url: str, journal: Path, name: str, settings: Settings, seed: int, objective: Objective, *, wait: Wait | None = None
 ) -> "Study":
-    """Return the study, created where it is new, ready to continue where it is not.
+    """Return the study, new or ready to continue.
 
-    Trials that a dead driver left running wait, as those do that were cut off in an orderly way: `resume` takes them
-    up.
+    Trials that a dead driver left running wait for `resume`, as interrupted ones do.
 
     Args:
         url: storage URL or path of a journal; empty: the workspace's `journal`.
-        wait: called before an operation is tried again, while the disk is full or the server away.
+        wait: called before each retry of an operation while the disk is full or the server cannot be reached.
 
     Raises:
         UsageError: the storage cannot be opened, the sampler is not installed, or the study ranks by another objective.
         RunError: the storage failed.
     """
-    make_sampler(settings, seed)  # one that is not installed is refused before anything is created
+    make_sampler(settings, seed)  # refuses one that is not installed before anything is created
     storage = open_storage(url, journal, wait=wait)
     with storage_errors(url, journal):
         facts = {"objective": objective.metric, "seed": seed, "mloptimizer": mloptimizer.__version__}
         place = storage_place(url, journal)
         is_new = create_study(storage, check_study_name(name), objective.maximize, facts, place)
         study = Study(url, journal, storage, name, is_new)
-        _check_objective(study, objective)
+        if (stored := study.attributes.get("objective")) != objective.metric:
+            raise UsageError(
+                f"study '{name}': ranks its trials by {stored}, not by {objective.metric}. "
+                f"Continue with --set objective={stored}, or choose another study name."
+            )
         study.prepare(settings, seed)
         return study
 
 
-def _check_objective(study: "Study", objective: Objective) -> None:
-    stored = study.attributes.get("objective")
-    if stored != objective.metric:
-        raise UsageError(
-            f"study '{study.name}': ranks its trials by {stored}, not by {objective.metric}. "
-            f"Continue with --set objective={stored}, or choose another study name."
-        )
-
-
 class Study:
-    """A study in its storage; every method raises `RunError` or `UsageError` where the storage fails."""
+    """A study in its storage; every method raises `RunError` or `UsageError` if the storage fails."""
 
     def __init__(self, url: str, journal: Path, storage: BaseStorage, name: str, is_new: bool = False) -> None:
-        """For `open_study`."""
         self.name, self.is_new = name, is_new
         self._url, self._journal, self._storage = url, journal, storage
         self._exploration = PhaseStudy(storage, name, Phase.EXPLORATION)
-        self._hall = self._load_hall() if has_study(storage, name + HALL_OF_FAME_SUFFIX) else None
+        self._has_hall = has_study(storage, name + HALL_OF_FAME_SUFFIX)
+        self._hall = self._load_hall()
         self._names = ParameterNames()
-        self.given_up: list[tuple[Phase, TrialResult]] = []  # when it was opened; nobody has recorded their results
-        self._seen: dict[str, int] = {}  # number by key of the configurations that are running or done
-        self._exhausted: frozenset[str] = frozenset()  # the spaces of which every configuration is known
+        self.given_up: list[tuple[Phase, TrialResult]] = []  # by `prepare`: results without a record
+        self._seen: dict[str, int] = {}  # trial number by key of the configurations that are running or done
+        self._exhausted: frozenset[str] = frozenset()  # spaces without a new configuration
         self._random = random.Random(0)
 
     def prepare(self, settings: Settings, seed: int) -> None:
-        """Take up what an earlier driver left, and be ready to propose."""
+        """Take up the trials of an earlier driver, and get ready to propose."""
         self._exploration.note_value("exploration_epochs", settings.exploration_epochs)
-        for study in filter(None, (self._exploration, self._hall)):
+        for study in (self._exploration, self._hall):
             self.given_up += [(study.phase, result) for result in study.queue_leftovers()]
         trials = self._exploration.frozen_trials()
         for trial in trials:
@@ -109,15 +103,15 @@ class Study:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """What is recorded about the study: objective, seed, mloptimizer (its version), dataset (its name), …"""
+        """Facts about the study: objective, seed, mloptimizer (its version), dataset (its name), …"""
         with self._guard():
             return self._exploration.attributes
 
     def ask(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> Suggestion | None:
-        """Return the next configuration, a new one; trials that were cut off are taken up by `resume`, before this.
+        """Return the next configuration; call `resume` for interrupted trials first.
 
-        Once all configurations are known, the trial ends at once with the result of its equal. None: all are known
-        and some of them still run, so that there is nothing to start now.
+        When no configuration is new any more, the trial ends at once with the result of an equal one; None if some
+        trials are still running then.
         """
         names = frozenset(space.name for space in spaces)
         if names == self._exhausted and self._exploration.is_running:
@@ -129,17 +123,20 @@ class Study:
                 if (twin := self._find_twin(drawn)) is None:
                     return self._start(trial, drawn)
                 self._exploration.tell(trial, Outcome.FAILED, space=drawn.space, duplicate_of=twin)
-            if names != self._exhausted and not self._enqueue_unseen(spaces, dataset):
-                self._exhausted = names
-                if self._exploration.is_running:
-                    return None
+            if names != self._exhausted:
+                if params := draw_unseen(spaces, dataset, self._names, self._seen, self._random):
+                    self._exploration.enqueue(params)
+                else:
+                    self._exhausted = names
+                    if self._exploration.is_running:
+                        return None
             trial, drawn = self._propose(spaces, dataset)
             twin = self._find_twin(drawn)
             return self._start(trial, drawn) if twin is None else self._reuse(trial, drawn, twin)
 
     def _propose(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> tuple[optuna.Trial, Drawn]:
         trial = self._exploration.ask()
-        with warnings.catch_warnings():  # a repeated value that an edited space no longer has is taken all the same
+        with warnings.catch_warnings():  # a fixed value may be outside the range of an edited space
             warnings.filterwarnings("ignore", "Fixed parameter")
             drawn = draw_configuration(trial, spaces, dataset, self._names, self._guard)
         self._names.learn(trial.distributions)
@@ -174,41 +171,34 @@ class Study:
         self._exploration.tell(trial, twin.outcome, twin.value, **facts, metrics=dict(twin.metrics))
         return Suggestion(trial.number, drawn.space, drawn.params, twin.value, number)
 
-    def _enqueue_unseen(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> bool:
-        params = draw_unseen(spaces, dataset, self._names, self._seen, self._random)
-        if params is not None:
-            self._exploration.enqueue(params)
-        return params is not None
-
     def unfinished(self, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
-        """Return the trials of the phase that were cut off and wait to be taken up."""
+        """Return the interrupted trials of the phase, which wait for `resume`."""
         with self._guard():
-            return study.unfinished() if (study := self._study(phase)) else []
+            return self._study(phase).unfinished()
 
     def resume(self, number: int, phase: Phase = Phase.EXPLORATION) -> bool:
-        """Take up a trial that was cut off, under its number; False: none of this number waits."""
+        """Let an interrupted trial run again under its number; False if no such trial waits."""
         with self._guard():
-            return (study := self._study(phase)) is not None and study.resume(number)
+            return self._study(phase).resume(number)
 
     def suspend(self, number: int, phase: Phase = Phase.EXPLORATION) -> None:
-        """Let a running trial wait until it is taken up again, by this driver or another."""
+        """Let a running trial wait for `resume`, by this driver or another."""
         with self._guard():
-            if study := self._study(phase):
-                study.suspend(number)
+            self._study(phase).suspend(number)
 
     def give_up(self, number: int, phase: Phase, message: str) -> None:
-        """End a trial that waits as interrupted: nobody is going to take it up."""
+        """End a waiting trial as interrupted: nobody is going to resume it."""
         with self._guard():
-            if study := self._study(phase):
-                study.give_up(number, message)
+            self._study(phase).give_up(number, message)
 
     def start_hall_of_fame(self, number: int) -> None:
-        """Note that the long training of an explored trial starts."""
+        """Record that the long training of an explored trial starts."""
         with self._guard():
-            if self._hall is None:
+            if not self._has_hall:
                 name, place = self.name + HALL_OF_FAME_SUFFIX, storage_place(self._url, self._journal)
                 facts = dict(self._exploration.attributes)
                 create_study(self._storage, name, self._exploration.maximizes, facts, place)
+                self._has_hall = True
                 self._hall = self._load_hall()
             explored = self._exploration.history.trial(number)
             facts = {name: explored.user_attrs[name] for name in ("space", "params")}
@@ -216,42 +206,34 @@ class Study:
             self._hall.start(number, self._hall.ask(explored.distributions))
 
     def report(self, number: int, epoch: int, value: float, phase: Phase = Phase.EXPLORATION) -> bool:
-        """Take the objective of an epoch, counted from 1; True: the trial should be pruned, never in the hall of fame.
+        """Store the objective of an epoch, counted from 1; return whether to prune the trial (not in the hall).
 
         Trials that are not running, values that are not finite and repeated epochs are ignored.
         """
-        with self._guard(), together(self._storage, syncs=False):  # as in the record of its epochs
-            study = self._study(phase)
-            return study is not None and study.report(number, epoch, value)
+        with self._guard(), together(self._storage, syncs=False):  # as the record of the epoch
+            return self._study(phase).report(number, epoch, value)
 
     def finish(self, result: TrialResult, phase: Phase = Phase.EXPLORATION) -> None:
-        """Take the result of a running trial. Raises ValueError: no such trial is running."""
-        study = self._study(phase)
-        if study is None:
-            raise ValueError(f"study '{self.name}' has no phase {phase} yet")
+        """Store the result of a running trial. Raises ValueError: the trial is not running."""
         with self._guard(), together(self._storage):
-            study.finish(result)
+            self._study(phase).finish(result)
 
     def trials(self, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
         """Return all trials of the phase in the order in which they were proposed."""
         with self._guard():
-            return study.trials() if (study := self._study(phase)) else []
+            return self._study(phase).trials()
 
     def best(self, n: int, phase: Phase = Phase.EXPLORATION) -> list[TrialSummary]:
-        """Return at most n completed trials, the best first; of equals the lower number; reused ones are left out."""
+        """Return at most n completed trials, the best first, then by number; without reused results."""
         with self._guard():
-            return study.tally.best(n) if (study := self._study(phase)) else []
-
-    def outcomes(self, phase: Phase = Phase.EXPLORATION) -> list[Outcome]:
-        """Return how the trials ended that count as done; reused ones with the outcome that they took over."""
-        return [trial.outcome for trial in self.trials(phase) if trial.outcome is not None]
+            return self._study(phase).tally.best(n)
 
     def ended(self, phase: Phase = Phase.EXPLORATION) -> Ended:
-        """Return how many trials count as done, and with which outcome; asking costs the same however many they are."""
-        return study.tally if (study := self._study(phase)) else []
+        """Return how many trials count as done, by outcome, at a cost that does not depend on their number."""
+        return self._study(phase).tally
 
     def count_since_best(self) -> int:
-        """Return how many trials of the exploration that were proposed after its best one are done."""
+        """Return how many trials of the exploration are done that were proposed after its best one."""
         return self._exploration.tally.count_since_best()
 
     def trial(self, number: int) -> TrialSummary:
@@ -259,11 +241,15 @@ class Study:
         with self._guard():
             return summarize(self._exploration.history.trial(number), Phase.EXPLORATION)
 
-    def _study(self, phase: Phase) -> PhaseStudy | None:
+    def _study(self, phase: Phase) -> PhaseStudy:
         return self._exploration if phase is Phase.EXPLORATION else self._hall
 
     def _load_hall(self) -> PhaseStudy:
-        hall = PhaseStudy(self._storage, self.name + HALL_OF_FAME_SUFFIX, Phase.HALL_OF_FAME)
+        storage, name = self._storage, self.name + HALL_OF_FAME_SUFFIX
+        if not self._has_hall:  # an empty study in memory takes its place until the first long training starts
+            storage = InMemoryStorage()
+            optuna.create_study(storage=storage, study_name=name)
+        hall = PhaseStudy(storage, name, Phase.HALL_OF_FAME)
         hall.propose_with(RandomSampler(seed=0), NopPruner())  # every value is given
         return hall
 
@@ -273,13 +259,13 @@ class Study:
     def warm_start(
         self, earlier: EarlierStudy, spaces: Sequence[SearchSpace], dataset: DatasetInfo, best: int
     ) -> TakenOver:
-        """Take over an earlier study's trials that fit, each once, and try the best configurations first."""
+        """Import the fitting trials of an earlier study, each once, and try their best configurations first."""
         with self._guard():
             record_dataset(self._exploration, self.name, dataset)
             return take_over(self._receiver(spaces, dataset), earlier, best)
 
     def enqueue(self, configurations: Sequence[Answers], spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> int:
-        """Try these configurations first, but none that has been tried or waits; return how many are new.
+        """Try these configurations first, unless they were tried or already wait; return how many are new.
 
         Raises:
             UsageError: one of them does not fit its space.

@@ -1,4 +1,4 @@
-"""Reads what an Optuna trial means for mloptimizer: its status, configuration, value and failure."""
+"""Reads the status, configuration, value and failure of a trial from Optuna's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,48 +11,46 @@ from mloptimizer.core.nouns import Failure, FailureKind, Outcome, Params, Phase
 
 
 class TrialStatus(StrEnum):
-    """How a trial stands; the first three are outcomes, the others do not count as done."""
+    """The state of a trial; the first three are outcomes, the others do not count as done."""
 
     COMPLETED = "completed"
     PRUNED = "pruned"
     FAILED = "failed"
-    WAITING = "waiting"  # to be tried, or to go on after it was cut off
+    WAITING = "waiting"  # to be tried, or interrupted and to be resumed
     RUNNING = "running"
-    INTERRUPTED = "interrupted"  # cut off before it began, or given up when it had been
-    TAUGHT = "taught"  # taken over from an earlier study, for the sampler to learn from
-    DUPLICATE = "duplicate"  # its configuration had been tried; another was asked instead
+    INTERRUPTED = "interrupted"  # before it began, or never to be resumed
+    TAUGHT = "taught"  # imported from an earlier study, for the sampler to learn from
+    DUPLICATE = "duplicate"  # its configuration was tried before, so another was proposed instead
 
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """A trial of a study; in the hall of fame it has the number of its exploration."""
+    """A trial of a study; in the hall of fame it has the number of the explored trial."""
 
     number: int
     phase: Phase
     status: TrialStatus
     space: str
     params: Params
-    value: float | None  # the objective; of a pruned trial the last one that it reported
+    value: float | None  # the objective; the last one if pruned
     epochs: int  # reported so far
     seconds: float | None
     metrics: Mapping[str, float]  # of the best epoch
     failure: Failure | None
-    reused_from: int | None  # number of the equal trial whose result it took over
+    reused_from: int | None  # number of the equal trial that has this result
     duplicate_of: int | None
 
     @property
     def outcome(self) -> Outcome | None:
-        """How the trial ended, if it counts as done."""
+        """How the trial ended; None if it does not count as done."""
         return Outcome(self.status) if self.status in set(Outcome) else None
 
 
 def summarize(trial: FrozenTrial, phase: Phase) -> TrialSummary:
-    """Return what the Optuna trial means."""
+    """Return the summary of an Optuna trial."""
     attributes = trial.user_attrs
-    kind = attributes.get("failure")
-    failure = (
-        Failure(FailureKind(kind), attributes.get("message", ""), attributes.get("traceback", "")) if kind else None
-    )
+    kind, message = attributes.get("failure"), attributes.get("message", "")
+    failure = Failure(FailureKind(kind), message, attributes.get("traceback", "")) if kind else None
     status = _read_status(trial.state, attributes)
     return TrialSummary(
         number=attributes.get("trial", trial.number),
@@ -60,7 +58,7 @@ def summarize(trial: FrozenTrial, phase: Phase) -> TrialSummary:
         status=status,
         space=attributes.get("space", ""),
         params=attributes.get("params", {}),
-        # Optuna gives a pruned trial its last report as its value; only what is finite is ever reported.
+        # Optuna's value of a pruned trial is its last report; `PhaseStudy.report` takes only finite ones.
         value=None if status is TrialStatus.FAILED else trial.value,
         epochs=len(trial.intermediate_values),
         seconds=attributes.get("seconds"),
@@ -72,17 +70,13 @@ def summarize(trial: FrozenTrial, phase: Phase) -> TrialSummary:
 
 
 def _read_status(state: TrialState, attributes: Mapping[str, Any]) -> TrialStatus:
-    if attributes.get("outcome") == TrialStatus.TAUGHT:
+    outcome = attributes.get("outcome")
+    if outcome == TrialStatus.TAUGHT:
         return TrialStatus.TAUGHT
-    if state is TrialState.PRUNED and attributes.get("outcome") == TrialStatus.FAILED:
-        return TrialStatus.FAILED  # out of memory or time, told to Optuna in a way that its samplers learn from
-    if state is TrialState.FAIL:
-        if attributes.get("outcome") == TrialStatus.INTERRUPTED:
-            return TrialStatus.INTERRUPTED
-        return TrialStatus.DUPLICATE if "duplicate_of" in attributes else TrialStatus.FAILED
-    return {
-        TrialState.COMPLETE: TrialStatus.COMPLETED,
-        TrialState.PRUNED: TrialStatus.PRUNED,
-        TrialState.RUNNING: TrialStatus.RUNNING,
-        TrialState.WAITING: TrialStatus.WAITING,
-    }[state]
+    if state is TrialState.PRUNED:  # also out of memory or time, for the samplers to learn from
+        return TrialStatus.FAILED if outcome == TrialStatus.FAILED else TrialStatus.PRUNED
+    if state is not TrialState.FAIL:
+        return TrialStatus.COMPLETED if state is TrialState.COMPLETE else TrialStatus(state.name.lower())
+    if outcome == TrialStatus.INTERRUPTED:
+        return TrialStatus.INTERRUPTED
+    return TrialStatus.DUPLICATE if "duplicate_of" in attributes else TrialStatus.FAILED

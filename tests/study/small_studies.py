@@ -63,6 +63,11 @@ def explore_and_enter(study: Study) -> Suggestion:
     return suggestion
 
 
+def outcomes(study: Study, phase: Phase = Phase.EXPLORATION) -> list[Outcome]:
+    """Return how the trials ended that count as done; reused results with the outcome of their original."""
+    return [trial.outcome for trial in study.trials(phase) if trial.outcome is not None]
+
+
 def counts(study: Study, phase: Phase = Phase.EXPLORATION) -> Counter[str]:
     """Return how many trials there are of each status, those that are reused by themselves, and of all done."""
     kinds = Counter("reused" if trial.reused_from is not None else str(trial.status) for trial in study.trials(phase))

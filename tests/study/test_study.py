@@ -16,7 +16,18 @@ from mloptimizer.study.earlier import list_stored_studies
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus
-from tests.study.small_studies import DATASET, WIDE, ask, complete, counts, explore_and_enter, open_, sample_few, space
+from tests.study.small_studies import (
+    DATASET,
+    WIDE,
+    ask,
+    complete,
+    counts,
+    explore_and_enter,
+    open_,
+    outcomes,
+    sample_few,
+    space,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +79,7 @@ def test_a_result_without_its_trial_is_refused(study: Study) -> None:
     complete(study, suggestion, 0.5)
     with pytest.raises(ValueError, match="trial 0 is not running"):
         complete(study, suggestion, 0.5)
-    with pytest.raises(ValueError, match="no phase hall_of_fame"):
+    with pytest.raises(ValueError, match="not running in the phase hall_of_fame"):
         complete(study, suggestion, 0.5, Phase.HALL_OF_FAME)
 
 
@@ -106,7 +117,7 @@ def test_a_hall_of_fame_trial_that_was_cut_off_goes_on(journal: Path) -> None:
     assert (trial.status, trial.outcome, trial.number) == (TrialStatus.WAITING, None, suggestion.number)
     assert study.resume(suggestion.number, Phase.HALL_OF_FAME)
     complete(study, suggestion, 0.9, Phase.HALL_OF_FAME)
-    assert study.outcomes(Phase.HALL_OF_FAME) == [Outcome.COMPLETED]
+    assert outcomes(study, Phase.HALL_OF_FAME) == [Outcome.COMPLETED]
     assert study.best(2, Phase.HALL_OF_FAME)[0].params == suggestion.params
 
 

@@ -16,7 +16,18 @@ from mloptimizer.spaces.space_files import Suggest
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus
-from tests.study.small_studies import DATASET, FEW, WIDE, ask, complete, counts, explore_and_enter, open_, space
+from tests.study.small_studies import (
+    DATASET,
+    FEW,
+    WIDE,
+    ask,
+    complete,
+    counts,
+    explore_and_enter,
+    open_,
+    outcomes,
+    space,
+)
 
 KILLED = """
 import sys, time
@@ -52,7 +63,7 @@ def test_a_trial_that_was_suspended_keeps_number_parameters_and_epochs(journal: 
     suggestion = ask(study, WIDE)
     study.report(suggestion.number, 1, 0.25)
     study.suspend(suggestion.number)
-    assert study.outcomes() == [] and counts(study)["running"] == 0
+    assert outcomes(study) == [] and counts(study)["running"] == 0
     study = open_(journal)
     (trial,) = study.unfinished()
     assert (trial.number, trial.params, trial.epochs) == (0, suggestion.params, 1)
@@ -91,7 +102,7 @@ def test_a_trial_that_was_cut_off_before_it_had_parameters_is_not_done(journal: 
     optuna.load_study(study_name="s", storage=open_storage("", journal)).ask()
     study = open_(journal)
     assert [trial.status for trial in study.trials()] == [TrialStatus.INTERRUPTED]
-    assert (study.unfinished(), study.outcomes()) == ([], [])
+    assert (study.unfinished(), outcomes(study)) == ([], [])
 
 
 def test_a_continued_study_draws_other_configurations_than_the_first_run(journal: Path) -> None:

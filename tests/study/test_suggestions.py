@@ -24,6 +24,7 @@ from tests.study.small_studies import (
     counts,
     key,
     open_,
+    outcomes,
     sample_few,
     sample_width,
     space,
@@ -73,7 +74,7 @@ def test_an_exhausted_space_reuses_results_and_trains_nothing(study: Study) -> N
     found = counts(study)
     assert (found["done"], found["completed"], found["reused"], found["running"]) == (7, 3, 4, 0)
     assert len(study.best(10)) == 3
-    assert study.outcomes() == [Outcome.COMPLETED] * 7
+    assert outcomes(study) == [Outcome.COMPLETED] * 7
 
 
 def test_an_exhausted_space_waits_while_its_trials_run_and_burns_no_numbers(study: Study) -> None:
@@ -93,7 +94,7 @@ def test_a_failed_configuration_counts_as_tried_and_fails_again(study: Study) ->
     again = ask(study, only)
     assert (again.reused, again.reused_from) == (None, 0)
     assert again.failure and (again.failure.kind, again.failure.message) == (FailureKind.OUT_OF_MEMORY, "too large")
-    assert counts(study)["reused"] == 1 and study.outcomes() == [Outcome.FAILED] * 2
+    assert counts(study)["reused"] == 1 and outcomes(study) == [Outcome.FAILED] * 2
 
 
 def test_a_pruned_configuration_is_reused_as_pruned(study: Study) -> None:
@@ -102,7 +103,7 @@ def test_a_pruned_configuration_is_reused_as_pruned(study: Study) -> None:
     study.report(number, 1, 0.25)
     study.finish(TrialResult(number, Outcome.PRUNED, None, 1.0))
     assert ask(study, only).reused == 0.25
-    assert study.outcomes() == [Outcome.PRUNED] * 2
+    assert outcomes(study) == [Outcome.PRUNED] * 2
 
 
 def test_duplicates_are_marked_and_do_not_count(study: Study) -> None:
@@ -133,7 +134,7 @@ def test_a_space_that_cannot_be_sampled_is_a_failed_trial(study: Study, sample: 
     suggestion = ask(study, [space(sample)])
     assert suggestion.failure and suggestion.failure.kind is FailureKind.SPACE_ERROR
     assert message in suggestion.failure.message and "\n" not in suggestion.failure.message
-    assert study.outcomes() == [Outcome.FAILED]
+    assert outcomes(study) == [Outcome.FAILED]
     complete(study, ask(study, WIDE), 0.5)  # the search goes on
 
 

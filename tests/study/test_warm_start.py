@@ -18,7 +18,7 @@ from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus
 from mloptimizer.study.warm_start import TakenOver
-from tests.study.small_studies import DATASET, FEW, WIDE, ask, counts, open_, sample_width, space
+from tests.study.small_studies import DATASET, FEW, WIDE, ask, counts, open_, outcomes, sample_width, space
 from tests.study.small_studies import complete as finish
 
 BUILTIN = read_spaces([], Path("missing"))
@@ -76,7 +76,7 @@ def test_the_trials_of_an_earlier_study_teach_and_the_best_are_tried_first(journ
 def test_trials_that_teach_do_not_count_and_numbers_go_on_after_them(journal: Path, old: Study) -> None:
     study, _ = start_warm(journal, WIDE)
     assert {trial.status for trial in study.trials()[:5]} == {TrialStatus.TAUGHT}
-    assert (counts(study)["done"], study.outcomes(), study.best(9), study.unfinished()) == (0, [], [], [])
+    assert (counts(study)["done"], outcomes(study), study.best(9), study.unfinished()) == (0, [], [], [])
     suggestion = ask(study, WIDE)
     assert suggestion.number == 5
     finish(study, suggestion, 0.2)
