@@ -143,7 +143,7 @@ def _open_cluster(settings: Settings, listeners: Listener) -> Iterator[Machines]
             need, decision = plan_again(agents.need, trials, now)
             listeners.decided(decision)
             agents.aim(need, most_slots(trials, now), spare=now.ray_address != "local")
-            return RayEngine(agents, note_and_tell, listeners.slots_given)
+            return RayEngine(agents, listeners.slots_given)
 
         with contextlib.closing(agents):
             yield Machines(make_engine, _not_this_machines)

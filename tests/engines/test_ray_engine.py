@@ -52,7 +52,7 @@ def forget_deaths(agents: Agents) -> None:
 @pytest.fixture
 def engine(agents: Agents) -> Iterator[RayEngine]:
     forget_deaths(agents)
-    engine = RayEngine(agents, agents._note)
+    engine = RayEngine(agents)
     yield engine
     engine.close()
 
@@ -66,7 +66,7 @@ class TestRay(EngineContract):
     @pytest.fixture
     def engine(self, agents: Agents) -> Iterator[Engine]:
         forget_deaths(agents)
-        engine = RayEngine(agents, agents._note)
+        engine = RayEngine(agents)
         yield engine
         engine.close()
 
@@ -266,7 +266,7 @@ def test_every_trial_of_a_search_that_loses_a_node_ends_exactly_once(
 ) -> None:
     def make_engine(run: SearchRun, trials: int, phase: Phase) -> RayEngine:
         forget_deaths(agents)
-        engine = RayEngine(agents, agents._note, run.listeners.slots_given)
+        engine = RayEngine(agents, run.listeners.slots_given)
         wait_for_slots(engine, 2)  # so that a trial is running on each node
         return engine
 
@@ -308,7 +308,7 @@ from tests.engines.ray_cluster import perform, pid_of, wait_for_slots
 with connected(sys.argv[1]):
     agents = Agents(perform, "forkserver", (), lambda note: None, 10)
     agents.aim(Need(0, 1.0, 0), 1)
-    engine = RayEngine(agents, lambda note: None)
+    engine = RayEngine(agents)
     engine.start(bare_plan(0, {"act": "wait"}, sys.argv[2]), wait_for_slots(engine, 1)[0])
     print(pid_of(engine), flush=True)
     time.sleep(600)
@@ -489,7 +489,7 @@ def test_a_real_training_goes_on_elsewhere_as_if_its_node_had_not_been_lost(
     agents.tend([])
     real = Agents(run_plan, "forkserver", PRELOAD, lambda note: None, 10)
     real.aim(ONE_GPU, 2)
-    with contextlib.closing(real), contextlib.closing(RayEngine(real, lambda note: None)) as engine:
+    with contextlib.closing(real), contextlib.closing(RayEngine(real)) as engine:
         slot = wait_for_slots(engine, 2)[0]
         plan = replace(
             bare_plan(0, {}, str(tmp_path)), dataset=dataset, space="line", space_source=DENSE, epochs=300, patience=300

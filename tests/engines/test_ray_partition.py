@@ -23,7 +23,7 @@ from mloptimizer.engines.ray.agents import Agents
 from mloptimizer.engines.ray.cluster import connected
 from mloptimizer.engines.ray.ray_engine import RayEngine
 from mloptimizer.engines.ray.shapes import Need
-from mloptimizer.core.nouns import EpochRecord, TrialResult
+from mloptimizer.core.nouns import TrialResult
 from tests.engines.contract import bare_plan
 from tests.engines.ray_cluster import perform, pid_of, wait_for, wait_for_slots
 address, folder, far = sys.argv[1:]
@@ -32,7 +32,7 @@ def link(state):
 with connected(address):
     agents = Agents(perform, "forkserver", (), lambda note: None, 10)
     agents.aim(Need(1, 1.0, 0), 1)
-    engine = RayEngine(agents, lambda note: None)
+    engine = RayEngine(agents)
     engine.start(bare_plan(0, {"act": "wait"}, folder), wait_for_slots(engine, 1)[0])
     print(pid_of(engine), flush=True)
     link("down")

@@ -188,7 +188,7 @@ class AgentsThere:
 def test_slots_with_small_cards_are_used_first_and_all_are_shown_once() -> None:
     slots = [Slot(f"{mb} MB", "a", (f"GPU-{mb}",), gpu_memory_mb=mb) for mb in (81_920, 16_384, 40_960)]
     shown: list[list[Slot]] = []
-    engine = RayEngine(cast(Agents, AgentsThere(slots)), lambda decision: None, lambda those: shown.append([*those]))
+    engine = RayEngine(cast(Agents, AgentsThere(slots)), lambda those: shown.append([*those]))
     for _ in range(2):
         assert [slot.gpu_memory_mb for slot in engine.idle_slots()] == [16_384, 40_960, 81_920]
     assert shown == [slots]

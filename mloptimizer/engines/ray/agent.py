@@ -1,8 +1,8 @@
 """What runs on a node: an actor that holds the GPUs and cores of one slot, and a process per attempt of a trial in it.
 
-The actor is a thin parent: `ProcessEngine` forks each attempt from a server that has imported TensorFlow once, so all
-of that engine's guarantees hold on every node: an attempt's processes end with the actor, whatever ends it, a tree is
-killed in one stroke, and GPU memory is waited for. The trial works in a folder of the node; reports carry what is new.
+The actor is a thin parent: `ProcessEngine` forks each attempt from a server that has imported TensorFlow once, so that
+engine's guarantees hold on every node: an attempt's processes end with the actor, whatever ends it, a tree is killed in
+one stroke, and a slot waits for its GPU memory. The trial works in a folder of the node; reports carry what is new.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ from mloptimizer.hardware.read.nvml import list_gpus
 
 NOTHING = -1  # the token of no attempt
 INITIAL = "initial"  # folder of the weights that a trial starts from
-POLL_SECONDS = 5.0  # how long a call waits for something to tell
-_GATHER_SECONDS = 1.0  # what is not urgent is told together
+POLL_SECONDS = 5.0  # how long a call waits for something to report
+_GATHER_SECONDS = 1.0  # within which events that are not urgent are collected
 _LOG_BYTES = 2**20  # of the worker's log in one report
-_CORES_BORROWED = 2  # a trial may use so many times its cores while others are idle
+_CORES_BORROWED = 2  # a trial may use this many times its cores while others are idle
 _UNURGENT = (SignOfLife, HardwareSample)
 
 
@@ -52,7 +52,7 @@ class AgentFacts:
 
 @dataclass(frozen=True)
 class Started:
-    """How an attempt began: it runs, or the data set is to be sent, or it has failed already."""
+    """How an attempt began: it runs, or the driver must send the data set, or it has failed already."""
 
     needs_data: bool = False
     failure: TrialResult | None = None
@@ -60,26 +60,22 @@ class Started:
 
 @dataclass(frozen=True)
 class Report:
-    """What is new about an attempt; its token is the fence: a driver drops what is not current."""
+    """What is new about an attempt; its token is the fence: a driver drops reports that are not current."""
 
     token: int
     events: tuple[Event, ...]
     files: Parcel  # of its folder, by name
-    checkpoints: tuple[str, ...] | None  # the names of all that there are; None: they are kept elsewhere
-    log: bytes  # to be added to the worker's log
+    checkpoints: tuple[str, ...] | None  # the names of all that exist; None: they are kept elsewhere
+    log: bytes  # to append to the worker's log
     is_idle: bool  # another trial can start
 
 
 class SlotAgent:
-    """The actor of one slot; `step` is called over and over while a trial runs, `stop` and `kill` beside it."""
+    """The actor of one slot; the driver calls `step` repeatedly while a trial runs, `stop` and `kill` beside it."""
 
     def __init__(self, run_trial: RunTrial, start_method: StartMethod, preload: Sequence[str], need: Need) -> None:
-        """Take the slot.
-
-        Args:
-            need: what Ray has reserved for this actor.
-        """
-        vars(sys.modules["__main__"]).pop("__file__", None)  # Ray's main program is not for the trials' processes
+        """Take the slot; `need` is what Ray has reserved for this actor."""
+        vars(sys.modules["__main__"]).pop("__file__", None)  # the trials' processes must not run Ray's main program
         node, auth_mode = ray.get_runtime_context().get_node_id(), os.environ.get("RAY_AUTH_MODE", "")
         self._facts = AgentFacts(_find_slot(need), node, mloptimizer.__version__, auth_mode)
         self._keeping = contextlib.ExitStack()
@@ -87,20 +83,18 @@ class SlotAgent:
         self._engine = ProcessEngine([self._facts.slot], run_trial, start_method, preload)
         self._plan: TrialPlan | None = None  # as it runs here
         self._remote: RemoteFolder | None = None
-        self._token = self._stopped = self._killed = NOTHING  # of the attempt that runs, and of those told to end
+        self._token = self._stopped = self._killed = NOTHING  # of the running attempt, and of those asked to end
 
     def describe(self) -> AgentFacts:
-        """Return where this is."""
         return self._facts
 
     def start(self, token: int, plan: TrialPlan, files: Parcel, data: Parcel | None) -> Started:
         """Begin an attempt.
 
         Args:
-            token: names the attempt in all that follows; no other has had it.
-            plan: of the attempt.
+            token: identifies the attempt in all later calls; no other attempt has it.
             files: its checkpoints, and the weights to start from.
-            data: the decoded data set, where the driver was asked for it.
+            data: the decoded data set, if this node asked for it.
         """
         try:
             dataset = find_dataset(plan.dataset) if data is None else keep_dataset(plan.dataset, data)
@@ -128,50 +122,47 @@ class SlotAgent:
         return Started()
 
     def step(self, token: int) -> Report:
-        """Wait for something to tell of the attempt, and return it; its last report has the result."""
+        """Wait until something is new about the attempt, and return it; its last report has the result."""
         plan = self._plan
         mine = (None, plan.number) if plan else (None,)
         events = [event for event in self._gather() if event.number in mine]
-        result = next((event for event in events if isinstance(event, TrialResult)), None)
-        if plan is None or token != self._token:  # it has ended, and only the slot is waited for
-            return Report(token, (), {}, None, b"", self._is_idle())
-        folder = Path(plan.directory)
+        if plan is None or token != self._token:  # it has ended, and the driver waits only for the slot
+            return Report(token, (), {}, None, b"", bool(self._engine.idle_slots()))
         files, kept = self._take_checkpoints(events)
-        log = self._log.take(_LOG_BYTES) if result is None else self._log.take_last(_LOG_BYTES)
-        if result is not None:
-            left = list_files(folder)
+        result = events[-1] if events else None
+        if isinstance(result, TrialResult):
+            folder = Path(plan.directory)
             skipped = (CHECKPOINTS, INITIAL, WORKER_LOG)
-            files |= {name: path for name, path in left.items() if name.split("/")[0] not in skipped}
-            events = [event if event is not result else _place_weights(result, folder) for event in events]
-        parcel = pack(files)
-        if result is not None:
+            files |= {name: path for name, path in list_files(folder).items() if name.split("/")[0] not in skipped}
+            events[-1], log = _place_weights(result, folder), self._log.take_last(_LOG_BYTES)
+            parcel = pack(files)
             self._clear(result)
-        return Report(token, tuple(events), parcel, kept, log, self._is_idle())
+        else:
+            parcel, log = pack(files), self._log.take(_LOG_BYTES)
+        return Report(token, tuple(events), parcel, kept, log, bool(self._engine.idle_slots()))
 
     def _gather(self) -> list[Event]:
-        events = list(self._engine.wait(POLL_SECONDS))
-        until = time.monotonic() + _GATHER_SECONDS
+        events, until = list(self._engine.wait(POLL_SECONDS)), time.monotonic() + _GATHER_SECONDS
         while events and all(isinstance(event, _UNURGENT) for event in events):
-            left = until - time.monotonic()
-            if left <= 0:
+            if (left := until - time.monotonic()) <= 0:
                 break
             events += self._engine.wait(left)
         return events
 
     def _take_checkpoints(self, events: list[Event]) -> tuple[dict[str, Path], tuple[str, ...] | None]:
-        """Return the new checkpoints and the names of all, or bring them to where they are kept."""
+        """Return the new checkpoints and the names of all, or copy them to where they are kept."""
         new, names = self._outbox.take()
         if self._remote is None:
             return dict(new), names
         try:
             if new:
                 self._remote.keep(new.values(), [Path(name).name for name in names])
-        except MloptimizerError as error:  # as where a checkpoint cannot be written: told, and the training goes on
+        except MloptimizerError as error:  # the training continues, as when a checkpoint cannot be written
             events.insert(0, Decision(self._plan.number if self._plan else None, "checkpoint", "not kept", str(error)))
         return {}, None
 
     def _clear(self, result: TrialResult) -> None:
-        """Forget the attempt; the checkpoints of a trial that is completed have served."""
+        """Forget the attempt; a completed trial needs its checkpoints no more."""
         if self._remote and result.outcome is Outcome.COMPLETED:
             with contextlib.suppress(MloptimizerError):
                 self._remote.remove_attempts()
@@ -179,21 +170,18 @@ class SlotAgent:
             shutil.rmtree(self._plan.directory, ignore_errors=True)
         self._plan, self._token = None, NOTHING
 
-    def _is_idle(self) -> bool:
-        return bool(self._engine.idle_slots())
-
     def stop(self, token: int) -> None:
-        """Ask the attempt to end at its next step, also where it is just being started."""
+        """Ask the attempt to end at its next step, even if it is just starting."""
         self._stopped = token
         self._obey()
 
     def kill(self, token: int) -> None:
-        """End the attempt's processes at once, also where it is just being started."""
+        """Kill the attempt's processes at once, even if it is just starting."""
         self._killed = token
         self._obey()
 
     def _obey(self) -> None:
-        """Do what was told of the attempt that runs; `start` and `stop` may come at the same moment."""
+        """Apply what was asked of the running attempt; `start` and `stop` may arrive at the same moment."""
         plan, token = self._plan, self._token
         if plan is None or token == NOTHING:
             return
@@ -204,13 +192,13 @@ class SlotAgent:
                 self._engine.kill_trial(plan.number)
 
     def leave(self) -> None:
-        """End what runs, and remove what lies on the disk; the actor is of no use any more."""
+        """End what runs and remove its files; the actor cannot be used afterwards."""
         self._engine.close()
         self._keeping.close()
 
 
 def _find_slot(need: Need) -> Slot:
-    """Return the slot with the GPUs that Ray has given to this process; without any, it is to see none."""
+    """Return the slot with the GPUs that Ray has given to this process; without any, hide all GPUs from it."""
     host, context, cores = socket.gethostname(), ray.get_runtime_context(), len(list_cpus())
     share_mb = int(available_memory_mb() * min(need.cpus / cores, 1))
     threads = min(cores, max(1, int(_CORES_BORROWED * need.cpus)))

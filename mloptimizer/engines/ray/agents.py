@@ -1,6 +1,6 @@
-"""Keeps as many actors as there are slots wanted: on nodes that join too, and never on those that are left out.
+"""Keeps as many actors as slots are wanted: on new nodes too, and never on those that are left out.
 
-An actor whose resources the cluster does not have now stays pending: that is the demand which an autoscaler sees.
+An actor whose resources the cluster does not have now stays pending: an autoscaler sees it as demand.
 """
 
 import os
@@ -25,7 +25,7 @@ from mloptimizer.engines.ray.ray_internals import list_leaving
 from mloptimizer.engines.ray.shapes import Need, describe_nodes
 
 _TEND_SECONDS = 1.0  # between two looks at the cluster
-_FAILED_IN_A_ROW = 3  # actors that could not be made, before anything could
+_FAILED_IN_A_ROW = 3  # so many actors that could not be made, with none ready, end the search
 _LONGEST_PAUSE_SECONDS = 60.0  # before the next is made, after failures in a row
 
 Note = Callable[[Decision], None]
@@ -36,74 +36,71 @@ class Agent:
     """An actor, as the driver knows it."""
 
     actor: Any
-    described: Any  # reference to its facts
-    facts: AgentFacts | None = None  # None: it is not there yet
-    is_releasing: bool = False  # the last trial is gone and its GPU memory is not
+    described: Any  # reference to its facts, or to the report that shows whether its slot is free
+    facts: AgentFacts | None = None  # None: it is not ready yet
+    is_releasing: bool = False  # the last trial has ended and its GPU memory is not free yet
 
     @property
     def slot(self) -> Slot:
         if self.facts is None:
-            raise RuntimeError("the actor is not there yet")
+            raise RuntimeError("the actor is not ready yet")
         return self.facts.slot
 
 
 class Agents:
-    """The actors of one search; its phases share them, so that TensorFlow is imported once per slot."""
+    """The actors of one search; its phases share them, so that TensorFlow is imported once per slot.
+
+    Args:
+        note: takes what a person should know.
+        wait_minutes: how long the cluster may have no room at all.
+    """
 
     def __init__(
         self, run_trial: RunTrial, start_method: StartMethod, preload: Sequence[str], note: Note, wait_minutes: float
     ) -> None:
-        """Make no actor yet.
-
-        Args:
-            note: takes what a person should know.
-            wait_minutes: how long the cluster may have no room at all.
-        """
         self._arguments = (run_trial, start_method, tuple(preload))
         self._note = note
         self._wait_seconds = 60 * wait_minutes
-        self.need: Need | None = None  # of each trial; None: nobody has said
+        self.need: Need | None = None  # of each trial; None: before the first `aim`
         self._most, self._spare = 0, False
         self._looked = self._had_some = 0.0
         self._failed_in_a_row, self._make_after = 0, 0.0
-        self._told = set[str]()
+        self._noted = set[str]()  # topics
         self.all: list[Agent] = []
         self.nodes = NodeRecords()
 
     def aim(self, need: Need, most: int, spare: bool = True) -> None:
-        """Want as many slots as the cluster has room for, at most so many.
+        """Want as many slots as the cluster has room for, at most `most`.
 
         Args:
-            spare: ask for more than the cluster has room for now: half as many again.
+            spare: ask for half as many again as the cluster has room for now.
         """
         if need != self.need:
             for agent in list(self.all):
                 self.discard(agent)
         self.need, self._most, self._spare = need, most, spare
-        self._had_some = time.monotonic()
-        self._looked = 0.0
+        self._had_some, self._looked = time.monotonic(), 0.0
 
     def ready(self) -> list[Agent]:
-        """Return those that are there."""
         return [agent for agent in self.all if agent.facts is not None]
 
     def tend(self, busy: Sequence[Agent]) -> set[str]:
-        """Make actors for nodes that have joined, give up those of nodes that have left; return the nodes that leave.
+        """Make actors for new nodes, give up those of nodes that have left; return the nodes about to leave.
 
         Raises:
-            RunError: the cluster has had no room for too long.
+            RunError: the cluster has had no room for too long, or every suitable node is left out.
         """
         need = self.need
         if need is None or time.monotonic() < self._looked + _TEND_SECONDS:
             return set()
         nodes, leaving = list_nodes(), list_leaving()
         usable = [node for node in nodes if node.id not in self.nodes.left_out]
-        ids = {node.id for node in usable}
         if self.nodes.left_out and not any(need.count(node) for node in usable) and not busy:
             raise RunError(
                 "engine = ray: every node that could run a trial is left out; debug_strategy.log says why. "
-                "Mend them, then continue; see: mloptimizer cluster doctor."
+                "Fix them, then continue; see: mloptimizer cluster doctor."
             )
+        ids = {node.id for node in usable}
         for agent in self.ready():
             if agent not in busy and agent.facts and agent.facts.node not in ids:
                 self.discard(agent)
@@ -113,7 +110,7 @@ class Agents:
             self.all.append(self._make(need))
         unused = [agent for agent in reversed(self.all) if agent not in busy]
         for agent in sorted(unused, key=lambda agent: agent.facts is not None)[: max(0, len(self.all) - wanted)]:
-            self.discard(agent)  # those that are not there yet first
+            self.discard(agent)  # those that are not ready yet first
         self._looked = time.monotonic()
         if self.ready():
             self._had_some = self._looked
@@ -125,19 +122,17 @@ class Agents:
         return leaving
 
     def _make(self, need: Need) -> Agent:
-        out = sorted(self.nodes.left_out)
         options: dict[str, Any] = {"num_cpus": need.cpus, "num_gpus": need.gpus}
         if need.memory_mb:
             options["memory"] = need.memory_mb * 2**20
-        if out:
-            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(out)})"}
-        actor = ray.remote(SlotAgent).options(max_restarts=0, max_concurrency=2, **options).remote(
-            *self._arguments, need
-        )  # fmt: skip
+        if self.nodes.left_out:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self.nodes.left_out))})"}
+        make = ray.remote(SlotAgent).options(max_restarts=0, max_concurrency=2, **options).remote
+        actor = make(*self._arguments, need)
         return Agent(actor, actor.describe.remote())
 
     def welcome(self, agent: Agent) -> None:
-        """Take what an actor says of itself. Raises RunError: no actor can be made in this cluster."""
+        """Take an actor's facts. Raises RunError: no actor can be made in this cluster."""
         try:
             facts = ray.get(agent.described)
         except RayError as error:
@@ -145,7 +140,7 @@ class Agents:
             self._failed_in_a_row += 1
             self._make_after = time.monotonic() + min(2.0**self._failed_in_a_row, _LONGEST_PAUSE_SECONDS)
             _, words = explain(error)
-            self._tell_once(Decision(None, "worker", "one could not be started, and is tried again", words))
+            self._note_once(Decision(None, "worker", "one could not be started; trying again", words))
             if self._failed_in_a_row >= _FAILED_IN_A_ROW and not self.ready():
                 raise RunError(f"engine = ray: no worker can be started in the cluster: {words}.") from error
             return
@@ -159,34 +154,30 @@ class Agents:
             return
         agent.facts = facts
         if facts.auth_mode != "token" and os.environ.get("RAY_AUTH_MODE") == "token":
-            reason = "whoever reaches the cluster may run anything on it; set RAY_AUTH_MODE=token before `ray start`"
-            self._tell_once(Decision(None, "authentication", "off in this cluster", reason))
+            reason = "anyone who reaches the cluster can run code on it; set RAY_AUTH_MODE=token before `ray start`"
+            self._note_once(Decision(None, "authentication", "off in this cluster", reason))
         if self.need and self.need.gpus and not facts.slot.gpu_ids:
             reason = "Ray declares GPUs there, and NVML sees none"
             self._note(Decision(None, "GPUs", f"none on {facts.slot.host}", reason))
 
-    def _tell_once(self, decision: Decision) -> None:
-        if decision.topic not in self._told:
-            self._told.add(decision.topic)
+    def _note_once(self, decision: Decision) -> None:
+        if decision.topic not in self._noted:
+            self._noted.add(decision.topic)
             self._note(decision)
 
-    def judge(self, agent: Agent, kind: FailureKind | None) -> Decision | None:
-        """Take how an attempt ended on the actor's node; return that the node is left out, where it is from now on."""
-        if agent.facts is None:
-            return None
-        reason = self.nodes.note(agent.facts.node, kind)
-        if reason:
+    def judge(self, agent: Agent, kind: FailureKind | None) -> None:
+        """Take how an attempt ended on the actor's node, None: well; this may leave the node out from now on."""
+        if agent.facts and (reason := self.nodes.note(agent.facts.node, kind)):
             self._looked = 0.0  # its actors are given up at the next look
-        return Decision(None, "node", f"{agent.slot.host} is left out", reason) if reason else None
+            self._note(Decision(None, "node", f"{agent.slot.host} is left out", reason))
 
     def discard(self, agent: Agent) -> None:
-        """End the actor, and the processes that it has started."""
+        """End the actor, and the processes that it started."""
         if agent in self.all:
             self.all.remove(agent)
         ray.kill(agent.actor)
 
     def close(self) -> None:
-        """End all."""
         leaving = [agent.actor.leave.remote() for agent in self.ready()]
         ray.wait(leaving, num_returns=len(leaving), timeout=5) if leaving else None
         for agent in list(self.all):

@@ -1,7 +1,7 @@
-"""Finds or keeps on a node what a trial needs of the disk: the decoded data set, and folders of its own.
+"""Finds or keeps on a node the files that a trial needs: the decoded data set, and folders of its own.
 
-Guarantees: a data set is written once per node, by whoever comes first, and only the one with the plan's fingerprint is
-used. What an agent that was killed has left behind is removed by the next one.
+Guarantees: the first trial on a node writes a data set, once, and only one with the plan's fingerprint is used. The
+next agent removes what a killed one left behind.
 """
 
 import contextlib
@@ -24,16 +24,14 @@ from mloptimizer.engines.ray.parcels import Parcel, list_files, pack
 
 
 def pack_dataset(dataset: DatasetInfo) -> Parcel:
-    """Return the decoded data set, to be sent; empty where it is not on this machine."""
+    """Return the decoded data set for sending; empty if it is not on this machine."""
     wanted = [decoded_cache.INFO_FILE, *(f"{name}.npy" for name in decoded_cache.ARRAYS)]
     found = list_files(Path(dataset.directory))
-    if not all(name in found for name in wanted):
-        return {}
-    return pack({name: found[name] for name in wanted})
+    return pack({name: found[name] for name in wanted}) if set(wanted) <= found.keys() else {}
 
 
 def find_dataset(dataset: DatasetInfo) -> DatasetInfo | None:
-    """Return the data set as it lies on this node; None where its cache has none with the fingerprint."""
+    """Return the data set with its folder on this node; None if the node's cache has none with the fingerprint."""
     folders = [Path(dataset.directory)]
     if dataset.name in CATALOG:
         folders += decoded_cache.entry_folders(CATALOG[dataset.name])
@@ -44,10 +42,10 @@ def find_dataset(dataset: DatasetInfo) -> DatasetInfo | None:
 
 
 def keep_dataset(dataset: DatasetInfo, parcel: Parcel) -> DatasetInfo:
-    """Return the data set as it lies on this node, after writing it into its cache if it is not there yet.
+    """Return the data set with its folder on this node, after writing it into the node's cache if necessary.
 
     Args:
-        parcel: of `pack_dataset`; empty: the driver has none, and the trial will say what it misses.
+        parcel: of `pack_dataset`; empty: the driver has none, and the trial will report what is missing.
 
     Raises:
         UsageError, RunError: it cannot be written.
@@ -75,11 +73,11 @@ def _is_whole(folder: Path, dataset: DatasetInfo) -> bool:
 
 @contextlib.contextmanager
 def own_folder() -> Iterator[Path]:
-    """Give a folder of this process on the node's disk, which is removed behind it; its lock says that it is used."""
+    """Provide a folder of this process on the node's disk, removed afterwards; its lock shows that it is in use."""
     base = _base() / "agents"
     base.mkdir(parents=True, exist_ok=True)
     mine = f"{socket.gethostname()}-"
-    with hold_lock(base / ".lock"):  # a neighbour would take a new one for left over
+    with hold_lock(base / ".lock"):  # a neighbour would take a new folder for left over
         remove_left_over(base.glob(f"{mine}*"))
         folder = Path(tempfile.mkdtemp(dir=base, prefix=mine))
         lock = take_lock(folder / LOCK)
@@ -91,10 +89,10 @@ def own_folder() -> Iterator[Path]:
 
 
 def shared_folder(study: str) -> Path:
-    """Return the folder in which the trials of a study share compiled programs and measured batches on this node."""
+    """Return the folder on this node in which the trials of a study share compiled programs and batch sizes."""
     return _base() / "studies" / study
 
 
 def _base() -> Path:
-    """Return a folder of this user on this node: beside the data sets."""
-    return Path(os.path.abspath(decoded_cache.cache_folder().parent)) / "ray"  # noqa: PTH100 (links stay as they are)
+    """Return this user's folder for Ray on this node, beside the data sets."""
+    return Path(os.path.abspath(decoded_cache.cache_folder().parent)) / "ray"  # noqa: PTH100 (keeps links)

@@ -1,7 +1,4 @@
-"""Asks every node of a cluster about itself.
-
-Nothing is changed, and TensorFlow is imported nowhere; one small task runs on each node.
-"""
+"""Asks every node of a cluster about itself: one small task on each changes nothing and imports no TensorFlow."""
 
 import os
 import platform
@@ -25,7 +22,7 @@ _PORT_SECONDS = 3.0
 
 
 def versions() -> dict[str, str]:
-    """Return the versions here, by package, with Python's; what is not installed is left out."""
+    """Return the versions of the installed packages here, and Python's, by name."""
     found = {name: version for name in PACKAGES if (version := installed_version(name))}
     return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
 
@@ -41,13 +38,12 @@ def _look() -> dict[str, Any]:
 
 
 def examine() -> list[NodeFacts]:
-    """Return what there is to know of each node of the cluster that this process is connected to."""
+    """Return the facts about each node of the cluster that this process is connected to."""
     leaving, nodes = list_leaving(), [node for node in ray.nodes() if node["Alive"]]
-    tasks = []
-    for node in nodes:
-        where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        tasks.append(ray.remote(_look).options(num_cpus=0, max_retries=0, scheduling_strategy=where))
-    first = [task.remote() for task in tasks]  # starts the workers, so that clocks are asked in no time
+    places = (NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes)
+    look = ray.remote(_look)
+    tasks = [look.options(num_cpus=0, max_retries=0, scheduling_strategy=place) for place in places]
+    first = [task.remote() for task in tasks]  # starts the workers, so that reading the clocks takes no time
     ray.wait(first, num_returns=len(first), timeout=_ANSWER_SECONDS)
     return [_facts(node, task, node["NodeID"] in leaving) for node, task in zip(nodes, tasks, strict=True)]
 
@@ -56,15 +52,14 @@ def _facts(node: dict[str, Any], task: Any, leaves: bool) -> NodeFacts:
     has, host = node["Resources"], f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
     ports = tuple(port for port in (node["NodeManagerPort"], node["ObjectManagerPort"]) if not _opens(node, port))
     known: dict[str, Any] = {"cpus": has.get("CPU", 0.0), "gpus": has.get("GPU", 0.0), "closed_ports": ports}
-    begun = time.time()
+    asked = time.time()
     try:
-        said = ray.get(task.remote(), timeout=_ANSWER_SECONDS)
+        answer = ray.get(task.remote(), timeout=_ANSWER_SECONDS)
     except RayError:
         return NodeFacts(host, False, leaves, **known)
-    then = said.pop("time")
-    now = time.time()  # the task ran at some time between
-    skew = then - min(max(then, begun), now)
-    return NodeFacts(host, True, leaves, skew_seconds=skew, **known, **said)
+    there = answer.pop("time")  # read between `asked` and now
+    skew = there - min(max(there, asked), time.time())
+    return NodeFacts(host, True, leaves, skew_seconds=skew, **known, **answer)
 
 
 def _opens(node: dict[str, Any], port: int) -> bool:

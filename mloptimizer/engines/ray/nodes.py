@@ -1,17 +1,14 @@
-"""Remembers how trials ended on each node, and which nodes get no more of them."""
+"""Remembers how trials ended on each node, and which nodes get no more trials."""
 
 from mloptimizer.core.nouns import FailureKind
 
 LIMIT = 3  # failures in a row after which a node is left out
-# What may be the machine's fault; a model that fails everywhere fails on other nodes too.
-_SUSPECT = (
-    *(FailureKind.LOST_WORKER, FailureKind.CRASH, FailureKind.HUNG),
-    *(FailureKind.DATA_ERROR, FailureKind.DISK_FULL),
-)
+# These may be the machine's fault.
+_SUSPECT = [FailureKind(kind) for kind in ("lost_worker", "crash", "hung", "data_error", "disk_full")]
 
 
 class NodeRecords:
-    """The nodes by Ray's ids."""
+    """The nodes by their Ray ids."""
 
     def __init__(self) -> None:
         self._in_a_row: dict[str, list[str]] = {}
@@ -19,9 +16,9 @@ class NodeRecords:
         self.left_out: set[str] = set()
 
     def note(self, node: str, kind: FailureKind | None) -> str:
-        """Take how an attempt on the node ended, None: well; return why the node is left out from now on, or nothing.
+        """Take how an attempt on the node ended, None: well; return why the node is left out from now on, or "".
 
-        A node is left out only where trials end well on another one: the fault is then not theirs.
+        A node is left out only if trials end well on another one: a model that fails everywhere is not its fault.
         """
         if kind is None:
             self._in_a_row.pop(node, None)

@@ -1,15 +1,16 @@
 """Runs each attempt of a trial on a slot that Ray has found somewhere in the cluster.
 
-The driver alone is told anything: it pulls reports from the actors and writes what they carry, so workers need no
-database and no shared disk. Reports are fenced: each belongs to one attempt, and a node that was cut off and trains on
-is heard no more. The engine notices lost nodes through Ray, hangs are the loop's to notice.
+The driver pulls reports from the actors and writes what they carry, so workers need no database and no shared disk.
+Reports are fenced: each belongs to one attempt, and the driver ignores a node that was cut off and keeps training. The
+engine learns of lost nodes through Ray; the search loop detects hangs.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,13 @@ from mloptimizer.core.files import append_bytes
 from mloptimizer.core.nouns import FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.core.trial_files import CHECKPOINTS, RESULT, WORKER_LOG
 from mloptimizer.engines.ray.agent import INITIAL, NOTHING, Report, Started
-from mloptimizer.engines.ray.agents import Agent, Agents, Note
+from mloptimizer.engines.ray.agents import Agent, Agents
 from mloptimizer.engines.ray.node_data import pack_dataset
 from mloptimizer.engines.ray.parcels import Parcel, list_files, pack, remove_others, unpack
 from mloptimizer.engines.ray.ray_failures import explain
 from mloptimizer.engines.ray.remote import open_remote
 
-_KILL_SECONDS = 5.0  # that a worker has to end a trial's processes, before Ray ends the worker
+_KILL_SECONDS = 5.0  # that a worker has to kill a trial's processes before Ray kills the worker
 _CLOSE_SECONDS = 10.0
 _tokens = itertools.count()
 
@@ -39,63 +40,58 @@ class _Attempt:
     plan: TrialPlan
     agent: Agent
     token: int  # no two attempts have the same
-    call: Any  # reference to what is waited for
-    is_leaving: bool = False  # told to end because its node goes
-    killed_at: float = field(default=float("inf"))
+    call: Any  # reference to the pending answer
+    is_leaving: bool = False  # asked to stop because its node leaves
+    killed_at: float = math.inf
 
 
 class RayEngine:
-    """An `Engine` on the actors of a cluster."""
+    """An `Engine` on the actors of a cluster.
 
-    def __init__(self, agents: Agents, note: Note, show: Callable[[Sequence[Slot]], None] | None = None) -> None:
-        """Begin with whatever actors there are.
+    Args:
+        agents: the actors, which stay when the engine closes.
+        show: takes all slots, idle or not, whenever they have changed.
+    """
 
-        Args:
-            agents: are not closed with the engine.
-            note: takes what a person should know.
-            show: takes all slots, idle ones and others, whenever they have changed.
-        """
-        self._agents, self._note, self._show = agents, note, show
+    def __init__(self, agents: Agents, show: Callable[[Sequence[Slot]], None] | None = None) -> None:
+        self._agents, self._show = agents, show
         self._shown: list[Slot] | None = None
         self._attempts: dict[int, _Attempt] = {}
         self._seen: dict[int, TrialPlan] = {}  # whose checkpoints are kept elsewhere
         self._short: set[int] = set()  # trials whose last attempt ran out of memory
-        self._data: dict[str, Any] = {}  # references to data sets that were sent, by fingerprint
+        self._data: dict[str, Any] = {}  # references to the data sets sent so far, by fingerprint
 
     # Slots
 
     def idle_slots(self) -> Sequence[Slot]:
         """Return the slots on which a trial can start: those with little GPU memory first, so that others stay free.
 
-        While a trial that ran out of memory waits to start again, as the loop's next, the largest come first.
+        While a trial that ran out of memory waits to start again, which the loop does next, the largest come first.
         """
         leaving = self._agents.tend([attempt.agent for attempt in self._attempts.values()])
         for attempt in self._attempts.values():
             if attempt.agent.facts and attempt.agent.facts.node in leaving and not attempt.is_leaving:
                 attempt.is_leaving = True
                 self.stop_trial(attempt.plan.number)
-        self._show_slots()
-        idle = [agent.slot for agent in self._idle()]
-        return sorted(idle, key=lambda slot: slot.gpu_memory_mb, reverse=bool(self._short))
-
-    def _show_slots(self) -> None:
         slots = [agent.slot for agent in self._agents.ready()]
         if self._show and slots != self._shown:
             self._shown = slots
             self._show(slots)
+        idle = [agent.slot for agent in self._idle()]
+        return sorted(idle, key=lambda slot: slot.gpu_memory_mb, reverse=bool(self._short))
 
     def _idle(self) -> list[Agent]:
         busy = [attempt.agent for attempt in self._attempts.values()]
         return [agent for agent in self._agents.ready() if agent not in busy and not agent.is_releasing]
 
     def releasing(self) -> bool:
-        """Return whether no slot is idle and one will be: its worker is being made, or its GPU memory is waited for."""
+        """Return whether no slot is idle but one will be: its worker is starting, or its GPU memory is not yet free."""
         return not self._idle() and len(self._agents.all) > len(self._attempts)
 
     def start(self, plan: TrialPlan, slot: Slot) -> None:
         """Send the plan, with its checkpoints and the weights to start from."""
         if plan.settings.storage:
-            raise ValueError("a plan with a storage URL, which may hold a password, is not sent anywhere")
+            raise ValueError("a plan with a storage URL, which may hold a password, must not be sent")
         agent = next(agent for agent in self._idle() if agent.slot == slot)
         Path(plan.directory, WORKER_LOG).unlink(missing_ok=True)
         if plan.settings.checkpoint_url:
@@ -112,7 +108,7 @@ class RayEngine:
     def wait(self, timeout: float) -> list[Event]:
         """Return what happened since the last call, waiting at most `timeout` seconds.
 
-        A slot that can be used from now on ends the waiting too.
+        It also returns when another slot can be used.
         """
         deadline, events = time.monotonic() + timeout, list[Event]()
         while True:
@@ -120,26 +116,22 @@ class RayEngine:
             handlers = self._handlers()
             ready = _wait_for(list(handlers), left)
             for call in ready:
-                events += handlers[call]()
-            events += self._end_the_deaf()
+                events += handlers[call]() or ()
+            events += self._end_unresponsive()
             if ready or events or not left:
                 return events
 
-    def _handlers(self) -> dict[Any, Callable[[], list[Event]]]:
-        """Return what is to be done with each call that is waited for."""
-        handlers: dict[Any, Callable[[], list[Event]]] = {}
+    def _handlers(self) -> dict[Any, Callable[[], list[Event] | None]]:
+        """Return what to do with each pending answer."""
+        handlers: dict[Any, Callable[[], list[Event] | None]] = {}
         for agent in self._agents.all:
             if agent.facts is None:
-                handlers[agent.described] = partial(self._welcome, agent)
+                handlers[agent.described] = partial(self._agents.welcome, agent)
             elif agent.is_releasing:
                 handlers[agent.described] = partial(self._release, agent)
         for attempt in self._attempts.values():
             handlers[attempt.call] = partial(self._receive, attempt)
         return handlers
-
-    def _welcome(self, agent: Agent) -> list[Event]:
-        self._agents.welcome(agent)
-        return []
 
     def _receive(self, attempt: _Attempt) -> list[Event]:
         plan, agent = attempt.plan, attempt.agent
@@ -152,9 +144,10 @@ class RayEngine:
         if isinstance(answer, Started):
             if answer.failure:
                 return self._end(attempt, answer.failure)
-            if answer.needs_data:
-                data = self._send_data(plan)
-                attempt.call = agent.actor.start.remote(attempt.token, plan, _files_of(plan), data)
+            if answer.needs_data:  # the object store brings it to a node once
+                if (key := plan.dataset.fingerprint) not in self._data:
+                    self._data[key] = ray.put(pack_dataset(plan.dataset))
+                attempt.call = agent.actor.start.remote(attempt.token, plan, _files_of(plan), self._data[key])
                 return []
         elif answer.token == attempt.token:
             return self._take(attempt, answer)
@@ -164,7 +157,6 @@ class RayEngine:
     def _take(self, attempt: _Attempt, report: Report) -> list[Event]:
         """Write what the report carries, and return its events; the files come first, as the events rely on them."""
         plan, agent, folder = attempt.plan, attempt.agent, Path(attempt.plan.directory)
-        events = list(report.events)
         try:
             unpack(report.files, folder)
             if report.checkpoints is not None:
@@ -173,20 +165,21 @@ class RayEngine:
                 folder.mkdir(parents=True, exist_ok=True)
                 append_bytes(folder / WORKER_LOG, report.log)
         except (MloptimizerError, OSError) as error:
-            self._agents.discard(agent)  # what it sends from now on is of no attempt
-            lost = failed(plan.number, FailureKind.DISK_FULL, f"the driver cannot keep what it sent: {error}")
+            self._agents.discard(agent)  # what it sends from now on belongs to no attempt
+            lost = failed(plan.number, FailureKind.DISK_FULL, f"the driver cannot write what the worker sent: {error}")
             return self._end(attempt, lost)
-        if not events or not isinstance(events[-1], TrialResult):
+        result = report.events[-1] if report.events else None
+        if not isinstance(result, TrialResult):
             attempt.call = agent.actor.step.remote(attempt.token)
-            return events
+            return list(report.events)
         agent.is_releasing = not report.is_idle
         if agent.is_releasing:
             agent.described = agent.actor.step.remote(attempt.token)
-        result = _with_weights(events.pop(), plan)
+        result = _with_weights(result, plan)
         if attempt.is_leaving and result.outcome is Outcome.PRUNED:
             message = f"its node {agent.slot.host} is about to leave the cluster"
             result = failed(plan.number, FailureKind.LOST_WORKER, message, result.seconds)
-        return events + self._end(attempt, result)
+        return [*report.events[:-1], *self._end(attempt, result)]
 
     def _end(self, attempt: _Attempt, result: TrialResult) -> list[Event]:
         del self._attempts[attempt.plan.number]
@@ -194,54 +187,41 @@ class RayEngine:
             self._short.add(result.number)
         if attempt.is_leaving:
             self._agents.discard(attempt.agent)  # or the trial would get the same slot again
-            return [result]
-        left_out = self._agents.judge(attempt.agent, result.failure.kind if result.failure else None)
-        if left_out:
-            self._note(left_out)
+        else:
+            self._agents.judge(attempt.agent, result.failure.kind if result.failure else None)
         return [result]
 
     def _lose(self, attempt: _Attempt, error: RayError) -> list[Event]:
         self._agents.discard(attempt.agent)
         kind, message = explain(error)
-        host = attempt.agent.slot.host
-        return self._end(attempt, failed(attempt.plan.number, kind, f"{host}: {message}"))
+        return self._end(attempt, failed(attempt.plan.number, kind, f"{attempt.agent.slot.host}: {message}"))
 
-    def _release(self, agent: Agent) -> list[Event]:
+    def _release(self, agent: Agent) -> None:
         try:
             agent.is_releasing = not ray.get(agent.described).is_idle
+            if agent.is_releasing:
+                agent.described = agent.actor.step.remote(NOTHING)
         except RayError:
             self._agents.discard(agent)
-            return []
-        if agent.is_releasing:
-            agent.described = agent.actor.step.remote(NOTHING)
-        return []
-
-    def _send_data(self, plan: TrialPlan) -> Any:
-        """Return a reference to the data set in the object store, which brings it to a node once."""
-        key = plan.dataset.fingerprint
-        if key not in self._data:
-            self._data[key] = ray.put(pack_dataset(plan.dataset))
-        return self._data[key]
 
     # Ends
 
     def stop_trial(self, number: int) -> None:
-        """Ask the trial to end at its next step."""
         if attempt := self._attempts.get(number):
             attempt.agent.actor.stop.remote(attempt.token)
 
     def kill_trial(self, number: int) -> None:
-        """Kill the trial's processes; a worker that does not answer is ended, and its node may be cut off."""
-        if (attempt := self._attempts.get(number)) and attempt.killed_at == float("inf"):
+        """Kill the trial's processes; a worker that does not answer is killed too: its node may be cut off."""
+        if (attempt := self._attempts.get(number)) and attempt.killed_at == math.inf:
             attempt.killed_at = time.monotonic()
             attempt.agent.actor.kill.remote(attempt.token)
 
-    def _end_the_deaf(self) -> list[Event]:
+    def _end_unresponsive(self) -> list[Event]:
         events: list[Event] = []
         for number, attempt in list(self._attempts.items()):
             if time.monotonic() > attempt.killed_at + _KILL_SECONDS:
                 self._agents.discard(attempt.agent)
-                message = f"{attempt.agent.slot.host}: its worker did not answer when it was to end"
+                message = f"{attempt.agent.slot.host}: its worker did not answer when asked to end"
                 events += self._end(attempt, failed(number, FailureKind.LOST_WORKER, message))
         return events
 
@@ -257,7 +237,7 @@ class RayEngine:
         self._attempts.clear()
         for plan in self._seen.values():
             if Path(plan.directory, RESULT).is_file():
-                with suppress(MloptimizerError):  # it costs room, nothing else
+                with suppress(MloptimizerError):  # what stays only takes space
                     open_remote(plan).remove()
         self._seen.clear()
 
@@ -266,24 +246,20 @@ def _wait_for(calls: list[Any], timeout: float) -> list[Any]:
     if not calls:
         time.sleep(timeout)
         return []
-    ready, rest = ray.wait(calls, timeout=timeout)
-    return ready + ray.wait(rest, num_returns=len(rest), timeout=0)[0] if ready and rest else ready
+    ray.wait(calls, timeout=timeout)  # for the first; others may be ready too
+    return list(ray.wait(calls, num_returns=len(calls), timeout=0)[0])
 
 
 def _files_of(plan: TrialPlan) -> Parcel:
-    """Return what the plan's attempt begins with."""
-    files: dict[str, Path] = {}
-    if plan.resumes:  # none where they have always been kept elsewhere
-        files |= list_files(Path(plan.directory), CHECKPOINTS)
+    """Return the files with which the plan's attempt begins."""
+    files = list_files(Path(plan.directory), CHECKPOINTS) if plan.resumes else {}  # empty if they are kept elsewhere
     if plan.initial_weights:
         files[f"{INITIAL}/{Path(plan.initial_weights).name}"] = Path(plan.initial_weights)
     return pack(files)
 
 
-def _with_weights(event: Event, plan: TrialPlan) -> TrialResult:
-    """Return the result with its weights where they lie here."""
-    if not isinstance(event, TrialResult):
-        raise TypeError(type(event).__name__)
-    if event.weights.startswith(f"{INITIAL}/"):
-        return replace(event, weights=plan.initial_weights)
-    return replace(event, weights=str(Path(plan.directory) / event.weights)) if event.weights else event
+def _with_weights(result: TrialResult, plan: TrialPlan) -> TrialResult:
+    """Return the result with the path of its weights on this machine."""
+    if result.weights.startswith(f"{INITIAL}/"):
+        return replace(result, weights=plan.initial_weights)
+    return replace(result, weights=str(Path(plan.directory) / result.weights)) if result.weights else result

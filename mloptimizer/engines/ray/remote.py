@@ -1,7 +1,7 @@
 """Keeps the checkpoints of a trial at an fsspec URL (file, s3, gs, …) that every node reaches.
 
-Guarantees: a file is moved to its name when it is whole, and checkpoints hold checksums of their own, so that one which
-a kill has torn is passed over. Credentials are those of the node: none travel with a plan.
+Guarantees: a file is moved to its name when it is whole, and checkpoints contain checksums, so one that a kill has torn
+is skipped. Credentials are those of the node: none travel with a plan.
 """
 
 import contextlib
@@ -16,15 +16,11 @@ from mloptimizer.core.words import in_a_line
 class RemoteFolder:
     """The place of one trial's checkpoints, in which each attempt has a folder of its own.
 
-    An attempt that has been cut off, and trains on, therefore cannot remove what its successor keeps.
+    So an attempt that was cut off but keeps training cannot remove what its successor keeps.
     """
 
     def __init__(self, url: str, place: str, attempt: int) -> None:
-        """Name the place; nothing is made yet.
-
-        Raises:
-            UsageError: fsspec, or its part for this kind of URL, is not installed; or the URL is none.
-        """
+        """Raises UsageError: fsspec, or its part for this kind of URL, is not installed; or it is not a URL."""
         try:
             import fsspec
 
@@ -35,7 +31,7 @@ class RemoteFolder:
         self._attempt, self._own = attempt, f"{self._root}/{_name_folder(attempt)}"
 
     def fetch(self, folder: Path) -> None:
-        """Copy into the folder what the last attempt that kept anything has left; raise RunError where that fails."""
+        """Copy into the folder what the last attempt that kept anything left; raise RunError if that fails."""
         with self._errors():
             if not self._files.exists(self._root):
                 return
@@ -48,10 +44,10 @@ class RemoteFolder:
                     self._files.get_file(str(path), str(folder / path.name))
 
     def keep(self, new: Iterable[Path], names: Iterable[str]) -> None:
-        """Copy the new files there, and remove the attempt's others that are not among the names, and earlier attempts.
+        """Copy the new files there; remove the attempt's files that are not among the names, and earlier attempts.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the place cannot be written.
         """
         kept = set(names)
         with self._errors():
@@ -61,7 +57,7 @@ class RemoteFolder:
                 try:
                     self._files.put_file(str(path), unfinished)
                 except FileNotFoundError:
-                    continue  # a newer one took its place meanwhile
+                    continue  # a newer checkpoint has replaced it
                 self._files.mv(unfinished, f"{self._own}/{path.name}")
             self._files.invalidate_cache()
             for there in self._files.find(self._own):
@@ -70,12 +66,12 @@ class RemoteFolder:
             self._remove(_name_folder(attempt) for attempt in range(1, self._attempt))
 
     def remove(self) -> None:
-        """Remove all of it; raise RunError where that fails."""
+        """Remove all of it; raise RunError if that fails."""
         with self._errors():
             self._remove([""])
 
     def remove_attempts(self) -> None:
-        """Remove what this attempt and earlier ones have kept; raise RunError where that fails."""
+        """Remove what this attempt and earlier ones kept; raise RunError if that fails."""
         with self._errors():
             self._remove(_name_folder(attempt) for attempt in range(1, self._attempt + 1))
 
@@ -86,12 +82,11 @@ class RemoteFolder:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn whatever the file system's library raises into one line."""
+        """Turn any error of the file system's library into one line."""
         try:
             yield
         except Exception as error:
-            words = f"{type(error).__name__}: {in_a_line(error)}"
-            raise RunError(f"checkpoint_url: {self._root}: {words}") from error
+            raise RunError(f"checkpoint_url: {self._root}: {type(error).__name__}: {in_a_line(error)}") from error
 
 
 def _name_folder(attempt: int) -> str:
@@ -99,21 +94,16 @@ def _name_folder(attempt: int) -> str:
 
 
 def open_remote(plan: TrialPlan) -> RemoteFolder:
-    """Return where the plan's checkpoints are kept; its seed tells studies of the same name apart.
+    """Return where the plan's checkpoints are kept; its seed distinguishes studies of the same name.
 
-    Raises:
-        UsageError: there is no such place, or what reaches it is not installed.
+    Raises as `RemoteFolder`.
     """
     place = f"{plan.study}/{Path(plan.directory).name}_{plan.seed:08x}"
     return RemoteFolder(plan.settings.checkpoint_url, place, plan.attempt)
 
 
 def check_url(url: str) -> None:
-    """Check that checkpoints can be kept there, as far as that can be known without writing any.
-
-    Raises:
-        UsageError: it is no URL, or what reaches it is not installed here.
-    """
+    """Raise UsageError if it is not a URL, or a library that it needs is not installed here; writes nothing."""
     if "://" not in url:
-        raise UsageError(f"checkpoint_url: '{url}' is no URL. Possible: file:///FOLDER, s3://BUCKET/PATH or gs://…")
+        raise UsageError(f"checkpoint_url: '{url}' is not a URL. Possible: file:///FOLDER, s3://BUCKET/PATH or gs://…")
     RemoteFolder(url, "", 1)
