@@ -83,7 +83,7 @@ def resume(context: click.Context, workspace: Workspace, study: str | None, **op
     running_search = f"applies when a search starts, and the search of '{study}' is already running"
     possible = f"mloptimizer add-trials {study} N, or mloptimizer stop {study} and resume then"
     refuse_options(context, options, f"{running_search}. Possible: {possible}")
-    _send(workspace, study, Order(OrderName.GO_ON))
+    _send(workspace, study, Order(OrderName.RESUME))
     say(open_console(), f"The search of '{study}' continues.")
 
 

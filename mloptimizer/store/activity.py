@@ -1,8 +1,7 @@
-"""Keeps `running.json` of a study: what the search that is under way runs now, for those who watch it.
+"""Keeps `running.json` of a study: what the current search is running, for those who watch it.
 
-The file is written whole when trials have started or ended, and removed when the search ends in an orderly way. One
-that is there while no driver holds the study's lock was left by a kill. Nothing here raises or waits: on a full disk
-the file is missing.
+The file is written whole when trials have started or ended, and removed when the search ends normally. If no driver
+holds the study's lock, a kill left it. Nothing here raises or waits: on a full disk the file is missing.
 """
 
 import json
@@ -24,26 +23,23 @@ _logger = logging.getLogger(__name__)
 
 
 class Activity(Listener):
-    """What one run of a search runs, and its file."""
+    """What one run of a search is running, and its file, which is first written when there are slots."""
 
     def __init__(self, path: Path) -> None:
-        """Write nothing yet: a search that has no slots is only about to begin."""
         self._path = path
         self._since = utc_now()
         self._slots: Sequence[Slot] = ()
         self._trials: dict[int, dict[str, Any]] = {}
         self._paused = ""  # since when; empty: it runs
         self._is_written = True
-        self._told = False
+        self._warned = False
 
     def slots_given(self, slots: Sequence[Slot]) -> None:
-        """Take the slots that the next trials run on."""
         self._slots = slots
         self._is_written = False
         self.turn_ended()
 
     def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
-        """Take an attempt of a trial that begins."""
         self._trials[plan.number] = {
             "number": plan.number,
             "phase": plan.phase.value,
@@ -56,11 +52,9 @@ class Activity(Listener):
         self._is_written = False
 
     def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
-        """Take that the trial does not run at the moment."""
         self._forget(plan.number)
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
-        """Take that the trial runs no longer."""
         self._forget(plan.number)
 
     def _forget(self, number: int) -> None:
@@ -68,17 +62,19 @@ class Activity(Listener):
             self._is_written = False
 
     def progress(self, progress: Progress) -> None:
-        """Take whether the search pauses."""
         if progress.paused != bool(self._paused):
             self._paused = utc_now() if progress.paused else ""
             self._is_written = False
 
     def search_ended(self) -> None:
         """Remove the file."""
-        self._remove()
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            _logger.debug("%s: %s", self._path, error)
 
     def turn_ended(self) -> None:
-        """Write the file if it does not tell what runs now: once for many trials that start or end together."""
+        """Write the file if anything has changed: once for many trials that start or end together."""
         if self._is_written:
             return
         self._is_written = True
@@ -95,13 +91,7 @@ class Activity(Listener):
             with whole_file(self._path) as file:
                 file.write(json.dumps(facts, ensure_ascii=False).encode() + b"\n")
         except MloptimizerError as error:
-            self._remove()  # none is better than one that tells of trials that have ended
-            if not self._told:
-                self._told = True
-                _logger.warning("%s `mloptimizer top` shows less meanwhile.", error)
-
-    def _remove(self) -> None:
-        try:
-            self._path.unlink(missing_ok=True)
-        except OSError as error:
-            _logger.debug("%s: %s", self._path, error)
+            self.search_ended()  # no file is better than one that lists ended trials
+            if not self._warned:
+                self._warned = True
+                _logger.warning("%s Until this is fixed, `mloptimizer top` shows less.", error)

@@ -1,7 +1,6 @@
-"""Keeps what `bench --machine` measured as one JSON file, and reads such files of any machine back.
+"""Writes the measurements of `bench --machine` as one JSON file, and reads such files of any machine.
 
-A file appears whole and takes the place of no other. Its format is in docs/watching.md; a file of a newer format is
-refused, not guessed at.
+A file appears whole and never replaces another. docs/watching.md describes its format; a newer format is refused.
 """
 
 from collections.abc import Mapping
@@ -30,37 +29,37 @@ UNITS = {
     "data_wait_percent": "%, share of an epoch in which the device waited for images",
     "noise_percent": "%, how far the images per second of the two repetitions are apart, of their mean",
 }
-"""Of the figures of a run: each is the mean of its repetitions, but the memory, which is the highest."""
+"""Of the values of a run: each is the mean of its repetitions, except the memory, which is the highest."""
 
-Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+Measured = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 
 
 @dataclass(frozen=True)
 class BenchRun:
-    """The fixed model under one precision on so many GPUs; 0: on the CPU. See `UNITS`."""
+    """The fixed model with one precision on this many GPUs; 0: on the CPU. See `UNITS`."""
 
     name: str
     gpus: Annotated[int, Field(ge=0)]
     settings: Mapping[str, bool | int | float | str]
-    choices: Mapping[str, str]  # what was chosen automatically, by topic
-    images_per_second: Figure = None
-    seconds_per_epoch: Figure = None
-    startup_seconds: Figure = None
-    gpu_power_w: Figure = None
-    cpu_power_w: Figure = None
-    power_w: Figure = None
-    wh_per_1000_images: Figure = None
-    peak_memory_mb: Figure = None
-    gpu_memory_mb: Figure = None
-    gpu_utilization_percent: Figure = None
-    data_wait_percent: Figure = None
-    noise_percent: Figure = None
-    failure: str = ""  # why there are no figures
+    choices: Mapping[str, str]  # automatic choices by topic
+    images_per_second: Measured = None
+    seconds_per_epoch: Measured = None
+    startup_seconds: Measured = None
+    gpu_power_w: Measured = None
+    cpu_power_w: Measured = None
+    power_w: Measured = None
+    wh_per_1000_images: Measured = None
+    peak_memory_mb: Measured = None
+    gpu_memory_mb: Measured = None
+    gpu_utilization_percent: Measured = None
+    data_wait_percent: Measured = None
+    noise_percent: Measured = None
+    failure: str = ""  # why there are no values
 
 
 @dataclass(frozen=True)
 class MachineBenchmark:
-    """What the benchmark found on a machine."""
+    """The results of the benchmark on a machine."""
 
     mloptimizer: str  # version
     measured_utc: str
@@ -69,13 +68,10 @@ class MachineBenchmark:
     runs: tuple[BenchRun, ...]
 
 
-_BENCHMARK = TypeAdapter(MachineBenchmark)
-
-
 def check_free(path: Path) -> None:
-    """Raise UsageError where something is at the path, or where it could not be written."""
+    """Raise UsageError if the path exists already or cannot be written."""
     if path.exists():
-        raise UsageError(f"-o {path}: is there already, and nothing is written over. Choose another file.")
+        raise UsageError(f"-o {path}: exists already, and is never overwritten. Choose another file.")
     write_json(path, {})
     path.unlink()
 
@@ -84,7 +80,7 @@ def write_machine_file(path: Path, benchmark: MachineBenchmark) -> None:
     """Write the benchmark with its format, version and units.
 
     Raises:
-        UsageError: the file is there already, or cannot be written.
+        UsageError: the file exists already or cannot be written.
         RunError: the disk is full or failed.
     """
     check_free(path)
@@ -95,17 +91,16 @@ def read_machine_file(path: Path) -> MachineBenchmark:
     """Return the benchmark in the file.
 
     Raises:
-        UsageError: it is missing, damaged, something else, or of a newer format.
+        UsageError: it is missing, damaged, not a benchmark, or of a newer format.
     """
     value = read_json(path)
     version = value.get("version")
     if value.get("format") != FORMAT or not isinstance(version, int):
-        raise UsageError(f"{path}: is no machine benchmark. Possible: a file that `mloptimizer bench --machine` wrote.")
+        raise UsageError(f"{path}: not a machine benchmark. Possible: a file written by `mloptimizer bench --machine`.")
     if version > VERSION:
         newer = f"has format {version}, and this mloptimizer reads up to {VERSION}"
         raise UsageError(f"{path}: {newer}. Upgrade it: pip install --upgrade mloptimizer.")
-    known = {name: value[name] for name in MachineBenchmark.__dataclass_fields__ if name in value}
     try:
-        return _BENCHMARK.validate_python(known)
+        return TypeAdapter(MachineBenchmark).validate_python(value)
     except ValidationError as error:
         raise UsageError(f"{path}: is damaged ({first_fault(error)}). Measure again, or restore it.") from error

@@ -1,7 +1,7 @@
-"""Carries a person's orders from another terminal to the search that runs: each is a small file in the study's folder.
+"""Carries a person's orders from another terminal to the running search: each is a small file in the study's folder.
 
-The search takes an order by removing its file; so whoever sent it sees that it was taken. What is no order is removed
-with a warning and changes nothing.
+The search takes an order by removing its file, so the sender sees that it was taken. A file that is not an order is
+removed with a warning and changes nothing.
 """
 
 import logging
@@ -18,11 +18,11 @@ _logger = logging.getLogger(__name__)
 
 
 class OrderName(StrEnum):
-    """What a running search can be told."""
+    """What a running search can be asked to do."""
 
     STOP = "stop"
     PAUSE = "pause"
-    GO_ON = "go_on"
+    RESUME = "resume"
     ADD_TRIALS = "add_trials"
 
 
@@ -35,20 +35,18 @@ class Order:
 
 
 def send_order(folder: Path, order: Order) -> Path:
-    """Write the order for whoever searches; return its file, which is gone when it was taken.
+    """Write the order for the running search; return its file, which is gone once the order was taken.
 
     Raises:
         UsageError, RunError: the folder cannot be written.
     """
-    path = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.json"  # in the order in which they were sent
+    path = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.json"  # names sort by the time of sending
     write_json(path, {"order": order.name, "trials": order.trials})
     return path
 
 
 def take_orders(folder: Path) -> list[Order]:
-    """Return the orders that have come, the oldest first, and remove them."""
-    if not folder.is_dir():
-        return []
+    """Return the orders that have arrived, the oldest first, and remove them."""
     orders = []
     for path in sorted(path for path in folder.glob("*.json") if path.is_file()):
         try:

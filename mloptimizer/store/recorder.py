@@ -27,13 +27,13 @@ class Recorder(Listener):
         self._workspace = workspace
         self._study = study
         self._store = store
-        self._plans: dict[int, TrialPlan] = {}  # of the running trials
+        self._plans: dict[int, TrialPlan] = {}  # of running trials
         self._logs: dict[int, HardwareLog] = {}
-        self._told: set[int] = set()  # the trials of which rows were lost
+        self._warned: set[int] = set()  # trials with lost rows
         self._choices: dict[int, dict[str, str]] = {}  # made automatically, by trial and topic
 
     def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
-        """Write the plan and open the trial's hardware log; what was there is replaced, unless the plan resumes it."""
+        """Write the plan and open the trial's hardware log; earlier files are replaced unless the plan resumes them."""
         self._plans[plan.number], self._choices[plan.number] = plan, {}
         self._store.start(plan, slot)
         write_readme(self._workspace.hardware_logs / "README.md", render_log_readme())
@@ -43,30 +43,28 @@ class Recorder(Listener):
         self._logs[plan.number] = HardwareLog(path, column_names(len(slot.gpu_ids), slot.cpu_ids or list_cpus()))
 
     def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
-        """Append the epoch."""
         self._store.record(plan.phase, record)
 
     def hardware_sampled(self, plan: TrialPlan, sample: HardwareSample) -> None:
-        """Append the row; a full disk costs rows, not the search."""
+        """Append the row; a full disk loses rows, not the search."""
         try:
             log = self._logs[plan.number]
-            if not log.has_columns(sample.row):  # of the cores of another machine than this
+            if not log.has_columns(sample.row):  # of the cores of another machine
                 log.close()
                 path = self._workspace.hardware_log(self._study, plan.number, plan.phase)
                 log = self._logs[plan.number] = HardwareLog(path, list(dict.fromkeys([*column_names(0), *sample.row])))
             log.append(sample.row)
         except MloptimizerError as error:
-            if plan.number not in self._told:
-                self._told.add(plan.number)
-                _logger.warning("hardware log: %s Rows are lost meanwhile.", error)
+            if plan.number not in self._warned:
+                self._warned.add(plan.number)
+                _logger.warning("hardware log: %s Rows are lost until this is fixed.", error)
 
     def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
-        """Write how an attempt ended that is not the trial's end."""
         self._store.add_attempt(plan, attempt)
         self._forget(plan.number)
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
-        """Write the result; of a trial that was refused when it was proposed there is no plan yet, and no log."""
+        """Write the result; a trial that was refused when it was proposed has no plan yet, and no log."""
         if plan.number not in self._plans:
             self._store.start(plan)
         self._store.finish(plan.phase, result, self._choices.get(plan.number))
@@ -75,26 +73,25 @@ class Recorder(Listener):
     def _forget(self, number: int) -> None:
         self._plans.pop(number, None)
         self._choices.pop(number, None)
-        self._told.discard(number)
+        self._warned.discard(number)
         if log := self._logs.pop(number, None):
             log.close()
 
     def summarise(self, grid_g_per_kwh: float, plan: TrialPlan) -> Mapping[str, Cell]:
-        """Return what the trial's hardware log says, of all its attempts; nothing where that cannot be told.
+        """Return the summary of the trial's hardware log, of all its attempts; empty if it cannot be read.
 
         Args:
-            grid_g_per_kwh: what a kWh stands for, g of CO2.
+            grid_g_per_kwh: emissions of the grid, g of CO2 per kWh.
         """
         path = self._workspace.hardware_log(plan.study, plan.number, plan.phase)
         try:
             present = present_values(plan.settings.model_dump(), self._choices.get(plan.number, {}))
             return describe_trial(path, grid_g_per_kwh, present=present)
-        except Exception as error:  # noqa: BLE001  (figures about a trial are worth less than the trial)
+        except Exception as error:  # noqa: BLE001  (a summary must not cost the trial)
             _logger.warning("hardware log: trial %d has no summary: %s", plan.number, error)
             return {}
 
     def search_ended(self) -> None:
-        """Close the logs of trials that the search has left."""
         for log in self._logs.values():
             log.close()
 

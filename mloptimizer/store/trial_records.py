@@ -1,11 +1,10 @@
 """Keeps what a study learned as files that a person can read without mloptimizer: JSON and JSON lines.
 
-`metrics_readme` says which file holds what. The driver is their only writer, but for checkpoints, cache and orders.
-Whole files appear at once; a torn last line of a growing one is left out by the reader.
+`metrics_readme` says which file contains what. Only the driver writes them, except for checkpoints, cache and orders.
+Whole files appear at once; the reader skips a torn last line of a growing one.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import shutil
 from collections.abc import Collection, Mapping
@@ -46,24 +45,24 @@ _RESULT_KINDS: Mapping[str, type | tuple[type, ...]] = {
 
 
 def digest(text: str) -> str:
-    """Return what tells the texts of search spaces apart."""
+    """Return a short hash that distinguishes the texts of search spaces."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What is on disk about one training: `plan` and `result` as JSON data, `result` empty while it runs."""
+    """One training as recorded on disk: `plan` and `result` as JSON data, `result` empty while it runs."""
 
     number: int
     plan: Mapping[str, Any]
     epochs: tuple[Mapping[str, Any], ...]
     result: Mapping[str, Any]
     directory: Path
-    attempts: tuple[EndedAttempt, ...] = ()  # those that another followed, or that were cut off
+    attempts: tuple[EndedAttempt, ...] = ()  # those followed by another, or cut off
 
     @property
     def weights(self) -> Path | None:
-        """The kept weights of the best epoch, or None."""
+        """The weights of the best epoch if they were kept."""
         path = self.directory / WEIGHTS
         return path if path.is_file() else None
 
@@ -74,21 +73,21 @@ class MetricsStore:
     def __init__(self, workspace: Workspace, study: str) -> None:
         self._workspace = workspace
         self._study = study
-        self._epochs: dict[tuple[int, Phase], int] = {}  # the last that was recorded
+        self._epochs: dict[tuple[int, Phase], int] = {}  # the last one recorded
 
     def write_study(self, facts: Mapping[str, Any], spaces: Mapping[str, str]) -> None:
-        """Write the study's facts and the text of each of its search spaces, and the folder's README."""
+        """Write the study's facts, the text of each of its search spaces, and the folder's README."""
         write_json(self._workspace.study_file(self._study), facts)
         for name, source in spaces.items():
             write_text(self._workspace.space_snapshot(self._study, name), source)
         write_readme(self._workspace.metrics / "README.md", render_metrics_readme())
 
     def read_study(self) -> dict[str, Any]:
-        """Return the study's facts. Raises UsageError where they are missing or damaged."""
+        """Return the study's facts. Raises UsageError if they are missing or damaged."""
         return read_json(self._workspace.study_file(self._study))
 
     def planned_trials(self) -> int:
-        """Return how many models the study is to explore; raises as `read_study`."""
+        """Return how many models the study will explore; raises as `read_study`."""
         settings = self.read_study().get("settings")
         trials = settings.get("trials") if isinstance(settings, dict) else None
         if not isinstance(trials, int):
@@ -97,22 +96,22 @@ class MetricsStore:
         return trials
 
     def remove_leftovers(self) -> None:
-        """Remove the unfinished files that a kill left, and what it ran; nobody may be writing."""
-        _remove(self._workspace.running_file(self._study))
-        for path in self._workspace.study(self._study).rglob(f".*{UNFINISHED}"):
+        """Remove unfinished files and `running.json` that a kill left; nobody may be writing."""
+        unfinished = self._workspace.study(self._study).rglob(f".*{UNFINISHED}")
+        for path in (self._workspace.running_file(self._study), *unfinished):
             _remove(path)
 
     def remember_trials(self, trials: int) -> None:
-        """Keep how many models the study is to explore; raises as `read_study`."""
+        """Record how many models the study will explore; raises as `read_study`."""
         facts = self.read_study()
-        facts["settings"] = {**facts["settings"], "trials": trials}
-        write_json(self._workspace.study_file(self._study), facts)
+        settings = {**facts["settings"], "trials": trials}
+        write_json(self._workspace.study_file(self._study), {**facts, "settings": settings})
 
     def read_space(self, name: str) -> str:
-        """Return the text of the search space as the study used it. Raises UsageError: it is missing or damaged."""
+        """Return the text of the search space as the study used it. Raises UsageError if it is missing or damaged."""
         path = self._workspace.space_snapshot(self._study, name)
         if not name.isidentifier():  # a damaged plan must not name a file elsewhere
-            raise UsageError(f"study '{self._study}': {name!r} is no name of a search space. Restore its files.")
+            raise UsageError(f"study '{self._study}': {name!r} is not the name of a search space. Restore its files.")
         try:
             return path.read_text(encoding="utf-8")
         except OSError as error:
@@ -121,21 +120,19 @@ class MetricsStore:
             raise UsageError(f"{path}: is not UTF-8 text ({error.reason}). Restore it.") from error
 
     def start(self, plan: TrialPlan, slot: Slot | None = None) -> int:
-        """Write the plan, and the slot that trains it; return how many epochs the training has made before.
+        """Write the plan and the slot that trains it; return how many epochs are recorded already.
 
-        What was there is removed, unless the plan goes on from it; a training that had ended is set aside: the storage
-        does not know it any more, as where an older copy of the journal was put back.
+        Earlier files are removed unless the plan resumes from them. A training that had ended is set aside: the storage
+        no longer knows it, for instance because an older copy of the journal was put back.
         """
         folder = self._folder(plan.number, plan.phase)
         if not plan.resumes and plan.phase is not Phase.TEST_EVALUATION and (folder / RESULT).is_file():
             folder.rename(folder.with_name(f"{folder.name}_until_{utc_now().replace(':', '')}"))
-        kept = (EPOCHS, ATTEMPTS) if plan.resumes else ()
-        for name in {EPOCHS, RESULT, WEIGHTS, ATTEMPTS}.difference(kept):
-            (folder / name).unlink(missing_ok=True)
-        for path in (*folder.glob(f".*{UNFINISHED}"), *(() if plan.resumes else [folder / CHECKPOINTS])):
+        names = (RESULT, WEIGHTS) if plan.resumes else (RESULT, WEIGHTS, EPOCHS, ATTEMPTS, CHECKPOINTS)
+        for path in (*folder.glob(f".*{UNFINISHED}"), *(folder / name for name in names)):
             _remove(path)
         record = to_json(plan)
-        record["space_text"] = digest(record.pop("space_source"))  # the text stands once, in STUDY/search_spaces
+        record["space_text"] = digest(record.pop("space_source"))  # the text is in STUDY/search_spaces
         place = {"slot": slot_facts(slot)} if slot else {}
         write_json(folder / PLAN, {**record, **place, "started_utc": utc_now()})
         epochs, _ = self.measure(plan.number, plan.phase)
@@ -143,12 +140,12 @@ class MetricsStore:
         return epochs
 
     def measure(self, number: int, phase: Phase) -> tuple[int, float]:
-        """Return how many epochs the training has made, and the seconds that they took."""
+        """Return how many epochs of the training are recorded, and how many seconds they took."""
         lines = [line for line in read_json_lines(self._folder(number, phase) / EPOCHS) if _is_epoch(line)]
         return max((line["epoch"] for line in lines), default=0), sum(line.get("seconds") or 0.0 for line in lines)
 
     def record(self, phase: Phase, epoch: EpochRecord) -> None:
-        """Append the epoch; one that is trained again, after a kill, takes the place of its first record."""
+        """Append the epoch; one that is trained again after a kill replaces its first record."""
         path = self._folder(epoch.number, phase) / EPOCHS
         if epoch.epoch <= self._epochs.get((epoch.number, phase), 0):
             earlier = [line for line in read_json_lines(path) if _is_epoch(line) and line["epoch"] < epoch.epoch]
@@ -158,14 +155,14 @@ class MetricsStore:
         append_line(path, line_of_json(line))
 
     def add_attempt(self, plan: TrialPlan, attempt: EndedAttempt) -> None:
-        """Append how an attempt ended that is not the training's end."""
+        """Append how an attempt ended that did not end the training."""
         path = self._folder(plan.number, plan.phase) / ATTEMPTS
         append_line(path, line_of_json({**to_json(attempt), "ended_utc": utc_now()}))
 
     def ended_attempts(self, plan: TrialPlan) -> list[EndedAttempt]:
-        """Return the attempts of the plan's trial that have ended, in earlier runs of the search too.
+        """Return the ended attempts of the plan's trial, including those of earlier runs of the search.
 
-        One that ended with its driver, and was recorded by nobody, is recorded now; its time is that of its epochs.
+        An attempt that ended with its driver is recorded now, with the time of its epochs.
         """
         ended = self.read_attempts(plan.number, plan.phase)
         if plan.attempt > 1 and (not ended or ended[-1].attempt < plan.attempt - 1):
@@ -177,42 +174,38 @@ class MetricsStore:
         return ended
 
     def read_attempts(self, number: int, phase: Phase) -> list[EndedAttempt]:
-        """Return the training's attempts that another followed, or that were cut off; damaged lines are left out."""
-        names = [field.name for field in dataclasses.fields(EndedAttempt)]
-        lines = read_json_lines(self._folder(number, phase) / ATTEMPTS)
+        """Return the training's attempts followed by another or cut off, without damaged lines."""
         found = []
-        for line in lines:
+        for line in read_json_lines(self._folder(number, phase) / ATTEMPTS):
             with contextlib.suppress(ValidationError):
-                found.append(_ATTEMPT.validate_python({name: line.get(name) for name in names}))
+                found.append(_ATTEMPT.validate_python(line))
         return found
 
     def finish(self, phase: Phase, result: TrialResult, choices: Mapping[str, str] | None = None) -> None:
-        """Write how the trial ended, and what was chosen automatically, by topic; its checkpoints have served."""
+        """Write how the trial ended and the automatic choices, by topic; remove its checkpoints."""
         record = {**to_json(result), "choices": dict(choices or {}), "ended_utc": utc_now()}
         write_json(self._folder(result.number, phase) / RESULT, record)
         _remove(self._folder(result.number, phase) / CHECKPOINTS)
 
     def keep_weights(self, phase: Phase, numbers: Collection[int]) -> None:
-        """Remove the weights of every ended training of the phase but the given ones."""
+        """Remove the weights of every ended training of the phase except these numbers."""
         for number in self._workspace.list_trainings(self._study, phase, WEIGHTS):
             if number not in numbers and (self._folder(number, phase) / RESULT).is_file():
                 self.remove_weights(phase, number)
 
     def remove_weights(self, phase: Phase, number: int) -> None:
-        """Remove the weights of one training, if it has any."""
         (self._folder(number, phase) / WEIGHTS).unlink(missing_ok=True)
 
     def add_test_evaluation(self, result: TrialResult, source: Phase) -> None:
-        """Add one reading of the test set by the weights of that phase; an extended study may have several."""
+        """Add one evaluation on the test set, with the weights of that phase; an extended study may have several."""
         reading = {"trial": result.number, "phase": source.value, "read_utc": utc_now(), **to_json(result)["metrics"]}
         write_json(self._workspace.test_evaluation_file(self._study), {"readings": [*self.test_evaluations(), reading]})
 
     def test_evaluations(self) -> list[dict[str, Any]]:
-        """Return the readings of the test set, oldest first. Raises UsageError where they are damaged."""
-        path = self._workspace.test_evaluation_file(self._study)
-        if not path.is_file():
-            path = self._workspace.test_evaluation_file(self._study, "verdict")
-        if not path.is_file():
+        """Return the evaluations on the test set, oldest first. Raises UsageError if they are damaged."""
+        paths = [self._workspace.test_evaluation_file(self._study, name) for name in ("test_evaluation", "verdict")]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
             return []
         readings = read_json(path).get("readings")
         if isinstance(readings, list) and all(isinstance(r, dict) and {"trial", "phase"} <= r.keys() for r in readings):
@@ -220,7 +213,7 @@ class MetricsStore:
         raise UsageError(f"{path}: holds no readings of the test set. Restore it or remove it.")
 
     def trial(self, number: int, phase: Phase = Phase.EXPLORATION) -> TrialRecord | None:
-        """Return the record of one training, or None where there is none. Raises UsageError where it is damaged."""
+        """Return the record of one training, or None if there is none. Raises UsageError if it is damaged."""
         folder = self._folder(number, phase)
         if not (folder / PLAN).is_file():
             return None
@@ -237,7 +230,7 @@ class MetricsStore:
         return [record for number in numbers if (record := self.trial(number, phase))]
 
     def weights(self, number: int) -> tuple[Path, Phase] | None:
-        """Return the best kept weights of the trial and the phase that they come from: the long training's first."""
+        """Return the best weights of the trial that were kept, and their phase: the hall of fame first."""
         for phase in (Phase.HALL_OF_FAME, Phase.EXPLORATION):
             record = self.trial(number, phase)
             if record and record.weights and record.result.get("outcome") == Outcome.COMPLETED:

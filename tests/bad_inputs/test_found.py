@@ -85,7 +85,7 @@ def test_a_damaged_plan_cannot_name_a_file_elsewhere(place: Path) -> None:
     (place / "harm.py").write_text("raise SystemExit(9)")
     for path in place.glob("metrics_data/s/*/plan.json"):
         edit(path, space="../../../harm")
-    assert "is no name of a search space" in refused("export", "s", "-o", "out", cwd=place)
+    assert "is not the name of a search space" in refused("export", "s", "-o", "out", cwd=place)
 
 
 def test_a_persons_copy_of_a_trial_is_no_trial(place: Path) -> None:

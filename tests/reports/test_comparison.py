@@ -148,7 +148,7 @@ def test_a_study_in_another_workspace_and_benchmarks_join(workspace: Workspace, 
     ("content", "words"),
     [
         ("{", "JSON"),
-        ("{}", "is no machine benchmark"),
+        ("{}", "not a machine benchmark"),
         (
             '{"format": "mloptimizer machine benchmark", "version": 2}',
             "has format 2, and this mloptimizer reads up to 1",
@@ -164,7 +164,7 @@ def test_a_file_that_cannot_be_read_is_one_line(workspace: Workspace, tmp_path: 
 
 def test_a_benchmark_is_never_written_over(tmp_path: Path) -> None:
     write_benchmark(tmp_path / "m.json", "here", run_of(1, 1000.0))
-    with pytest.raises(UsageError, match="nothing is written over"):
+    with pytest.raises(UsageError, match="exists already"):
         write_benchmark(tmp_path / "m.json", "here")
 
 

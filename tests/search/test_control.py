@@ -91,7 +91,7 @@ def test_a_search_that_pauses_gives_its_slots_free_and_goes_on(search: Search, w
         def progress(self, progress: object) -> None:
             told = json.loads(workspace.running_file("s").read_text()) if self.notices else {}
             if told.get("paused_utc") and not progress.running:  # type: ignore[attr-defined]
-                order(workspace, OrderName.GO_ON)(training.plans[0])
+                order(workspace, OrderName.RESUME)(training.plans[0])
 
     training = Steered(order(workspace, OrderName.PAUSE))
     summary, watcher = search(training, watcher=Resumes(), explore_only=True)

@@ -8,7 +8,7 @@ from mloptimizer.store.orders import Order, OrderName, send_order, take_orders
 
 
 def test_orders_are_taken_once_in_the_order_in_which_they_were_sent(tmp_path: Path) -> None:
-    sent = [Order(OrderName.ADD_TRIALS, 3), Order(OrderName.PAUSE), Order(OrderName.GO_ON), Order(OrderName.STOP)]
+    sent = [Order(OrderName.ADD_TRIALS, 3), Order(OrderName.PAUSE), Order(OrderName.RESUME), Order(OrderName.STOP)]
     files = [send_order(tmp_path / "orders", order) for order in sent]
     assert take_orders(tmp_path / "orders") == sent
     assert not any(path.exists() for path in files)
