@@ -1,6 +1,6 @@
 """Documents each file and each column in `metrics_data/`."""
 
-from mloptimizer.hardware.analysis.diagnosis import HARDWARE_FIGURES
+from mloptimizer.hardware.analysis.diagnosis import HARDWARE_METRICS
 
 EPOCH_COLUMNS = {
     "epoch": "number of the epoch, from 1",
@@ -23,7 +23,7 @@ EPOCH_COLUMNS = {
 def render_metrics_readme() -> str:
     """Return the README of the folder, with units."""
     rows = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in EPOCH_COLUMNS.items())
-    hardware = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in HARDWARE_FIGURES.items())
+    hardware = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in HARDWARE_METRICS.items())
     return f"""# metrics_data: what the searches learned
 
 | file | contents |

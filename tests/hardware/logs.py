@@ -48,7 +48,7 @@ def gpu_log(path: Path, rows: list[dict[str, float]], gpus: int = 1) -> Path:
 def read_log(path: Path) -> pd.DataFrame:
     """Return the whole rows of a log."""
     trace = read_trace(path)
-    columns = {name: trace.figures[name] if name in trace.figures else trace.words[name] for name in trace.header}
+    columns = {name: trace.values[name] if name in trace.values else trace.texts[name] for name in trace.header}
     table = pd.DataFrame(columns).replace("", None)
     return table.assign(time_utc=pd.to_datetime(table["time_utc"], errors="coerce", format="ISO8601"))
 

@@ -16,7 +16,7 @@ from mloptimizer.hardware.analysis.diagnosis import (
     find,
     present_values,
 )
-from mloptimizer.hardware.analysis.evidence import EVIDENCE_WORDS, gather_evidence
+from mloptimizer.hardware.analysis.evidence import EVIDENCE_TEXTS, gather_evidence
 from mloptimizer.hardware.analysis.trace import read_trace
 
 TRACES = Path(__file__).parents[1] / "traces"
@@ -133,13 +133,13 @@ def test_the_settings_to_change_exist_and_take_the_value(rule: Rule) -> None:
 
 
 def test_every_figure_of_a_rule_has_words() -> None:
-    named = {figure for rule in (*RULES, IDLE_BETWEEN) for figure in (*(c.figure for c in rule.when), *rule.also)}
-    assert named == EVIDENCE_WORDS.keys()
+    named = {figure for rule in (*RULES, IDLE_BETWEEN) for figure in (*(c.metric for c in rule.when), *rule.also)}
+    assert named == EVIDENCE_TEXTS.keys()
 
 
 def test_the_docs_have_the_table_of_rules() -> None:
     rows = ["| finding | what it means | when | what to change |", "|---|---|---|---|"]
     for rule in (*RULES, IDLE_BETWEEN):
-        when = " and ".join(f"`{each.figure}` {each.sign} {each.limit:g}" for each in rule.when)
+        when = " and ".join(f"`{each.metric}` {each.sign} {each.limit:g}" for each in rule.when)
         rows.append(f"| {rule.name} | {rule.meaning} | {when} | {'; '.join(map(describe_change, rule.changes))} |")
     assert "\n".join(rows) + "\n" in DOCS.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from mloptimizer.hardware.analysis.throttling import THROTTLED, throttle_words
+from mloptimizer.hardware.analysis.throttling import THROTTLED, name_reasons
 from mloptimizer.hardware.read.gpu_readings import EnergyCounter
 from tests.hardware.logs import gpu_watt_hours, read_log
 from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in, partitioned
@@ -67,9 +67,9 @@ print(json.dumps(rows))
 def test_every_reason_to_throttle_has_words_and_being_idle_is_none() -> None:
     names = [name for name in dir(pynvml) if name.startswith(("nvmlClocksThrottleReason", "nvmlClocksEventReason"))]
     bits = {getattr(pynvml, name) for name in names if not name.endswith(("All", "None"))}
-    assert {bit for bit in bits if not throttle_words(bit)} == {1, 2} == {bit for bit in bits if not bit & THROTTLED}
-    assert throttle_words(0) == throttle_words(3.0) == []
-    assert throttle_words(1 | 4 | 64) == ["power limit", "temperature, by the hardware"]
+    assert {bit for bit in bits if not name_reasons(bit)} == {1, 2} == {bit for bit in bits if not bit & THROTTLED}
+    assert name_reasons(0) == name_reasons(3.0) == []
+    assert name_reasons(1 | 4 | 64) == ["power limit", "temperature, by the hardware"]
 
 
 def test_an_instance_has_its_own_memory_and_the_clocks_and_temperature_of_its_gpu(nvml: NvmlStandIn) -> None:

@@ -23,7 +23,7 @@ def read(tmp_path: Path, *lines: str, header: str = "time_utc,seconds,part,cpu_p
 def test_a_trace_has_figures_by_column_and_words(tmp_path: Path) -> None:
     trace = read(tmp_path, "t0,0.0,setup,50.0,100", "t1,1.0,,,110")
     assert len(trace) == 2
-    assert trace.words["time_utc"] == ("t0", "t1")
+    assert trace.texts["time_utc"] == ("t0", "t1")
     assert trace.part() == ("setup", "")
     assert list(trace.column("gpu0_power_w")) == [100.0, 110.0]
     assert trace.column("cpu_percent")[0] == 50.0 and np.isnan(trace.column("cpu_percent")[1])
@@ -44,7 +44,7 @@ def test_rows_that_are_further_apart_weigh_more(tmp_path: Path) -> None:
 
 def test_a_log_of_an_earlier_version_lacks_columns_and_reads_all_the_same(tmp_path: Path) -> None:
     trace = read(tmp_path, "t,0.0,1.0", "t,1.0,2.0", header="time_utc,seconds,cpu_percent")
-    assert np.isnan(trace.column("images")).all() and not trace.knows("images")
+    assert np.isnan(trace.column("images")).all() and not trace.has_values("images")
     assert trace.part() is None and trace.gpus() == []
 
 

@@ -1,4 +1,4 @@
-"""Takes from a trial's hardware log the figures that the rules of the diagnosis look at."""
+"""Derives from a trial's hardware log the metrics that the rules of the diagnosis check."""
 
 import re
 from collections.abc import Mapping
@@ -6,83 +6,68 @@ from math import nan
 
 import numpy as np
 
-from mloptimizer.hardware.analysis.summary import TrainingGains, gains_of_training, split_time
+from mloptimizer.hardware.analysis.summary import gains_of_training, split_time
 from mloptimizer.hardware.analysis.throttling import throttled_percent
-from mloptimizer.hardware.analysis.trace import Figures, Trace, highest, over_columns, weighted_mean
+from mloptimizer.hardware.analysis.trace import Trace, Values, highest, over_columns, weighted_mean
 
 Evidence = Mapping[str, float]
-"""Figures by name; not-a-number where the log does not tell, so that no rule can hold of it."""
+"""Metrics by name; not-a-number where the log has no values, so that no rule can hold."""
 
 _LEAST_SECONDS = 2.0
 
-EVIDENCE_WORDS: Mapping[str, str] = {
-    "data_wait_percent": "it waited for images in {:.0f} % of the training",
+EVIDENCE_TEXTS: Mapping[str, str] = {
+    "data_wait_percent": "it spent {:.0f} % of the training waiting for images",
     "compile_percent": "building the model and its first step took {:.0f} % of the trial",
     "gpus": "it had {:.0f} GPUs",
-    "gpu_utilization_percent": "its GPUs were busy in {:.0f} % of the training",
-    "gpu_memory_utilization_percent": "GPU memory was read or written in {:.0f} % of the training",
-    "memory_to_kernels_percent": "GPU memory was busy in {:.0f} % of the time in which kernels ran",
+    "gpu_utilization_percent": "its GPUs were busy {:.0f} % of the training time",
+    "gpu_memory_utilization_percent": "GPU memory was read or written {:.0f} % of the training time",
+    "memory_to_kernels_percent": "GPU memory was busy {:.0f} % of the time in which kernels ran",
     "gpu_power_percent": "the GPUs drew {:.0f} % of their power limit",
-    "gpu_memory_percent": "{:.0f} % of the GPU memory was in use at most",
-    "gpu_spread_percent": "the busiest GPU was busy {:.0f} % more of the time than the idlest",
+    "gpu_memory_percent": "at most {:.0f} % of the GPU memory was in use",
+    "gpu_spread_percent": "the busiest GPU was busy {:.0f} % more of the time than the least busy one",
     "step_ms": "a step took {:.1f} ms",
-    "throttled_percent": "the clocks were lowered in {:.0f} % of the training",
+    "throttled_percent": "the clocks were lowered {:.0f} % of the training time",
     "sm_clock_percent": "they ran at {:.0f} % of the highest clock",
     "temperature_c": "the chip reached {:.0f} °C",
     "slot_busy_percent": "its cores were {:.0f} % busy",
-    "others_percent": "programs other than the trial took {:.0f} % of them",
-    "idle_between_percent": "{:.0f} % of the slots' time passed between trials, or while their processes started",
+    "others_percent": "other programs took {:.0f} % of them",
+    "idle_between_percent": "slots spent {:.0f} % of their time between trials or starting processes",
 }
-"""How each figure is told; the unit stands in its name."""
+"""How each metric is reported; its name ends with its unit."""
 
 
 def gather_evidence(trace: Trace) -> dict[str, float]:
-    """Return the figures of `EVIDENCE_WORDS` that a trial's log tells; those of GPUs and cores are of its training.
+    """Return the metrics of `EVIDENCE_TEXTS` that a trial's log provides; those of GPUs and cores cover its training.
 
-    A trial that ended at once, as some that fail do, tells nothing.
+    A trial that ended at once, as some failed ones do, provides none.
     """
     if trace.duration_s < _LEAST_SECONDS:
         return {}
-    chosen = _training_weights(trace)
-    gains = gains_of_training(trace)
+    part = trace.part()  # without it, all rows count as training
+    weights = trace.weights
+    chosen = weights if part is None else np.where([word == "training" for word in part], weights, 0.0)
+    gains, spent = gains_of_training(trace), split_time(trace)
+    steps, compile_s = gains.per_second("step"), (spent["build_s"] or 0.0) + (spent["first_step_s"] or 0.0)
     found = {
         "data_wait_percent": gains.share("data_wait_s"),
-        "compile_percent": _compile_percent(trace),
+        "compile_percent": None if spent["build_s"] is None else 100 * compile_s / trace.duration_s,
         "gpus": len(trace.gpus()),
-        "step_ms": _step_ms(gains),
+        "step_ms": 1000 / steps if steps else None,
         **_of_gpus(trace, chosen),
         **_of_cores(trace, chosen),
     }
-    return {name: float(value) if isinstance(value, (int, float)) else nan for name, value in found.items()}
+    return {name: nan if value is None else float(value) for name, value in found.items()}
 
 
-def _training_weights(trace: Trace) -> Figures:
-    """Return the weights of the rows in which the trial trained; of all rows, where the log does not tell that."""
-    part = trace.part()
-    return trace.weights if part is None else np.where([word == "training" for word in part], trace.weights, 0.0)
-
-
-def _mean(values: Figures, chosen: Figures) -> float | None:
+def _mean(values: Values, chosen: Values) -> float | None:
     return weighted_mean(np.where(chosen > 0, values, np.nan), chosen)
 
 
-def _compile_percent(trace: Trace) -> float | None:
-    spent = split_time(trace)
-    if spent["build_s"] is None or spent["first_step_s"] is None or not trace.duration_s:
-        return None
-    return 100 * (spent["build_s"] + spent["first_step_s"]) / trace.duration_s
-
-
-def _step_ms(gains: TrainingGains) -> float | None:
-    steps = gains.per_second("step")
-    return 1000 / steps if steps else None
-
-
-def _of_gpus(trace: Trace, chosen: Figures) -> dict[str, float | None]:
+def _of_gpus(trace: Trace, chosen: Values) -> dict[str, float | None]:
     if not trace.gpus():
         return {}
 
-    def percents(name: str, whole: str) -> list[Figures]:
+    def percents(name: str, whole: str) -> list[Values]:
         columns = zip(trace.of_gpus(name), trace.of_gpus(whole), strict=True)
         return [100 * part / np.where(total > 0, total, nan) for part, total in columns]
 
@@ -102,13 +87,13 @@ def _of_gpus(trace: Trace, chosen: Figures) -> dict[str, float | None]:
         "throttled_percent": throttled_percent(trace, chosen) if chosen.any() else None,
         "sm_clock_percent": mean("sm_clock_mhz", "sm_clock_max_mhz"),
         "temperature_c": highest(np.concatenate(trace.of_gpus("temperature_c"))),
-    }  # fmt: skip
+    }
 
 
-def _of_cores(trace: Trace, chosen: Figures) -> dict[str, float | None]:
-    """Return how busy the slot's cores were, and which share of them other programs than the trial took.
+def _of_cores(trace: Trace, chosen: Values) -> dict[str, float | None]:
+    """Return how busy the slot's cores were, and which share of them other programs took.
 
-    Nothing where other trials of the search were at work on them: they are no other programs.
+    Nothing if other trials of the search used them: those are not other programs.
     """
     if (highest(trace.column("trials_on_cores")) or 1) > 1:
         return {}

@@ -1,4 +1,4 @@
-"""Says how many grams of CO2 a kilowatt-hour of the grid stands for."""
+"""Reports how many grams of CO2 a kilowatt-hour of the grid stands for."""
 
 import functools
 import importlib.util
@@ -11,12 +11,12 @@ from typing import Any
 from mloptimizer.core.errors import UsageError
 
 WORLD_G_PER_KWH = 475.0
-"""The world's mean by the IEA (Global Energy & CO2 Status Report 2019), which codecarbon too takes where it knows no
-country."""
+"""The world's mean according to the IEA (Global Energy & CO2 Status Report 2019), which codecarbon also uses for an
+unknown country."""
 
 
 def describe_grid(g_per_kwh: object) -> str:
-    """Return the factor as it is to stand beside grams: a default is told to be one."""
+    """Return the factor in the words that stand beside grams, with its origin."""
     if not isinstance(g_per_kwh, (int, float)):
         return "an unknown factor"
     origin = "the world's mean, unless grid_co2 says otherwise" if g_per_kwh == WORLD_G_PER_KWH else "setting grid_co2"
@@ -28,38 +28,33 @@ _TABLE = Path("data") / "private_infra" / "global_energy_mix.json"  # of the pac
 
 @dataclass(frozen=True)
 class Grid:
-    """What one kWh stands for, and where that is from."""
+    """What one kWh stands for, and the source of that number."""
 
     g_per_kwh: float
     source: str
 
 
 def find_grid(grid_co2: float | str) -> Grid:
-    """Return the factor that the setting names: a number, or the ISO code of a country in codecarbon's table.
+    """Return the factor that the setting names: a number, or a country's ISO code in codecarbon's table.
 
-    Only the table is read: codecarbon is not imported, measures nothing and asks no server.
+    Only the table is read: codecarbon is not imported, measures nothing and contacts no server.
 
     Raises:
-        UsageError: there is no such country in the table, or no table.
+        UsageError: the table has no such country, or there is no table.
     """
     if not isinstance(grid_co2, str):
         is_default = grid_co2 == WORLD_G_PER_KWH
         return Grid(float(grid_co2), "the world's mean, IEA 2019" if is_default else "setting grid_co2")
-    table = _read_table(grid_co2)
     code = grid_co2.upper()
-    row = table.get(code, {})
-    factor = _intensity(row)
-    if factor is None:
+    row = _read_table(code).get(code)
+    factor = row.get("carbon_intensity") if isinstance(row, Mapping) else None
+    if not isinstance(row, Mapping) or not isinstance(factor, (int, float)):
         raise UsageError(
-            f"grid_co2 = {code}: codecarbon's table tells nothing of such a country. "
+            f"grid_co2 = {code}: codecarbon's table has no value for such a country. "
             "Possible: the three letters of ISO 3166, for instance DEU, or a number in g/kWh."
         )
-    return Grid(factor, f"{row.get('country_name', code)} in {row.get('year', 'the last year')}, codecarbon's table")
-
-
-def _intensity(row: Mapping[str, Any]) -> float | None:
-    value = row.get("carbon_intensity") if isinstance(row, Mapping) else None
-    return float(value) if isinstance(value, (int, float)) else None
+    name, year = row.get("country_name", code), row.get("year", "the last year")
+    return Grid(float(factor), f"{name} in {year}, codecarbon's table")
 
 
 @functools.cache
@@ -69,9 +64,9 @@ def _read_table(code: str) -> Mapping[str, Any]:
     try:
         table = json.loads((Path(folders[0]) / _TABLE).read_text(encoding="utf-8"))
     except (IndexError, OSError, ValueError) as error:
-        trouble = "has no table where it is looked for" if folders else "is not installed"
+        trouble = "has no table in the expected place" if folders else "is not installed"
         raise UsageError(
-            f"grid_co2 = {code}: codecarbon, which knows the countries, {trouble}. "
+            f"grid_co2 = {code}: codecarbon, which has the table of countries, {trouble}. "
             "Possible: pip install 'mloptimizer[carbon]', or a number in g/kWh."
         ) from error
     return table if isinstance(table, Mapping) else {}

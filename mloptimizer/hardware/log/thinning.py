@@ -1,9 +1,9 @@
-"""Makes a long hardware log shorter by merging its older rows two by two, so that its resolution falls with age.
+"""Shortens a long hardware log by merging pairs of its older rows, so that its resolution falls with age.
 
-A merged row stands where the second of its two stood. Each column says how its cells are merged: their mean by the
-time that each stands for, so that sums over time stay what they were; the higher, where the peak counts; or the second,
-as of what only grows. An empty cell does not count. The first row of every attempt is kept, and rows of two attempts
-are never merged.
+A merged row takes the place of its second row. Each column defines how its cells merge: their mean, weighted by the
+time that each stands for, so that sums over time stay the same; the higher one, where the peak counts; or the second,
+for values that only grow. Empty cells do not count. The first row of every attempt is kept, and rows of two
+attempts are never merged.
 """
 
 import math
@@ -16,17 +16,17 @@ _Merge = Callable[[bytes, bytes, float], bytes]  # the cells, and the share of t
 
 
 def thin(lines: Iterable[bytes], columns: Sequence[Column | None], seconds: int, older: int) -> Iterator[bytes]:
-    """Yield the lines of a log without its header, the first `older` of them merged two by two.
+    """Yield the lines of a log without its header, with pairs of the first `older` lines merged.
 
     Args:
-        lines: each with its end; those with a wrong number of cells are left out of what is merged.
+        lines: each with its line end; lines to merge that have a wrong number of cells are dropped.
         columns: what the cells of a line are; None: unknown, the second cell stays.
-        seconds: the number of the column in which every attempt starts anew.
+        seconds: the index of the column that restarts at 0 with every attempt.
         older: how many lines are merged.
     """
     merges = [_merge_of(column) for column in columns]
-    first: tuple[float, _Cells] | None = None  # the row that waits for its second, and its time
-    before = math.inf  # the time of the row before that
+    first: tuple[float, _Cells] | None = None  # time and cells of the row that waits for its second
+    before = math.inf  # time of the row before that
     for number, line in enumerate(lines):
         if first is None and number >= older:
             yield line
@@ -35,19 +35,18 @@ def thin(lines: Iterable[bytes], columns: Sequence[Column | None], seconds: int,
         if len(cells) != len(merges):
             continue
         now = _number(cells[seconds])
-        begins_anew = not now >= (first[0] if first else before)
-        if first and not begins_anew:
+        restarts = not now >= (first[0] if first else before)
+        if first is None and not restarts:
+            first = (now, cells)
+            continue
+        if first and restarts:
+            yield _line(first[1])
+        elif first:
             share = (first[0] - before) / (now - before) if now > before else 0.5
             pairs = zip(merges, first[1], cells, strict=True)
-            yield _line([a if a == b else merge(a, b, share) for merge, a, b in pairs])
-            first, before = None, now
-        elif begins_anew:
-            if first:
-                yield _line(first[1])
-            yield _line(cells)
-            first, before = None, now
-        else:
-            first = (now, cells)
+            cells = [a if a == b else merge(a, b, share) for merge, a, b in pairs]
+        yield _line(cells)
+        first, before = None, now
     if first:
         yield _line(first[1])
 
@@ -65,7 +64,7 @@ def _number(cell: bytes) -> float:
 
 def _merge_of(column: Column | None) -> _Merge:
     if column is not None and column.is_text:
-        return lambda first, second, share: second  # an empty word says something too
+        return lambda first, second, share: second  # an empty word has a meaning too
     return {"mean": _mean, "max": _higher, "last": _later}[column.merge if column else "last"]
 
 

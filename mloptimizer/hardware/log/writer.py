@@ -1,8 +1,8 @@
-"""Keeps what the machine did during a trial, one row per interval, in a file.
+"""Writes what the machine did during a trial to a file, one row per interval.
 
-A hardware log is a CSV file with one writer. A kill leaves at most a torn last line, which is left out when the log is
-read and cut off when it is continued. A figure that could not be read is an empty cell. A log is never longer than
-`MAX_ROWS`: when it is full, it is thinned (see `thinning`), and a kill leaves the log from before or after that.
+A hardware log is a CSV file with one writer. A kill leaves at most a torn last line, which readers skip and the next
+writer cuts off. A value that could not be read is an empty cell. A log never exceeds `MAX_ROWS`: when it is full, it is
+thinned (see `thinning`), and a kill leaves the log from before or after that.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from mloptimizer.core.errors import MloptimizerError, UsageError
 from mloptimizer.core.files import UNFINISHED, when_there_is_room, whole_file, write_bytes
 from mloptimizer.core.system_errors import file_error
-from mloptimizer.hardware.columns import MAX_ROWS, Row
+from mloptimizer.hardware.columns import MAX_ROWS, Cell, Row
 from mloptimizer.hardware.log.thinning import thin
 from mloptimizer.hardware.read.reader import find_column
 
@@ -24,21 +24,21 @@ BEGINNING = b"time_utc,seconds,"  # of every hardware log
 
 
 class HardwareLog:
-    """Appends rows to a log, each in one write; a log that is there already is continued.
+    """Appends rows to a log, each in one write; continues a log that exists.
 
-    One with other columns, of another slot or an older version, is rewritten with the columns of both: the rows that
-    are there keep their cells.
+    A log with other columns, from another slot or an older version, is rewritten with the columns of both; its rows
+    keep their cells.
     """
 
     def __init__(self, path: Path, header: Sequence[str], max_rows: int = MAX_ROWS) -> None:
         """Open the log, and write its header if it has none.
 
         Raises:
-            UsageError: the file cannot be written, or is no hardware log.
+            UsageError: the file cannot be written, or is not a hardware log.
             RunError: the disk is full or failed.
         """
         self._path = path
-        self._max_rows = max_rows
+        self._max_rows = self._next_thinning = max_rows
         whole = b""
 
         def open_log() -> None:
@@ -52,22 +52,19 @@ class HardwareLog:
                 self._write(",".join(header))
 
         when_there_is_room(path, open_log)
-        there, _, rows = whole.partition(b"\n")
+        present, _, rows = whole.partition(b"\n")
         self._header = list(header)
-        self._known = set(header)
         self._rows = rows.count(b"\n")
-        self._next_thinning = max_rows
-        if there and there != ",".join(header).encode():
-            self._add_columns(there, rows)
+        if present and present != ",".join(header).encode():
+            self._add_columns(present, rows)
 
-    def _add_columns(self, there: bytes, rows: bytes) -> None:
-        """Rewrite the log with the columns that it has and those of the header."""
+    def _add_columns(self, present: bytes, rows: bytes) -> None:
+        """Rewrite the log with its present columns and those of the header."""
         self.close()
-        if not there.startswith(BEGINNING):
-            raise UsageError(f"{self._path}: is no hardware log. Move it away, or remove it.")
-        old = there.decode(errors="replace").split(",")
-        self._header = [*self._header, *(name for name in old if name not in self._header)]
-        self._known = set(self._header)
+        if not present.startswith(BEGINNING):
+            raise UsageError(f"{self._path}: is not a hardware log. Move it away, or remove it.")
+        old = present.decode(errors="replace").split(",")
+        self._header = list(dict.fromkeys([*self._header, *old]))
         place = {name: index for index, name in enumerate(old)}
         order = [place.get(name) for name in self._header]
         lines = [",".join(self._header).encode()]
@@ -80,14 +77,13 @@ class HardwareLog:
         self._reopen()
 
     def has_columns(self, names: Collection[str]) -> bool:
-        """Whether the log has all these columns."""
-        return self._known.issuperset(names)
+        """Return whether the log has all these columns."""
+        return set(self._header).issuperset(names)
 
     def append(self, row: Row) -> None:
         """Append the row, with an empty cell for None, not-a-number and missing columns.
 
-        Raises:
-            RunError: the disk is full or failed; no part of the row stays.
+        Raises RunError: the disk is full or failed; no part of the row remains.
         """
         try:
             self._write(",".join(_cell(row.get(name)) for name in self._header))
@@ -95,7 +91,7 @@ class HardwareLog:
             raise file_error(self._path, error) from error
         self._rows += 1
         if self._rows >= self._next_thinning:
-            with contextlib.suppress(MloptimizerError):  # without room for both, it grows on, and is thinned later
+            with contextlib.suppress(MloptimizerError):  # without room for both, it keeps growing and is thinned later
                 self._thin()
             self._next_thinning = max(self._max_rows, self._rows + self._max_rows // 8)
 
@@ -124,9 +120,9 @@ class HardwareLog:
     def _write(self, line: str) -> None:
         data = line.encode() + b"\n"
         written = self._file.write(data) or 0
-        if written != len(data):
+        if written != len(data):  # the disk had room for a part of it only
             self._file.truncate(self._file.seek(0, os.SEEK_END) - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # only a part of it could be written
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Close the file."""
@@ -134,7 +130,7 @@ class HardwareLog:
 
 
 def _cut_torn_line(file: io.FileIO) -> bytes:
-    """Remove a last line without an end and return the rest: closed, half a number would read as a whole one."""
+    """Remove a last line without an end and return the rest: continued, half a number would read as a whole one."""
     file.seek(0)
     content = file.read()
     whole = content[: content.rfind(b"\n") + 1]
@@ -142,7 +138,7 @@ def _cut_torn_line(file: io.FileIO) -> bytes:
     return whole
 
 
-def _cell(value: float | str | None) -> str:
+def _cell(value: Cell) -> str:
     if isinstance(value, str):
         return value
     return "" if value is None or not math.isfinite(value) else str(round(value, 3))

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mloptimizer.core.nouns import TRAINED_PHASES, Outcome, Phase
 from mloptimizer.core.words import counted
-from mloptimizer.hardware.analysis.diagnosis import HARDWARE_FIGURES
+from mloptimizer.hardware.analysis.diagnosis import HARDWARE_METRICS
 from mloptimizer.reports.formatting import MISSING, duration, fixed, is_number, short
 from mloptimizer.reports.model.standings import (
     Standing,
@@ -190,6 +190,6 @@ def _frame_row(record: StudyRecord, standing: Standing) -> dict[str, Any]:
             f"{prefix}failure": failure_kind(training) or None,
             f"{prefix}attempts": attempts_made(training) or None,
             f"{prefix}micro_batch": micro_batch(training),
-            **{f"{prefix}hardware_{name}": hardware.get(name) for name in HARDWARE_FIGURES},
+            **{f"{prefix}hardware_{name}": hardware.get(name) for name in HARDWARE_METRICS},
         }
     return row | {f"params_{name}": value for name, value in standing.params.items()}
