@@ -19,12 +19,12 @@ def report_of(workspace: Workspace) -> str:
 def test_the_report_names_data_seed_and_changed_settings(workspace: Workspace, make_plan: MakePlan) -> None:
     StudyWriter(workspace, make_plan, spaces=["cnn", "resnet"], trials=12)
     report = report_of(workspace)
-    assert "squares: 8×8×1 pixels, 10 classes; images: 800 to train, 200 to validate, 100 to test" in report
+    assert "squares: 8×8×1 pixels, 10 classes; images: 800 train, 200 validation, 100 test" in report
     assert "settings spaces = cnn, resnet, trials = 12 seed 7" in report
 
 
 def test_settings_that_are_all_defaults_are_not_listed(workspace: Workspace, study: StudyWriter) -> None:
-    assert "settings all as by default" in report_of(workspace)
+    assert "settings all at their defaults" in report_of(workspace)
 
 
 def test_outcomes_are_counted_by_phase_with_the_kinds_of_failure(workspace: Workspace, study: StudyWriter) -> None:
@@ -33,7 +33,7 @@ def test_outcomes_are_counted_by_phase_with_the_kinds_of_failure(workspace: Work
         study.train(number, [])
         study.end(failed(number, kind, "why"))
     report = report_of(workspace)
-    assert "exploration 1 completed, 3 failed (why they failed: 2 crash, 1 non finite)" in report
+    assert "exploration 1 completed, 3 failed (failures: 2 crash, 1 non finite)" in report
     assert "hall of fame none" in report
 
 
@@ -59,14 +59,14 @@ def test_the_test_evaluation_tells_how_often_the_test_set_was_read(workspace: Wo
     study.store.add_test_evaluation(reading, Phase.HALL_OF_FAME)
     assert "test set accuracy 0.875 (trial 0, hall of fame; the test set was read once)" in report_of(workspace)
     study.store.add_test_evaluation(reading, Phase.HALL_OF_FAME)
-    assert "the test set was read 2 times, this is the last" in report_of(workspace)
+    assert "the last of 2 readings of the test set" in report_of(workspace)
 
 
 def test_a_test_evaluation_of_an_earlier_winner_is_marked_as_such(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5, Phase.HALL_OF_FAME)
     study.complete(1, 0.9, Phase.HALL_OF_FAME)
     study.store.add_test_evaluation(TrialResult(0, Outcome.COMPLETED, None, 1.0, {"accuracy": 0.5}), Phase.HALL_OF_FAME)
-    assert "(trial 0, hall of fame, which is not the winner any more;" in report_of(workspace)
+    assert "(trial 0, hall of fame, which is no longer the winner;" in report_of(workspace)
 
 
 def test_a_damaged_test_evaluation_is_told_and_hides_nothing_else(workspace: Workspace, study: StudyWriter) -> None:

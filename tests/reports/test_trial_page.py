@@ -30,13 +30,13 @@ def test_plan_parameters_time_and_files_are_shown(workspace: Workspace, study: S
         "width 16, activation gelu",
         "2 of 3, from new weights",
         "11",
-        "3.0 s (fit 2.5 s, of fit the first step 1.5 s, of fit the checkpoints 0.5 s)",
+        "3.0 s (fit 2.5 s, of fit: first step 1.5 s, of fit: checkpoint 0.5 s)",
     ):
         assert words in report
     assert "trial_00000: epochs.jsonl, plan.json, result.json" in report
 
 
-def test_several_starts_and_the_images_at_a_time_are_shown(workspace: Workspace, study: StudyWriter) -> None:
+def test_several_attempts_and_the_micro_batch_are_shown(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
     report = text_of(trial_report(workspace, "test", 0))
     assert "attempts  " not in report and "micro-batch  " not in report
@@ -45,10 +45,8 @@ def test_several_starts_and_the_images_at_a_time_are_shown(workspace: Workspace,
     study.store.add_attempt(study.plan(0), EndedAttempt(2, "suspended", "", 1, 5.0))
     study.end(TrialResult(0, Outcome.COMPLETED, 0.5, 1.0, micro_batch=16))
     report = " ".join(text_of(trial_report(workspace, "test", 0)).split())
-    assert (
-        "attempts 3; time and state are those of the last 1: out of memory after 35.0 s, with 2 epochs made" in report
-    )
-    assert "no room 2: suspended after 5.0 s, with 1 epoch made micro-batch 16 images per GPU and pass" in report
+    assert "attempts 3; time and state are those of the last 1: out of memory after 35.0 s and 2 epochs" in report
+    assert "no room 2: suspended after 5.0 s and 1 epoch micro-batch 16 images per GPU and pass" in report
 
 
 def test_the_best_epoch_of_the_curve_is_marked(workspace: Workspace, study: StudyWriter) -> None:
@@ -85,7 +83,7 @@ def test_a_failure_shows_its_kind_message_and_traceback_as_they_are(workspace: W
     assert "ValueError: [x]" in report
 
 
-def test_figures_that_were_not_finite_are_dashes(workspace: Workspace, study: StudyWriter) -> None:
+def test_metrics_that_were_not_finite_are_dashes(workspace: Workspace, study: StudyWriter) -> None:
     study.train(0, [float("nan")])
     report = text_of(trial_report(workspace, "test", 0))
     assert "no finite value" in report

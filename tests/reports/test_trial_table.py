@@ -89,15 +89,15 @@ def test_columns_show_the_parameters_that_vary(workspace: Workspace, study: Stud
     assert row_of(table, 1).split()[-2:] == ["0.02", "32"]
 
 
-def test_starts_and_micro_batches_are_shown_once_a_trial_needed_several(
+def test_attempts_and_micro_batches_are_shown_once_a_trial_needed_several(
     workspace: Workspace, study: StudyWriter
 ) -> None:
     study.complete(0, 0.5)
-    assert "starts" not in text_of(trials_table(workspace, "test"))
+    assert "attempts" not in text_of(trials_table(workspace, "test"))
     study.train(1, [0.5], attempt=3, accumulation_steps=4)
     study.end(TrialResult(1, Outcome.COMPLETED, 0.5, 1.0, micro_batch=16))
     table = text_of(trials_table(workspace, "test"))
-    assert "starts" in table and "batch" in table
+    assert "attempts" in table and "batch" in table
     assert [row_of(table, number).split()[-2:] for number in (0, 1)] == [["1", "–"], ["3", "16"]]
 
 

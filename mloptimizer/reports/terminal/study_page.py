@@ -1,6 +1,6 @@
-"""Shows what a study is and what came out of it.
+"""Shows what a study searches, and its results.
 
-Everything is read from the files of the workspace; what is missing there is a dash, and no figure is made up.
+Everything is read from the files of the workspace; what is missing is a dash.
 """
 
 from collections import Counter
@@ -20,11 +20,11 @@ from mloptimizer.reports.terminal.trial_table import count_states, counts_in_wor
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
-_NOT_FIGURES = ("trial", "phase", "epochs", "read_utc")
+_NOT_METRICS = ("trial", "phase", "epochs", "read_utc")
 
 
 def study_report(workspace: Workspace, study: str) -> RenderableType:
-    """Return what the study is and what came out of it: data, settings, counts, winner, test evaluation, next step.
+    """Return the study's data, settings, counts, winner, test evaluation and next step.
 
     Raises:
         UsageError: there is no such study, or its `study.json` is damaged.
@@ -33,7 +33,7 @@ def study_report(workspace: Workspace, study: str) -> RenderableType:
     rows = [
         ("data", _dataset_words(record.facts.get("dataset"))),
         ("objective", f"{record.objective.metric}, the {'highest' if record.objective.maximize else 'lowest'} is best"),
-        ("settings", _settings_words(record.facts.get("settings"))),
+        ("settings", _settings_words(record.settings)),
         ("seed", short(record.facts.get("seed"))),
         *((phase.words, _outcome_words(record, phase)) for phase in TRAINED_PHASES),
         *_winner_rows(record),
@@ -58,15 +58,12 @@ def _dataset_words(dataset: object) -> str:
         return short(dataset)
     shape = dataset.get("input_shape")
     size = "×".join(short(side) for side in shape) if isinstance(shape, Sequence) and shape else MISSING
-    splits = ", ".join(
-        f"{short(dataset.get(f'{split}_size'))} {words}"
-        for split, words in (("train", "to train"), ("validation", "to validate"), ("test", "to test"))
-    )
+    splits = ", ".join(f"{short(dataset.get(f'{split}_size'))} {split}" for split in ("train", "validation", "test"))
     return f"{short(dataset.get('name'))}: {size} pixels, {short(dataset.get('classes'))} classes; images: {splits}"
 
 
-def _settings_words(settings: object) -> str:
-    if not isinstance(settings, Mapping):
+def _settings_words(settings: Mapping[str, object]) -> str:
+    if not settings:
         return MISSING
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     changed = [
@@ -74,14 +71,14 @@ def _settings_words(settings: object) -> str:
         for name, value in settings.items()
         if name != "storage" and (tuple(value) if isinstance(value, list) else value) != defaults.get(name)
     ]
-    return ", ".join(changed) or "all as by default"
+    return ", ".join(changed) or "all at their defaults"
 
 
 def _outcome_words(record: StudyRecord, phase: Phase) -> str:
     words = counts_in_words(count_states(record, phase))
     kinds = Counter(kind for standing in record.standings if (kind := failure_kind(standing.record(phase))))
     if kinds:
-        words += f" (why they failed: {', '.join(f'{count} {kind}' for kind, count in kinds.most_common())})"
+        words += f" (failures: {', '.join(f'{count} {kind}' for kind, count in kinds.most_common())})"
     damaged = [standing.damage for standing in record.standings if standing.damage]
     return f"{words}; {len(damaged)} unreadable: {damaged[0]}" if damaged and phase == Phase.EXPLORATION else words
 
@@ -92,12 +89,11 @@ def _winner_rows(record: StudyRecord) -> list[tuple[str, str]]:
     number, phase = record.winner
     standing = next(standing for standing in record.standings if standing.number == number)
     training = standing.record(phase)
-    figures = training.result.get("metrics") if training else None
-    shown = {name: value for name, value in figures.items() if name.startswith("val_")} if figures else {}
+    metrics = training.result.get("metrics", {}) if training else {}
     return [
         (record.leads_as, f"trial {number} ({phase.words}), {short(standing.plan.get('space'))}"),
         ("parameters", pairs(standing.params)),
-        ("validation", pairs(shown)),
+        ("validation", pairs({name: value for name, value in metrics.items() if name.startswith("val_")})),
     ]
 
 
@@ -109,16 +105,17 @@ def _test_words(workspace: Workspace, record: StudyRecord) -> str:
     if not readings:
         return "not read yet"
     last = readings[-1]
-    figures = {name: value for name, value in last.items() if name not in _NOT_FIGURES}
-    times = "once" if len(readings) == 1 else f"{len(readings)} times, this is the last"
-    trained = f"trial {short(last.get('trial'))}, {short(last.get('phase')).replace('_', ' ')}"
-    if record.winner != (last.get("trial"), last.get("phase")):
-        trained += ", which is not the winner any more"
-    return f"{pairs(figures)} ({trained}; the test set was read {times})"
+    metrics = {name: value for name, value in last.items() if name not in _NOT_METRICS}
+    times = len(readings)
+    count = f"the last of {times} readings of the test set" if times > 1 else "the test set was read once"
+    trained = f"trial {short(last['trial'])}, {short(last['phase']).replace('_', ' ')}"
+    if record.winner != record.tested:
+        trained += ", which is no longer the winner"
+    return f"{pairs(metrics)} ({trained}; {count})"
 
 
 def _next_step(record: StudyRecord) -> str:
-    """Return a command, which a narrow terminal must not break, and below it what it does."""
+    """Return a command, on a line of its own so that a narrow terminal does not break it, and what it does."""
     if record.running:
         return "mloptimizer top\nshows the search that is running"
     if record.is_over:

@@ -1,6 +1,6 @@
-"""Shows what this machine and the searches of a workspace do at this moment.
+"""Shows what this machine and the searches of a workspace are doing now.
 
-A figure that is not known is a dash, and a machine without GPUs says so. It fits a terminal of 80 columns.
+An unknown value is a dash, and a machine without GPUs says so. It fits a terminal of 80 columns.
 """
 
 import re
@@ -23,14 +23,14 @@ from mloptimizer.reports.terminal.fitting_table import FittingTable
 from mloptimizer.store.workspace import Workspace
 
 _NO_GPU = "no GPU: none that may be used here, or no NVIDIA library to read it with"
-_IDLE_NAMED = 8  # slots; a cluster has many
-_BAR_CELLS = 10
+_MOST_IDLE = 8  # slots that are named; a cluster has many
+_BAR_WIDTH = 10
 _SHORT_PHASES = {Phase.EXPLORATION: "explore", Phase.HALL_OF_FAME: "hall", Phase.TEST_EVALUATION: "test"}
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that is shown, read at one time (UTC)."""
+    """Everything shown, read at one time (UTC)."""
 
     time: datetime
     machine: MachineNow
@@ -38,24 +38,21 @@ class Snapshot:
 
 
 def take_snapshot(workspace: Workspace, machine: LiveMachine) -> Snapshot:
-    """Return what the machine and the workspace's searches do now."""
+    """Return what the machine and the workspace's searches are doing now."""
     now = datetime.now(UTC)
     return Snapshot(now, machine.read(), tuple(read_searches(workspace, now)))
 
 
 def top_view(snapshot: Snapshot, footer: str = "") -> RenderableType:
-    """Return the snapshot for a terminal, with a line of the caller's under it."""
-    parts: list[RenderableType] = [_title(snapshot), _machine_table(snapshot)]
+    """Return the snapshot for a terminal, with the footer as its last line."""
+    clock = snapshot.time.astimezone().strftime("%H:%M:%S")
+    title = Text.assemble(("mloptimizer top", "bold"), f"   {host_name()}   {clock}")
+    parts: list[RenderableType] = [title, _machine_table(snapshot)]
     for search in snapshot.searches:
         parts += [Text(), *_search_parts(search)]
     if not snapshot.searches:
-        parts += [Text(), Text("No search is under way in this workspace.", style="dim")]
+        parts += [Text(), Text("No search is running in this workspace.", style="dim")]
     return Group(*parts, *([Text(), Text(footer, style="dim")] if footer else []))
-
-
-def _title(snapshot: Snapshot) -> Text:
-    clock = snapshot.time.astimezone().strftime("%H:%M:%S")
-    return Text.assemble(("mloptimizer top", "bold"), f"   {host_name()}   {clock}")
 
 
 def _machine_table(snapshot: Snapshot) -> RenderableType:
@@ -63,19 +60,18 @@ def _machine_table(snapshot: Snapshot) -> RenderableType:
     table = Table.grid(padding=(0, 1))
     for _ in range(8):
         table.add_column(no_wrap=True)
-    table.add_row("CPU", *_share(machine.cpu_percent), "", "", "", "", "")
+    table.add_row("CPU", *_share(machine.cpu_percent))
     ram = f"{machine.ram_used_mb / 1024:.1f} of {machine.ram_total_mb / 1024:.1f} GB"
-    table.add_row("RAM", *_share(100 * machine.ram_used_mb / machine.ram_total_mb), ram, "", "", "", "")
+    table.add_row("RAM", *_share(100 * machine.ram_used_mb / machine.ram_total_mb), ram)
     for now in machine.gpus:
-        figures = now.values
-        used, total = figures.get("memory_used_mb"), figures.get("memory_total_mb")
+        used, total = now.values.get("memory_used_mb"), now.values.get("memory_total_mb")
         memory = f"{used / 1024:.1f} of {total / 1024:.1f} GB" if used is not None and total else MISSING
         table.add_row(
             f"GPU {now.gpu.label}",
-            *_share(figures.get("utilization_percent")),
+            *_share(now.values.get("utilization_percent")),
             memory,
-            fixed(figures.get("power_w"), 0, "W"),
-            fixed(figures.get("temperature_c"), 0, "°C"),
+            fixed(now.values.get("power_w"), 0, "W"),
+            fixed(now.values.get("temperature_c"), 0, "°C"),
             Text(owners.get(now.gpu.uuid, "no trial"), style="" if now.gpu.uuid in owners else "dim"),
             Text(now.gpu.name or "", style="dim"),
         )
@@ -83,7 +79,7 @@ def _machine_table(snapshot: Snapshot) -> RenderableType:
 
 
 def _owners(searches: tuple[SearchNow, ...]) -> Mapping[str, str]:
-    """Return by GPU, of this machine, which trials run on it, in words."""
+    """Return by GPU, as text, which trials run on it."""
     owners: dict[str, list[str]] = {}
     for search in searches:
         slots = {slot.get("name"): slot for slot in search.slots}
@@ -95,9 +91,9 @@ def _owners(searches: tuple[SearchNow, ...]) -> Mapping[str, str]:
 
 
 def _share(percent: float | None) -> tuple[Text, str]:
-    """Return a bar, and the figure beside it."""
-    filled = round((percent or 0.0) / 100 * _BAR_CELLS)
-    bar = Text.assemble(("█" * filled, "green"), ("·" * (_BAR_CELLS - filled), "dim"))
+    """Return a bar and the number beside it."""
+    filled = round((percent or 0.0) / 100 * _BAR_WIDTH)
+    bar = Text.assemble(("█" * filled, "green"), ("·" * (_BAR_WIDTH - filled), "dim"))
     return bar, f"{fixed(percent, 0):>3} %"
 
 
@@ -115,27 +111,25 @@ def _search_parts(search: SearchNow) -> Iterator[RenderableType]:
     busy = {trial.slot for trial in search.trials}
     idle = [str(slot.get("name")) for slot in search.slots if slot.get("name") not in busy]
     if idle and search.state is SearchState.RUNNING:
-        more = f" and {len(idle) - _IDLE_NAMED} more" if len(idle) > _IDLE_NAMED else ""
-        yield Text(f"idle slots: {', '.join(idle[:_IDLE_NAMED])}{more}", style="dim")
+        more = f" and {len(idle) - _MOST_IDLE} more" if len(idle) > _MOST_IDLE else ""
+        yield Text(f"idle slots: {', '.join(idle[:_MOST_IDLE])}{more}", style="dim")
 
 
 def _describe(search: SearchNow) -> Iterator[str | tuple[str, str]]:
     if search.state is SearchState.STARTING:
-        yield "a search starts"
-        return
-    if search.paused and search.state is SearchState.PAUSED:
+        yield "starting"
+    elif search.state is SearchState.CUT_OFF:
+        yield ("cut off: its process is gone", "yellow")
+    elif search.paused:
         yield (f"paused since {search.paused.astimezone():%H:%M}; continue with: ", "yellow")
         yield f"mloptimizer resume {search.study}"
-        return
-    if search.state is SearchState.CUT_OFF:
-        yield ("cut off: its process is gone", "yellow")
-        return
-    yield f"{search.explored} of {search.planned if search.planned is not None else '?'} explored"
-    if search.further_trained:
-        yield f", {search.further_trained} trained on"
-    yield f"   {len(search.trials)} running in {len(search.slots)} slots"
-    if search.host and search.host != host_name():
-        yield (f"   on {search.host}", "yellow")
+    else:
+        yield f"{search.explored} of {search.planned if search.planned is not None else '?'} explored"
+        if search.further_trained:
+            yield f", {search.further_trained} trained further"
+        yield f"   {len(search.trials)} running in {len(search.slots)} slots"
+        if search.host and search.host != host_name():
+            yield (f"   on {search.host}", "yellow")
 
 
 def _trials_table(search: SearchNow) -> FittingTable:
@@ -148,12 +142,10 @@ def _trials_table(search: SearchNow) -> FittingTable:
 
 
 def _cells(trial: TrialNow, with_gpus: bool) -> list[str]:
-    again = f" #{trial.attempt}" if trial.attempt > 1 else ""
-    rss = trial.value("process_rss_mb")
-    shares = _gpu_shares(trial)
+    rss, shares = trial.value("process_rss_mb"), _gpu_shares(trial)
     epoch = fixed(trial.value("epoch"), 0)
     return [
-        f"{trial.number}{again}",
+        f"{trial.number} #{trial.attempt}" if trial.attempt > 1 else str(trial.number),
         _SHORT_PHASES[trial.phase],
         trial.slot,
         trial.part or ("starting" if not trial.row else "between"),
@@ -161,20 +153,20 @@ def _cells(trial: TrialNow, with_gpus: bool) -> list[str]:
         fixed(trial.value("step"), 0),
         fixed(trial.value("images_per_second"), 0),
         fixed(trial.value("data_wait_percent"), 0),
-        *([fixed(fmean(shares), 0) if shares else MISSING] if with_gpus else []),
+        *([fixed(fmean(shares) if shares else None, 0)] if with_gpus else []),
         fixed(rss / 1024 if rss is not None else None, 1),
         _clock(trial.running_s),
     ]
 
 
 def _gpu_shares(trial: TrialNow) -> list[float]:
-    """Return how busy each GPU of the trial is, %, as far as that is known."""
+    """Return the utilization of each of the trial's GPUs, %, as far as known."""
     names = [name for name in trial.row if re.fullmatch(r"gpu\d+_utilization_percent", name)]
     return [share for name in names if (share := trial.value(name)) is not None]
 
 
 def _clock(seconds: float | None) -> str:
-    """Return the time as 12:07 or 1:02:07."""
+    """Return the time in a form such as 12:07 or 1:02:07."""
     if seconds is None:
         return MISSING
     minutes, rest = divmod(max(0, int(seconds)), 60)
@@ -182,8 +174,7 @@ def _clock(seconds: float | None) -> str:
 
 
 def show_live(console: Console, take: Callable[[], Snapshot], wait: Callable[[], bool], footer: str) -> None:
-    """Show a snapshot after the other, on a screen of its own, as long as `wait` returns True."""
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        live.update(top_view(take(), footer), refresh=True)
+    """Show one snapshot after another, on a separate screen, while `wait` returns True."""
+    with Live(top_view(take(), footer), console=console, screen=True, auto_refresh=False) as live:
         while wait():
             live.update(top_view(take(), footer), refresh=True)

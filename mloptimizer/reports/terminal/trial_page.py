@@ -1,6 +1,6 @@
-"""Shows one trial in full: what was trained, how it went epoch by epoch, and why it ended.
+"""Shows one trial in full: its model, its learning curves, and how it ended.
 
-Everything is read from the files of the workspace; what is missing there is a dash.
+Everything is read from the files of the workspace; what is missing is a dash.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,7 @@ from mloptimizer.store.trial_records import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
 _LONGEST_TABLE = 12  # epochs; a longer curve is thinned to the first, the best, the last and some between
-# The other timings add up
-_PARTS_OF_FIT = {
-    "first_step": "of fit the first step",
-    "training": "of fit the training",
-    "validation": "of fit the validation",
-    "checkpoint": "of fit the checkpoints",
-}
+_PARTS_OF_FIT = ("first_step", "training", "validation", "checkpoint")  # the other timings add up
 _CURVE_COLUMNS = {
     "loss": "loss",
     "accuracy": "acc",
@@ -54,7 +48,7 @@ def trial_report(workspace: Workspace, study: str, number: int) -> RenderableTyp
         UsageError: there is no such study or trial.
     """
     record = read_study_record(workspace, study)
-    standing = next((standing for standing in record.standings if standing.number == number), None)
+    standing = record.standing(number)
     if standing is None:
         raise UsageError(f"TRIAL {number}: study '{study}' has no such trial. Known: {_known_numbers(record)}.")
     title = f"Trial {number} of study {study}"
@@ -64,17 +58,18 @@ def trial_report(workspace: Workspace, study: str, number: int) -> RenderableTyp
     for phase in TRAINED_PHASES:
         if training := standing.record(phase):
             parts += _training_parts(record, training, phase)
-            parts.append(facts_grid([("files", _files_words(workspace, study, number, phase, training))]))
+            names = sorted(path.name for path in training.directory.iterdir() if not path.name.startswith("."))
+            log = workspace.hardware_log(study, number, phase)
+            files = f"{training.directory}: {', '.join(names)}"
+            parts.append(facts_grid([("files", f"{files}\n{log}: hardware log" if log.is_file() else files)]))
     return Group(*parts)
 
 
 def _known_numbers(record: StudyRecord) -> str:
     numbers = [standing.number for standing in record.standings]
-    if not numbers:
-        return "none yet"
-    if numbers == list(range(numbers[0], numbers[-1] + 1)):
-        return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    return ", ".join(map(str, numbers))
+    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers)) or "none yet"
 
 
 def _plan_rows(standing: Standing) -> list[tuple[str, str]]:
@@ -86,14 +81,17 @@ def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) ->
     plan, result, metric = training.plan, training.result, record.objective.metric
     start = "the exploration's weights" if plan.get("initial_weights") else "new weights"
     parts = {name: seconds for name, seconds in (result.get("timings") or {}).items() if name != "total"}
-    timings = {_PARTS_OF_FIT.get(name, name): duration(parts[name]) for name in parts}
+    timings = {
+        f"of fit: {name.replace('_', ' ')}" if name in _PARTS_OF_FIT else name: duration(seconds)
+        for name, seconds in parts.items()
+    }
     summary = _hardware_rows(result)
     rows = [
         ("state", record.state(training)),
         (f"best {metric}", fixed(best_value(training, record.objective))),
         ("epochs", f"{short(epochs_trained(training))} of {short(plan.get('epochs'))}, from {start}"),
         ("seed", short(plan.get("seed"))),
-        *_batch_rows(training),
+        *_attempt_rows(training),
         # The hardware log splits the time of all attempts
         ("time", duration(result.get("seconds")) + (f" ({pairs(timings)})" if timings and not summary else "")),
         *summary,
@@ -102,12 +100,15 @@ def _training_parts(record: StudyRecord, training: TrialRecord, phase: Phase) ->
     if training.epochs:
         found.append(facts_grid([(metric, _curve_line(training, metric))]))
         found.append(Padding(_curve_table(training, record), (0, 0, 0, 2)))
-    failure = result.get("failure")
-    return [*found, *_failure_parts(failure)] if failure else found
+    if failure := result.get("failure"):
+        kind = short(failure.get("kind")).replace("_", " ")
+        found.append(Text(f"  failed: {kind}: {short(failure.get('message'))}", style="red"))
+        found.append(Padding(Text(str(failure.get("traceback") or "").rstrip()), (0, 0, 0, 4)))
+    return found
 
 
 def _hardware_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return how all attempts of the training spent their time, by its hardware log, and what energy it took."""
+    """Return how the training's attempts spent their time, by its hardware log, and the energy they took."""
     summary = result.get("hardware")
     if not summary:
         return []
@@ -116,13 +117,13 @@ def _hardware_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("hardware log", split), ("energy", energy_words(summary)), *found]
 
 
-def _batch_rows(training: TrialRecord) -> list[tuple[str, str]]:
-    """Return how often the training was started, and with how many images at a time, as far as that is worth a line."""
-    rows, attempts, size = [], attempts_made(training), micro_batch(training)
+def _attempt_rows(training: TrialRecord) -> list[tuple[str, str]]:
+    """Return the attempts where there were several, and the micro-batch where it is known."""
+    rows, attempts = [], attempts_made(training)
     if attempts > 1:
         ends = [f"{attempt.attempt}: {_end_words(attempt)}" for attempt in training.attempts]
         rows.append(("attempts", "\n".join([f"{attempts}; time and state are those of the last", *ends])))
-    if size is not None:
+    if size := micro_batch(training):
         rows.append(("micro-batch", f"{size} images per GPU and pass"))
     return rows
 
@@ -130,7 +131,7 @@ def _batch_rows(training: TrialRecord) -> list[tuple[str, str]]:
 def _end_words(attempt: EndedAttempt) -> str:
     kind, epochs = attempt.kind.replace("_", " "), counted(attempt.epochs, "epoch")
     message = f": {attempt.message}" if attempt.message else ""
-    return f"{kind} after {duration(attempt.seconds)}, with {epochs} made{message}"
+    return f"{kind} after {duration(attempt.seconds)} and {epochs}{message}"
 
 
 def _curve_line(training: TrialRecord, metric: str) -> str:
@@ -147,25 +148,22 @@ def _curve_table(training: TrialRecord, record: StudyRecord) -> RenderableType:
     shown = _shown(len(training.epochs), best)
     for index in shown:
         epoch = training.epochs[index]
-        figures = [fixed(epoch.get(name)) for name in _CURVE_COLUMNS]
+        metrics = [fixed(epoch.get(name)) for name in _CURVE_COLUMNS]
         end = [short(epoch.get("learning_rate"), 3), fixed(epoch.get("images_per_second"), 0)]
         mark = "★ " if index == best else ""
-        cells = [f"{mark}{short(epoch.get('epoch'))}", *figures, *end, duration(epoch.get("seconds"))]
+        cells = [f"{mark}{short(epoch.get('epoch'))}", *metrics, *end, duration(epoch.get("seconds"))]
         table.add_row(*map(Text, cells), style="bold" if index == best else "")
     if len(shown) == len(training.epochs):
         return table
-    left_out = f"Shown: {len(shown)} of {len(training.epochs)} epochs, the best among them; epochs.jsonl has all."
+    left_out = f"Shown: {len(shown)} of {len(training.epochs)} epochs, including the best; epochs.jsonl has all."
     return Group(table, Text(left_out, style="dim"))
 
 
 def _best_index(epochs: Sequence[Mapping[str, Any]], record: StudyRecord) -> int | None:
-    best: int | None = None
-    for index, epoch in enumerate(epochs):
-        value = epoch.get(record.objective.metric)
-        leader = epochs[best][record.objective.metric] if best is not None else None
-        if is_number(value) and record.objective.is_better(value, leader):
-            best = index
-    return best
+    sign = 1 if record.objective.maximize else -1
+    values = [epoch.get(record.objective.metric) for epoch in epochs]
+    known = [(sign * value, -index) for index, value in enumerate(values) if is_number(value)]
+    return -max(known)[1] if known else None
 
 
 def _shown(count: int, best: int | None) -> list[int]:
@@ -174,18 +172,3 @@ def _shown(count: int, best: int | None) -> list[int]:
         return list(range(count))
     spread = {round(step * (count - 1) / (_LONGEST_TABLE - 1)) for step in range(_LONGEST_TABLE)}
     return sorted(spread | ({best} if best is not None else set()))
-
-
-def _failure_parts(failure: Mapping[str, Any]) -> list[RenderableType]:
-    kind = short(failure.get("kind")).replace("_", " ")
-    parts: list[RenderableType] = [Text(f"  failed: {kind}: {short(failure.get('message'))}", style="red")]
-    if failure.get("traceback"):
-        parts.append(Padding(Text(str(failure["traceback"]).rstrip()), (0, 0, 0, 4)))
-    return parts
-
-
-def _files_words(workspace: Workspace, study: str, number: int, phase: Phase, training: TrialRecord) -> str:
-    names = ", ".join(sorted(path.name for path in training.directory.iterdir() if not path.name.startswith(".")))
-    log = workspace.hardware_log(study, number, phase)
-    parts = [f"{training.directory}: {names}"]
-    return "\n".join([*parts, f"{log}: hardware log"] if log.is_file() else parts)

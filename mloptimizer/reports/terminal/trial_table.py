@@ -1,6 +1,6 @@
 """Shows the trials of a study as a table, for a terminal or as a data frame.
 
-Everything is read from the files of the workspace; what is missing there is a dash.
+Everything is read from the files of the workspace; what is missing is a dash.
 """
 
 from collections import Counter
@@ -31,16 +31,16 @@ from mloptimizer.store.workspace import Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
-_STYLES = {"completed": "green", "pruned": "yellow", "failed": "red", "running": "cyan"}
+_STYLES = {"completed": "green", "pruned": "yellow", "failed": "red", "unreadable": "red", "running": "cyan"}
 _TELLING = ("learning_rate", "optimizer", "width", "stages", "normalization")
 _MOST_PARAMETERS = 4
 
 
 def trials_table(workspace: Workspace, study: str, sort: str = "number") -> RenderableType:
-    """Return one row per trial of the study and a line with the counts; the winner is marked.
+    """Return one row per trial of the study, the leading one marked, and lines with the counts.
 
     Args:
-        sort: `number`, or `value`: the best first, those without a value last.
+        sort: `number`, or `value`: the best first, trials without a value last.
 
     Raises:
         UsageError: there is no such study, or its `study.json` is damaged.
@@ -62,71 +62,53 @@ def _sort_key(standing: Standing, record: StudyRecord, sign: int) -> tuple[int, 
 
 
 def _table(record: StudyRecord, standings: Sequence[Standing]) -> FittingTable:
-    parameters = telling_parameters(standings, _MOST_PARAMETERS)
+    parameters = find_telling_parameters(standings, _MOST_PARAMETERS)
     table = FittingTable(extras=len(parameters))
     table.add_numbers("trial")
     table.add_words("space", "state")
-    table.add_numbers(record.objective.metric.replace("_", " "), "epochs", "long run", "time")
-    if attempts := _has_attempts(standings):
-        table.add_numbers("starts", "micro batch")
+    table.add_numbers(record.objective.metric.replace("_", " "), "epochs", "hall of fame", "time")
+    repeated = any(attempts_made(training) > 1 for standing in standings for training in standing.trainings)
+    if repeated:
+        table.add_numbers("attempts", "micro batch")
     table.add_words(*(name.replace("_", " ") for name in parameters))
     for standing in standings:
-        values = [Text(short(standing.params.get(name), 3)) for name in parameters]
-        table.add_row(*_row(record, standing), *(_attempt_cells(standing) if attempts else ()), *values)
+        cells = _cells(record, standing)
+        if repeated:
+            sizes = [size for training in standing.trainings if (size := micro_batch(training))]
+            cells.append(Text(str(max(map(attempts_made, standing.trainings), default=0))))
+            cells.append(Text(short(min(sizes, default=None))))
+        table.add_row(*cells, *(Text(short(standing.params.get(name), 3)) for name in parameters))
     return table
 
 
-def _has_attempts(standings: Sequence[Standing]) -> bool:
-    return any(attempts_made(standing.record(phase)) > 1 for standing in standings for phase in TRAINED_PHASES)
-
-
-def _attempt_cells(standing: Standing) -> list[Text]:
-    """Return the most starts of its trainings, and the fewest images at a time that one of them needed."""
-    trainings = [standing.record(phase) for phase in TRAINED_PHASES]
-    sizes = [size for training in trainings if (size := micro_batch(training))]
-    return [Text(str(max(map(attempts_made, trainings)))), Text(short(min(sizes, default=None)))]
-
-
-def _row(record: StudyRecord, standing: Standing) -> list[RenderableType]:
-    explored = standing.exploration
+def _cells(record: StudyRecord, standing: Standing) -> list[Text]:
+    explored, long = standing.exploration, standing.hall_of_fame
     leads = record.winner is not None and record.winner[0] == standing.number
-    seconds = [r.result.get("seconds") for r in (explored, standing.hall_of_fame) if r and r.result]
+    seconds = [training.result.get("seconds") for training in standing.trainings]
     known = [value for value in seconds if is_number(value)]
-    style = "dim" if completed_value(explored) is None else ""
+    state = "unreadable" if standing.damage and not explored else record.state(explored)
+    kind = failure_kind(explored)
+    long_state = record.state(long)
+    is_valued = long_state in ("", Outcome.COMPLETED)
     return [
         Text(f"{'★ ' if leads else ''}{standing.number}", style="bold" if leads else ""),
         Text(short(standing.plan.get("space"))),
-        _state_text(record, standing),
-        Text(fixed(best_value(explored, record.objective)), style=style),
+        Text(f"{state}: {kind}" if kind else state or MISSING, style=_STYLES.get(state, "")),
+        Text(fixed(best_value(explored, record.objective)), style="dim" if completed_value(explored) is None else ""),
         Text(short(epochs_trained(explored))),
-        _long_run_text(record, standing.hall_of_fame),
+        Text(fixed(completed_value(long)) if is_valued else long_state, style=_STYLES.get(long_state, "")),
         Text(duration(sum(known)) if known else MISSING),
     ]
 
 
-def _state_text(record: StudyRecord, standing: Standing) -> Text:
-    if standing.damage and not standing.exploration:
-        return Text("unreadable", style="red")
-    state = record.state(standing.exploration)
-    kind = failure_kind(standing.exploration)
-    return Text(f"{state}: {kind}" if kind else state or MISSING, style=_STYLES.get(state, ""))
-
-
-def _long_run_text(record: StudyRecord, training: TrialRecord | None) -> Text:
-    state = record.state(training)
-    if state in ("", Outcome.COMPLETED):
-        return Text(fixed(completed_value(training)))
-    return Text(state, style=_STYLES.get(state, ""))
-
-
 def failure_kind(record: TrialRecord | None) -> str:
-    """Return why the training failed, in words, or empty text."""
+    """Return the kind of the training's failure, or empty text."""
     failure = record.result.get("failure") if record else None
     return str(failure.get("kind", "error")).replace("_", " ") if failure else ""
 
 
-def telling_parameters(standings: Sequence[Standing], count: int) -> list[str]:
-    """Return the parameters that tell the trials apart best: they vary, most trials have them, known ones first."""
+def find_telling_parameters(standings: Sequence[Standing], count: int) -> list[str]:
+    """Return the parameters that distinguish the trials best: varying ones, known names and frequent ones first."""
     seen: dict[str, list[str]] = {}
     for standing in standings:
         for name, value in standing.params.items():
@@ -144,18 +126,18 @@ def count_states(record: StudyRecord, phase: Phase) -> Counter[str]:
 
 
 def counts_in_words(counts: Mapping[str, int]) -> str:
-    """Return for instance ``5 completed, 1 failed``."""
+    """Return text such as ``5 completed, 1 failed``."""
     order = ("completed", "pruned", "failed", "running", "unfinished")
     names = [*order, *sorted(set(counts) - set(order))]
     return ", ".join(f"{counts[name]} {name}" for name in names if counts.get(name)) or "none"
 
 
 def _count_line(record: StudyRecord) -> str:
-    count = len(record.standings)
-    parts = [f"{counted(count, 'trial')}: {counts_in_words(count_states(record, Phase.EXPLORATION))}."]
-    if long_runs := count_states(record, Phase.HALL_OF_FAME):
-        parts.append(f"Hall of fame: {counts_in_words(long_runs)}.")
-    if damaged := sum(1 for standing in record.standings if standing.damage):
+    explored = counts_in_words(count_states(record, Phase.EXPLORATION))
+    parts = [f"{counted(len(record.standings), 'trial')}: {explored}."]
+    if hall_of_fame := count_states(record, Phase.HALL_OF_FAME):
+        parts.append(f"Hall of fame: {counts_in_words(hall_of_fame)}.")
+    if damaged := sum(bool(standing.damage) for standing in record.standings):
         parts.append(f"{damaged} with unreadable files.")
     if record.winner:
         parts.append(f"★ {record.leads_as}: trial {record.winner[0]} ({record.winner[1].words}).")
