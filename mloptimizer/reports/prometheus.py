@@ -1,7 +1,7 @@
-"""Serves what this machine and the searches of a workspace do to Prometheus, over HTTP under /metrics.
+"""Serves metrics of this machine and of the searches of a workspace to Prometheus, over HTTP under /metrics.
 
-Everything is read anew at each scrape, and a figure that is not known is no sample. Beside our own metrics there are
-none: nothing of this process, and no counters of Python's.
+Everything is read at each scrape, and an unknown value has no sample. There are no other metrics, such as those of
+this process or of Python.
 """
 
 import contextlib
@@ -21,48 +21,47 @@ from mloptimizer.reports.model.searches_now import SearchNow, SearchState, Trial
 from mloptimizer.reports.terminal.top import Snapshot
 
 _GPU, _SEARCH, _TRIAL = ("gpu", "uuid"), ("study",), ("study", "trial", "phase", "slot")
-Take = Callable[[], Snapshot]
 Samples = Iterable[tuple[tuple[str, ...], float | None]]
 
-# Every metric, with what it is and its labels; docs/watching.md shows this table.
+# Meaning and labels of every metric; docs/watching.md shows this table.
 METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "mloptimizer_build_info": ("1; the version of mloptimizer as a label", ("version",)),
-    "mloptimizer_cpu_utilization_ratio": ("Share of all logical cores that was busy since the scrape before", ()),
+    "mloptimizer_cpu_utilization_ratio": ("Share of all logical cores that was busy since the previous scrape", ()),
     "mloptimizer_memory_used_bytes": ("Main memory in use: total less available", ()),
     "mloptimizer_memory_total_bytes": ("Main memory of the machine", ()),
     "mloptimizer_gpu_info": ("1; name and driver of the GPU as labels", (*_GPU, "name", "driver")),
-    "mloptimizer_gpu_utilization_ratio": ("Share of time in which a kernel ran, lately", _GPU),
-    "mloptimizer_gpu_memory_utilization_ratio": ("Share of time in which its memory was read or written, lately", _GPU),
-    "mloptimizer_gpu_memory_used_bytes": ("Memory of the GPU in use, by every process", _GPU),
+    "mloptimizer_gpu_utilization_ratio": ("Recent share of time in which a kernel ran", _GPU),
+    "mloptimizer_gpu_memory_utilization_ratio": ("Recent share of time in which its memory was read or written", _GPU),
+    "mloptimizer_gpu_memory_used_bytes": ("Memory of the GPU in use, by all processes", _GPU),
     "mloptimizer_gpu_memory_total_bytes": ("Memory of the GPU", _GPU),
     "mloptimizer_gpu_power_watts": ("Power that the GPU draws", _GPU),
     "mloptimizer_gpu_temperature_celsius": ("Temperature of the GPU's chip", _GPU),
     "mloptimizer_search_running": ("1 while a driver works on the study; 0: it was killed", _SEARCH),
     "mloptimizer_search_start_time_seconds": ("When the search began, Unix time", _SEARCH),
     "mloptimizer_search_slots": ("Trials that the search can run at a time", _SEARCH),
-    "mloptimizer_search_running_trials": ("Trials that run", _SEARCH),
-    "mloptimizer_search_explored_trials": ("Trials of the exploration that have ended, of earlier runs too", _SEARCH),
-    "mloptimizer_search_planned_trials": ("Trials that the exploration is to have", _SEARCH),
+    "mloptimizer_search_running_trials": ("Trials that are running", _SEARCH),
+    "mloptimizer_search_explored_trials": ("Trials of the exploration that have ended, also in earlier runs", _SEARCH),
+    "mloptimizer_search_planned_trials": ("Trials planned for the exploration", _SEARCH),
     "mloptimizer_search_further_trained_trials": ("Trainings of the hall of fame that have ended", _SEARCH),
-    "mloptimizer_trial_running_seconds": ("Time since the trial's present attempt began", _TRIAL),
-    "mloptimizer_trial_attempt": ("Number of the present attempt, from 1", _TRIAL),
-    "mloptimizer_trial_part_info": ("1; what the trial does as a label: a part of the hardware log", (*_TRIAL, "part")),
-    "mloptimizer_trial_epoch": ("Epoch under way, from 1; 0 before the first", _TRIAL),
-    "mloptimizer_trial_planned_epochs": ("Epochs that the trial has at most", _TRIAL),
-    "mloptimizer_trial_step": ("Training steps made", _TRIAL),
-    "mloptimizer_trial_images_per_second": ("Images trained on per second, over the newest row of its log", _TRIAL),
+    "mloptimizer_trial_running_seconds": ("Time since the trial's current attempt began", _TRIAL),
+    "mloptimizer_trial_attempt": ("Number of the current attempt, from 1", _TRIAL),
+    "mloptimizer_trial_part_info": ("1; what the trial is doing as a label, see the hardware log", (*_TRIAL, "part")),
+    "mloptimizer_trial_epoch": ("Current epoch, from 1; 0 before the first", _TRIAL),
+    "mloptimizer_trial_planned_epochs": ("Maximum number of epochs of the trial", _TRIAL),
+    "mloptimizer_trial_step": ("Training steps done", _TRIAL),
+    "mloptimizer_trial_images_per_second": ("Training images per second, in the newest row of its log", _TRIAL),
     "mloptimizer_trial_data_wait_ratio": ("Share of that time in which the training waited for images", _TRIAL),
     "mloptimizer_trial_cpu_cores": ("Cores that the trial's processes keep busy", _TRIAL),
     "mloptimizer_trial_memory_bytes": ("Resident memory of the trial's processes", _TRIAL),
     "mloptimizer_trial_last_row_timestamp_seconds": ("When the newest row of its log was read, Unix time", _TRIAL),
-    "mloptimizer_trial_looks_hung": ("1 where rows or steps are missing for too long, else 0", _TRIAL),
+    "mloptimizer_trial_looks_hung": ("1 if rows or steps have been missing for too long, otherwise 0", _TRIAL),
 }
 
 
 class SnapshotCollector:
-    """Turns a fresh snapshot into metrics at each scrape; scrapes at the same time are answered one by one."""
+    """Turns a fresh snapshot into metrics at each scrape; concurrent scrapes are answered one by one."""
 
-    def __init__(self, take: Take) -> None:
+    def __init__(self, take: Callable[[], Snapshot]) -> None:
         self._take = take
         self._lock = threading.Lock()
 
@@ -73,9 +72,9 @@ class SnapshotCollector:
         for name, samples in _samples(snapshot).items():
             meaning, labels = METRICS[name]
             family = GaugeMetricFamily(name, meaning, labels=labels)
-            for values, figure in samples:
-                if figure is not None:
-                    family.add_metric(values, figure)
+            for values, value in samples:
+                if value is not None:
+                    family.add_metric(values, value)
             if family.samples:
                 yield family
 
@@ -91,18 +90,18 @@ def _samples(snapshot: Snapshot) -> dict[str, Samples]:
             ((*_of_gpu(now), now.gpu.name or "", now.gpu.driver or ""), 1.0) for now in machine.gpus
         ],
     }
-    for name, (column, factor) in _GPU_FIGURES.items():
+    for name, (column, factor) in _GPU_COLUMNS.items():
         samples[name] = [(_of_gpu(now), _times(now.values.get(column), factor)) for now in machine.gpus]
-    for name, of_search in _SEARCH_FIGURES.items():
+    for name, of_search in _SEARCH_VALUES.items():
         samples[name] = [((search.study,), of_search(search)) for search in snapshot.searches]
     trials = [(_of_trial(search, trial), trial) for search in snapshot.searches for trial in search.trials]
     samples["mloptimizer_trial_part_info"] = [((*labels, trial.part), 1.0) for labels, trial in trials if trial.part]
-    for name, of_trial in _TRIAL_FIGURES.items():
+    for name, of_trial in _TRIAL_VALUES.items():
         samples[name] = [(labels, of_trial(trial)) for labels, trial in trials]
     return samples
 
 
-_GPU_FIGURES: Mapping[str, tuple[str, float]] = {  # column of the hardware log, and what makes it the metric's unit
+_GPU_COLUMNS: Mapping[str, tuple[str, float]] = {  # column of the hardware log, and factor to the metric's unit
     "mloptimizer_gpu_utilization_ratio": ("utilization_percent", 0.01),
     "mloptimizer_gpu_memory_utilization_ratio": ("memory_utilization_percent", 0.01),
     "mloptimizer_gpu_memory_used_bytes": ("memory_used_mb", MB),
@@ -110,7 +109,7 @@ _GPU_FIGURES: Mapping[str, tuple[str, float]] = {  # column of the hardware log,
     "mloptimizer_gpu_power_watts": ("power_w", 1.0),
     "mloptimizer_gpu_temperature_celsius": ("temperature_c", 1.0),
 }
-_SEARCH_FIGURES: Mapping[str, Callable[[SearchNow], float | None]] = {
+_SEARCH_VALUES: Mapping[str, Callable[[SearchNow], float | None]] = {
     "mloptimizer_search_running": lambda search: float(search.state is not SearchState.CUT_OFF),
     "mloptimizer_search_start_time_seconds": lambda search: _unix_time(search.since),
     "mloptimizer_search_slots": lambda search: 0 if search.state is SearchState.CUT_OFF else len(search.slots),
@@ -119,7 +118,7 @@ _SEARCH_FIGURES: Mapping[str, Callable[[SearchNow], float | None]] = {
     "mloptimizer_search_planned_trials": lambda search: search.planned,
     "mloptimizer_search_further_trained_trials": lambda search: search.further_trained,
 }
-_TRIAL_FIGURES: Mapping[str, Callable[[TrialNow], float | None]] = {
+_TRIAL_VALUES: Mapping[str, Callable[[TrialNow], float | None]] = {
     "mloptimizer_trial_running_seconds": lambda trial: trial.running_s,
     "mloptimizer_trial_attempt": lambda trial: trial.attempt,
     "mloptimizer_trial_epoch": lambda trial: trial.value("epoch"),
@@ -152,21 +151,21 @@ def _times(value: float | None, factor: float) -> float | None:
 
 @contextlib.contextmanager
 def serve_metrics(take: Callable[[LiveMachine], Snapshot], host: str, port: int) -> Iterator[str]:
-    """Serve from threads of their own until the block ends; give the address of the metrics.
+    """Serve from separate threads until the block ends; yield the address of the metrics.
 
     Args:
-        take: reads everything; the endpoint has a reader of the machine of its own.
-        host: address to listen on; whoever reaches it can read the names of studies and what they do.
+        take: reads everything; the endpoint has its own reader of the machine.
+        host: address to listen on; whoever reaches it can read the names of studies and what they are doing.
         port: port to listen on; 0: any free one.
 
     Raises:
-        UsageError: the port is taken, or the address is not one of this machine.
+        UsageError: the port is taken, or the address is not one of this machine's.
     """
     machine = LiveMachine()
     registry = CollectorRegistry(auto_describe=False)
     registry.register(SnapshotCollector(lambda: take(machine)))
     try:
-        if port:  # some Pythons would share it with another program
+        if port:  # some Python versions would share it with another program
             socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
         server, thread = start_http_server(port, host, registry)
     except (OSError, OverflowError) as error:
