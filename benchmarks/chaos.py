@@ -1,11 +1,11 @@
-"""What a search loses when its processes are killed all the time: a real search, and SIGKILL every few seconds.
+"""What a search loses when its processes keep getting killed: a real search, with a SIGKILL every few seconds.
 
     python benchmarks/chaos.py [--trials 60] [--epochs 4] [--seconds 2 6] [--seed 0] [--compare]
 
-The victim is drawn among the driver, the fork server and the trial processes; a dead driver is started again with
-`mloptimizer resume`. In the end everything is checked: every trial ended and is recorded exactly once, no epoch is
-missing or stands twice, a trial never went back by more than one epoch, the best value is that of the best recorded
-epoch, and no process or file is left over. `--compare` runs the same search unbroken as well, first.
+Each kill hits the driver, the fork server or a trial process at random; `mloptimizer resume` restarts a dead driver.
+At the end the script checks everything: every trial ended and is recorded exactly once, no epoch is missing or
+recorded twice, no trial went back by more than one epoch, each trial's value is that of its best recorded epoch, and
+no process or file is left over. `--compare` first runs the same search without kills.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from typing import Any, Protocol
 import psutil
 
 STUDY = "chaos"
-ORPHAN_SECONDS = 5.0  # within which what a killed driver leaves behind has to end
+ORPHAN_SECONDS = 5.0  # the processes of a killed driver have to end within this time
 LIMIT_SECONDS = 3600.0
 
 
 @dataclass
 class Chaos:
-    """What was done to a search, and what was found."""
+    """The kills in a search, and what came of them."""
 
     kills: Counter[str] = field(default_factory=Counter)
     starts: int = 0
@@ -41,14 +41,14 @@ class Chaos:
 
 
 def begin(workspace: Path, words: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
-    """Start the driver; it prints to the log."""
+    """Start the driver, with its output in the log."""
     command = [sys.executable, "-m", "mloptimizer", *words, "--workspace", str(workspace)]
     with log.open("ab") as out:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
 
 def run_through_chaos(workspace: Path, words: Sequence[str], victims: "Victims", limit_seconds: float) -> Chaos:
-    """Run the search to its end, while the processes that the victims name are killed; a dead driver is replaced."""
+    """Run the search to its end while killing the processes that `victims` names; restart a dead driver."""
     chaos, log = Chaos(), workspace / "printed.txt"
     begun = time.perf_counter()
     driver = begin(workspace, ["search", "--study", STUDY, *words], log)
@@ -74,19 +74,19 @@ def run_through_chaos(workspace: Path, words: Sequence[str], victims: "Victims",
 
 
 class Victims(Protocol):
-    """Says when the next process is to be killed, and which."""
+    """Says when to kill the next process, and which."""
 
     def pause(self) -> float:
         """Return how many seconds to wait before the next choice."""
         ...
 
     def choose(self, kinds: Sequence[str]) -> str | None:
-        """Return one of the kinds of processes that there are, or None: not now."""
+        """Return one of the given kinds of processes, or None to wait."""
         ...
 
 
 class RandomVictims:
-    """Any process, after a pause drawn between two times."""
+    """Any process, after a random pause between two times."""
 
     def __init__(self, seconds: tuple[float, float], seed: int) -> None:
         self._seconds = seconds
@@ -100,7 +100,7 @@ class RandomVictims:
 
 
 class ListedVictims:
-    """The listed kinds, in their order, each as soon as the search has recorded another epoch."""
+    """The listed kinds in order, each after the search has recorded another epoch."""
 
     def __init__(self, workspace: Path, kinds: Sequence[str]) -> None:
         self.left = list(kinds)
@@ -156,7 +156,7 @@ def _command(process: psutil.Process) -> str:
 
 
 def find_losses(workspace: Path, trials: int) -> tuple[list[str], list[int]]:
-    """Return what is wrong with the records, in lines, and how many epochs each return to a checkpoint cost."""
+    """Return what is wrong with the records, one line each, and the epochs that each return to a checkpoint cost."""
     folder, wrong = workspace / "metrics_data" / STUDY, []
     ended = [path for path in sorted(folder.glob("trial_*")) if (path / "result.json").is_file()]
     if len(ended) != trials:
@@ -186,14 +186,14 @@ def _check_training(path: Path) -> list[str]:
     if numbers != list(range(1, len(numbers) + 1)):
         wrong.append(f"its epochs are {numbers}")
     best = max((epoch["val_accuracy"] for epoch in epochs if epoch["val_accuracy"] is not None), default=None)
-    explored = path.name.startswith("trial_")  # a long training may keep the weights that it began with
+    explored = path.name.startswith("trial_")  # a long training may keep its first weights
     if explored and result["outcome"] == "completed" and result["value"] != best:
-        wrong.append(f"its value is {result['value']}, that of its best epoch {best}")
+        wrong.append(f"its value is {result['value']}, but its best epoch has {best}")
     return wrong
 
 
 def _check_study(workspace: Path, ended: Sequence[Path]) -> list[str]:
-    """Hold the storage against the records: every trial ended once, with the value that its file has."""
+    """Compare the storage with the records: every trial ended once, with the value in its file."""
     import optuna
 
     from mloptimizer.study.storage import open_storage
@@ -202,27 +202,25 @@ def _check_study(workspace: Path, ended: Sequence[Path]) -> list[str]:
     storage = open_storage("", workspace / "metrics_data" / "studies.journal", read_only=True)
     stored = optuna.load_study(study_name=STUDY, storage=storage).trials
     known: Mapping[int, Any] = {trial.number: trial for trial in stored if "params" in trial.user_attrs}
-    wrong = [
-        f"trial {trial.number} is {trial.state.name} for ever" for trial in stored if not trial.state.is_finished()
-    ]
+    wrong = [f"trial {trial.number} stays {trial.state.name}" for trial in stored if not trial.state.is_finished()]
     for path in ended:
         result = json.loads((path / "result.json").read_text())
         trial = known.get(result["number"])
         if trial is None:
-            wrong.append(f"{path.name}: is unknown to the study")
+            wrong.append(f"{path.name}: the study does not have it")
         elif result["outcome"] == "completed" and trial.value != result["value"]:
             wrong.append(f"{path.name}: has {result['value']}, the study {trial.value}")
     return wrong
 
 
 def count_attempts(workspace: Path) -> Counter[str]:
-    """Return how often an attempt ended without ending its trial, by why."""
+    """Count the attempts that ended before their trial did, by kind."""
     files = (workspace / "metrics_data" / STUDY).glob("*/attempts.jsonl")
     return Counter(json.loads(line)["kind"] for path in files for line in path.read_text().splitlines())
 
 
 def search_words(trials: int, epochs: int) -> list[str]:
-    """Return the words of a search whose every trial trains all its epochs, on a part of digits."""
+    """Return the arguments of a search on digits in which every trial trains all its epochs."""
     settings = {
         "exploration_epochs": epochs,
         "exploration_patience": epochs,
@@ -239,9 +237,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--seconds", type=float, nargs=2, default=(2.0, 6.0), help="between two kills")
+    parser.add_argument("--seconds", type=float, nargs=2, default=(2.0, 6.0), help="shortest and longest pause")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--compare", action="store_true", help="run the search unbroken first")
+    parser.add_argument("--compare", action="store_true", help="first run the search without kills")
     options = parser.parse_args()
     words, unbroken = search_words(options.trials, options.epochs), None
     if options.compare:
@@ -252,16 +250,16 @@ def main() -> None:
         chaos = run_through_chaos(Path(folder), words, victims, LIMIT_SECONDS)
         wrong, lost = find_losses(Path(folder), options.trials)
         attempts = count_attempts(Path(folder))
-    print("| figure | value |\n|---|--:|")
+    print("| what | value |\n|---|--:|")
     print(f"| kills | {chaos.kills.total()}: {', '.join(f'{n} {kind}' for kind, n in chaos.kills.most_common())} |")
     print(f"| starts of the driver | {chaos.starts} |")
     cut_off = ", ".join(f"{n} {kind}" for kind, n in attempts.most_common())
-    print(f"| attempts that were cut off | {attempts.total()}: {cut_off} |")
-    print(f"| epochs trained again | {sum(lost)}, at most {max(lost, default=0)} at a time |")
+    print(f"| attempts interrupted | {attempts.total()}: {cut_off} |")
+    print(f"| epochs repeated | {sum(lost)}, at most {max(lost, default=0)} at a time |")
     print(f"| processes left over | {len(chaos.orphans)} |")
     print(f"| total time, s | {chaos.seconds:.0f} |")
     if unbroken:
-        print(f"| unbroken, s | {unbroken:.0f} |\n| ratio | {chaos.seconds / unbroken:.2f} |")
+        print(f"| without kills, s | {unbroken:.0f} |\n| ratio | {chaos.seconds / unbroken:.2f} |")
     for line in wrong + chaos.orphans:
         print(f"WRONG: {line}")
     raise SystemExit(1 if wrong or chaos.orphans else 0)

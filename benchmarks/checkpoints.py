@@ -2,10 +2,10 @@
 
     python benchmarks/checkpoints.py [--images 600] [--epochs 13]
 
-The epochs with and without take turns in one trial (`checkpoint_epochs = 2`): the copy is made when an epoch begins,
-and compressed and written while it trains. An epoch's time runs from one record to the next, waiting for a file
-included. The process's CPU time is told too: other programs disturb it less. A residual network on a few images of
-CIFAR-10, AdamW, one CPU device: the fewer images an epoch has, the more a checkpoint weighs. The goal is at most 3 %.
+Epochs with and without a checkpoint alternate in one trial (`checkpoint_epochs = 2`): the copy is made when an epoch
+begins, and compressed and written while it trains. An epoch's time runs from one record to the next, including any wait
+for a file. The script also prints the process's CPU time, which other programs disturb less. A residual network on a
+few images of CIFAR-10, AdamW, one CPU device: fewer images per epoch make a checkpoint weigh more. Goal: at most 3 %.
 """
 
 import argparse
@@ -57,19 +57,17 @@ def main() -> None:
         result = run_trial(replace(plan, directory=folder), Slot("cpu0"), emit, lambda: False)
         size_mb = max(path.stat().st_size for path in (Path(folder) / CHECKPOINTS).iterdir()) / 1e6
     walls, cpus = ([end - start for start, end in itertools.pairwise(clock)] for clock in zip(*ended, strict=True))
-    print("| epochs | without, s | with a checkpoint, s | ratio | of CPU time |\n|--:|--:|--:|--:|--:|")
+    print("| epochs | without, s | with a checkpoint, s | ratio | ratio of CPU times |\n|--:|--:|--:|--:|--:|")
     ratios = []
     for first in range(0, len(walls) - 1, 2):  # the second and third epoch, the fourth and fifth, …
         ratios.append((walls[first + 1] / walls[first], cpus[first + 1] / cpus[first]))
         figures = f"{walls[first]:.2f} | {walls[first + 1]:.2f} | {ratios[-1][0]:.3f} | {ratios[-1][1]:.3f}"
         print(f"| {first + 2} and {first + 3} | {figures} |")
     count = len(ratios) + 1  # the last epoch has one too
-    print(
-        f"{weights / 1e6:.2f} million weights, {plan.dataset.train_size} images an epoch; a file has {size_mb:.0f} MB"
-    )
-    print(f"the training thread spent {result.timings['checkpoint'] / count:.3f} s on each")
+    print(f"{weights / 1e6:.2f} million weights, {plan.dataset.train_size} images per epoch, {size_mb:.0f} MB per file")
+    print(f"the training thread spent {result.timings['checkpoint'] / count:.3f} s per checkpoint")
     wall, cpu = (statistics.median(column) for column in zip(*ratios, strict=True))
-    print(f"median ratio {wall:.3f}, of CPU time {cpu:.3f}")
+    print(f"median ratio {wall:.3f}, of CPU times {cpu:.3f}")
 
 
 if __name__ == "__main__":

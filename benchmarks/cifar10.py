@@ -1,8 +1,8 @@
-"""What a short search finds on CIFAR-10 with 5,000 training images, hall of fame and test evaluation included.
+"""What a short search finds on CIFAR-10 with 5,000 training images, including hall of fame and test evaluation.
 
     python benchmarks/cifar10.py [--trials 4] [--images 5000] [--set NAME=VALUE …]
 
-Prints each trial's validation accuracy, the winner's and the test set's. Guessing gives 0.10; the goal is a winner
+Prints each trial's validation accuracy, and the winner's test accuracy. Guessing gives 0.10; the goal is a winner
 above 0.35. CIFAR-10 must be on this machine (`mloptimizer datasets`).
 """
 

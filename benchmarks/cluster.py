@@ -1,9 +1,9 @@
-"""What Ray costs on one machine: the same digits trials on it and on the process engine, in turn, in one run.
+"""What Ray costs on one machine: the same digits trials with Ray and with the process engine, in turn, in one run.
 
     python benchmarks/cluster.py [--trials 12] [--workers 2] [--rounds 2]
 
-The goal is at most 1.25 times the time after start-up, counted from the end of the first epoch of all to the last
-result. Nothing is pruned and nothing stops early, so that both sides do the same work. Needs the extra 'ray'.
+The goal is at most 1.25 times the time after start-up, counted from the end of the very first epoch to the last
+result. There is no pruning and no early stopping, so both sides do the same work. Needs the extra 'ray'.
 """
 
 import argparse

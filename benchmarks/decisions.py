@@ -1,10 +1,10 @@
-"""What a trial costs the driver when its study is long: proposing it, judging its eight epochs, taking its result.
+"""What a trial costs the driver in a long study: proposing it, handling its eight epochs, storing its result.
 
     python -m benchmarks.decisions [--trials 100 1000 10000] [--rounds 25]
 
-The studies are filled with trials of the built-in spaces, as a search would have left them, in a journal on the disk
-and in memory. Sizes take turns, so that a busy machine slows all of them alike. The memory is the resident size of a
-fresh process that has opened the study in the journal and let one more trial through.
+The studies hold trials of the built-in spaces, as a search would have left them, in a journal on disk and in memory.
+Sizes take turns, so that a busy machine slows them all equally. The memory is what opening the study adds to the
+resident size of this process.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study, open_study
 
 EPOCHS = 8
-CHUNK = 250  # trials that one study makes as a filling: short studies answer fast
+CHUNK = 250  # trials per filling study: short studies are fast
 OBJECTIVE = Objective("val_accuracy")
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         spaces = read_spaces([], Path(folder))
         filling = make_filling(spaces, max(asked.trials))
-        table = Table("storage", "finished", "ask", "8 reports", "tell", "together", "against first", "memory")
+        table = Table("storage", "finished", "ask", "8 reports", "tell", "total", "relative to first", "memory")
         for kind in ("journal", "memory"):
             for row in compare(kind, filling, spaces, asked, Settings()):
                 table.add_row(kind, *row)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def make_filling(spaces: Sequence[SearchSpace], trials: int) -> list[FrozenTrial]:
-    """Return finished trials as a search leaves them, of short studies with a random sampler."""
+    """Return finished trials as a search leaves them, from short studies with a random sampler."""
     found: list[FrozenTrial] = []
     settings = Settings(sampler="random", spaces=(), trials=trials)
     while len(found) < trials:
@@ -95,7 +95,7 @@ def compare(
 
 
 def decide(study: Study, spaces: Sequence[SearchSpace], noise: random.Random) -> tuple[float, float, float]:
-    """Let one trial be proposed, judged and ended; return the seconds of the three."""
+    """Propose a trial, report its epochs and finish it; return the seconds of each of the three."""
     started = time.perf_counter()
     suggestion = study.ask(spaces, DATASET)
     asked = time.perf_counter()

@@ -1,8 +1,8 @@
-"""What the driver costs: how soon it answers, how much memory it takes, and that TensorFlow is not in it.
+"""What the driver costs: how fast it answers, how much memory it takes, and whether it loads TensorFlow.
 
     python benchmarks/driver.py
 
-It runs a real search of four digits trials; where the process table is not Linux's, the memory is not measured.
+It runs a real search of four digits trials. It measures memory only on Linux.
 """
 
 import json
@@ -29,22 +29,22 @@ def main() -> None:
     rows = [
         ("python -c pass, median", f"{python:.3f} s", ""),
         ("mloptimizer --help, median", f"{answer:.3f} s", "below 0.300 s"),
-        ("modules of these that --help imports", ", ".join(imported_by_help()) or "none", "none"),
+        ("large libraries that --help imports", ", ".join(imported_by_help()) or "none", "none"),
     ]
     if Path("/proc/self/maps").exists():
         peak_mb, mapped, polls, trials = watch_search(command)
         rows += [
             (f"driver's peak memory in a search of {trials} trials", f"{peak_mb:.0f} MB", "below 150 MB"),
-            (f"of these in its memory map, in {polls} looks", ", ".join(mapped) or "none", "no tensorflow"),
+            (f"large libraries in its memory map, {polls} polls", ", ".join(mapped) or "none", "no tensorflow"),
         ]
-    table = Table("figure", "measured", "to reach", title=f"driver, {RUNS} runs in turn, {os.cpu_count()} cores")
+    table = Table("what", "measured", "goal", title=f"driver, {RUNS} runs in turn, {os.cpu_count()} cores")
     for row in rows:
         table.add_row(*row)
     Console().print(table)
 
 
 def time_in_turn(*commands: list[str]) -> list[float]:
-    """Return each command's median wall time in seconds, over runs that take turns, after one that warms up."""
+    """Return each command's median wall time in seconds; the commands take turns, after a warm-up run."""
     seconds: list[list[float]] = [[] for _ in commands]
     for run in range(RUNS + 1):
         for command, times in zip(commands, seconds, strict=True):
@@ -68,9 +68,9 @@ def imported_by_help() -> list[str]:
 
 
 def watch_search(command: list[str]) -> tuple[float, list[str], int, int]:
-    """Run a search and return its driver's peak memory in MB, the libraries in its memory map, looks, and trials.
+    """Run a search; return its driver's peak memory in MB, the libraries in its memory map, and the polls and trials.
 
-    VmHWM is the process's own highest resident memory, shared pages included, children not.
+    VmHWM is the process's own peak resident memory, including shared pages, without children.
     """
     with tempfile.TemporaryDirectory() as folder:
         words = ["search", "--dataset", "digits", "--trials", "4", "--explore-only", "--workspace", folder]

@@ -1,12 +1,11 @@
 """Prints what the hardware log costs with 8 GPUs behind the stand-in for NVIDIA's library.
 
-Goals: less than 1 % of a core and 30 MB at one row a second, less than 5 % of a core at ten. "as a driver that samples"
-lets each PCIe reading sleep for 20 ms, as the documentation of NVML says that it does. The memory is by how much the
-peak of a process with a monitor is above that of one without, which has not imported what a monitor needs either.
-Major faults other than 0 mean that the machine ran out of memory meanwhile: the kernel's search for free pages then
-counts as this process's time, and the line says nothing.
+Goals: less than 1 % of a core and 30 MB at one row per second, less than 5 % of a core at ten. With "sampling driver",
+each PCIe reading sleeps for 20 ms, as NVML's documentation says. The memory is the difference between the peaks of a
+process with a monitor and of one without it and its imports. If there are major faults, the machine ran out of memory:
+the kernel's search for free pages then counts as this process's time, and the line means nothing.
 
-The last lines are of the driver, which writes the rows: a row, and the thinning of a log that is full.
+The last lines are about the driver, which writes the rows: one row, and thinning a full log.
 
 Usage: python benchmarks/hardware_log.py [SECONDS_PER_LINE]
 """
@@ -36,18 +35,18 @@ from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in, gpu_u
 
 GPUS = 8
 GOALS = {(GPUS, 1): "goal below 1 % and 30 MB", (GPUS, 10): "goal below 5 %"}
-LINES = (  # words, GPUs, rows a second, microseconds that a PCIe reading sleeps
+LINES = (  # label, GPUs, rows per second, microseconds that a PCIe reading sleeps
     ("no GPU", 0, 1, 0),
     (f"{GPUS} GPUs", GPUS, 1, 0),
     (f"{GPUS} GPUs", GPUS, 10, 0),
-    (f"{GPUS} GPUs, as a driver that samples", GPUS, 1, 20_000),
-    (f"{GPUS} GPUs, as a driver that samples", GPUS, 10, 20_000),
-    ("1 GPU, as a driver that samples", 1, 10, 20_000),
+    (f"{GPUS} GPUs, sampling driver", GPUS, 1, 20_000),
+    (f"{GPUS} GPUs, sampling driver", GPUS, 10, 20_000),
+    ("1 GPU, sampling driver", 1, 10, 20_000),
 )
 
 
 def measure(gpus: int, rows_per_second: float, seconds: float) -> dict[str, float]:
-    """Return what a monitor with its log cost this process in so many seconds; NVML is the stand-in."""
+    """Return what a monitor with its log cost this process in the given seconds; NVML is the stand-in."""
     with tempfile.TemporaryDirectory() as folder:
         log = HardwareLog(Path(folder) / "log.csv", column_names(gpus, list_cpus()))
         late: list[float] = []
@@ -74,7 +73,7 @@ def measure(gpus: int, rows_per_second: float, seconds: float) -> dict[str, floa
 
 
 def measure_driver(gpus: int, rows: int = MAX_ROWS) -> dict[str, float]:
-    """Return what a row costs the process that writes it, and what the thinning of a full log of so many rows does."""
+    """Return what a row costs the process that writes it, and what thinning a full log of that many rows costs."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.csv"
         log = HardwareLog(path, column_names(gpus, list_cpus()), rows)
@@ -82,7 +81,7 @@ def measure_driver(gpus: int, rows: int = MAX_ROWS) -> dict[str, float]:
         reader.read()
         time.sleep(0.1)
         row = reader.read()
-        some = [  # no two cells alike, as on a machine that works
+        some = [  # no two cells equal, as on a busy machine
             {
                 name: cell * random.uniform(0.5, 1) if isinstance(cell, float | int) else cell
                 for name, cell in row.items()
@@ -104,8 +103,8 @@ def measure_driver(gpus: int, rows: int = MAX_ROWS) -> dict[str, float]:
 
 
 def _peak_mb() -> float:
-    """Return the highest resident memory of this process so far, MB; Linux."""
-    # what getrusage tells begins at the peak of the process that started this one
+    """Return the peak resident memory of this process so far, MB; Linux."""
+    # getrusage starts from the peak of the parent process
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
 
 
@@ -140,8 +139,8 @@ def main() -> None:
         stand_in.set(gpus=GPUS, delay_us__nvmlDeviceGetPcieThroughput=None)
         driver = run(f"measure_driver({GPUS})")
         print(
-            f"driver, {GPUS} GPUs: {driver['row_ms']:.2f} ms a row; thinning a full log of {MAX_ROWS:,} rows and"
-            f" {driver['size_mb']:.0f} MB: {driver['thin_s']:.2f} s, {driver['thin_cpu_s']:.2f} s of a core, once in"
+            f"driver, {GPUS} GPUs: {driver['row_ms']:.2f} ms per row; thinning a full log of {MAX_ROWS:,} rows and"
+            f" {driver['size_mb']:.0f} MB: {driver['thin_s']:.2f} s, {driver['thin_cpu_s']:.2f} s of a core, once every"
             f" {MAX_ROWS // 4:,} rows, {driver['grown_mb']:.1f} MB"
         )
     print(json.dumps({"processes on this machine": len(psutil.pids()), "cores": os.cpu_count()}))

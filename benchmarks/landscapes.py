@@ -1,7 +1,7 @@
-"""Standard functions of optimization as search spaces of three families, with choices and branches as real ones have.
+"""Standard optimization test functions as search spaces of three families, with choices and branches like real ones.
 
-A trial's objective is minus the function's value, so that more is better and 0 is the best that there is. Every family
-has its own optimum; two of the three cannot reach the best. One choice of four is right, and another opens a parameter.
+A trial's objective is minus the function's value, so higher is better and 0 is the best possible. Every family
+has its own optimum; two of the three cannot reach the best. One of the four choices is right; another adds a parameter.
 """
 
 import itertools
@@ -21,9 +21,9 @@ from mloptimizer.study.study import Study
 DATASET = DatasetInfo(
     "surface", "classification", (8, 8, 1), 2, ("0", "1"), 8, 2, 2, (0.0,), (1.0,), "", "", 0, 0.2, 0
 )  # fmt: skip
-FAMILIES = {"plain": 0.0, "wide": 0.15, "deep": 0.4}  # what their best falls short of
+FAMILIES = {"plain": 0.0, "wide": 0.15, "deep": 0.4}  # how far their best is from the optimum
 KINDS = {"a": 0.3, "b": 0.0, "c": 0.2, "d": 0.1}
-BRANCH = "d"  # opens a further parameter
+BRANCH = "d"  # adds a parameter
 OBJECTIVE = Objective("val_accuracy")
 
 _HARTMANN_ALPHA = (1.0, 1.2, 3.0, 3.2)

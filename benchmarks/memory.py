@@ -1,12 +1,12 @@
-"""How much activation memory accumulation and recomputed activations save, in fresh processes, one after the other.
+"""How much activation memory gradient accumulation and recomputed activations save, each in a fresh process.
 
     python benchmarks/memory.py [--blocks 24] [--width 32] [--batch 128]
 
-The model is a deep stack of residual blocks with group normalisation on images of 32 x 32 pixels. Each process traces
-with tiny batches, notes its memory with the weights and the optimizer's state in it, trains one step on a large batch,
-and reports how far the resident memory rose above that (VmHWM, reset before). The C library is told to return large
-blocks at once (MALLOC_MMAP_THRESHOLD_), so that the peak is of what lives and not of what was kept. The goals are at
-most 0.45 x with four micro-batches and at most 0.5 x with recomputed activations; the weights after the step are equal.
+The model is a deep stack of residual blocks with group normalization on images of 32 x 32 pixels. Each process traces
+with tiny batches, records its memory including the weights and the optimizer's state, trains one step on a large batch,
+and reports how far the resident memory rose above that (VmHWM, reset before). The C library is set to return large
+blocks at once (MALLOC_MMAP_THRESHOLD_), so that the peak counts live memory, not memory kept for reuse. The goals are
+at most 0.45 x with four micro-batches and 0.5 x with recomputed activations, with equal weights after the step.
 """
 
 import argparse
@@ -24,7 +24,7 @@ WAYS = {
     "recomputed": {"remat": True},
     "both": {"accumulation_steps": 4, "remat": True},
 }
-TINY_BATCHES = (4, 8)  # two sizes, after which the traced step takes any
+TINY_BATCHES = (4, 8)  # after two sizes, the traced step takes any
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     if options.way:
         print(json.dumps(measure(options)))
         return
-    print("| step | activations, MB | ratio | estimated, MB | largest difference of a weight | s |")
+    print("| step | activations, MB | ratio | estimated, MB | largest weight difference | s |")
     print("|---|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as folder:
         plain: dict[str, Any] = {}
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def in_fresh_process(way: str, folder: Path) -> dict[str, Any]:
-    """Return what the way of computing a step takes."""
+    """Return the memory and time of this way to compute a step."""
     command = [sys.executable, __file__, *sys.argv[1:], "--way", way, "--weights", str(folder / f"{way}.npz")]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -61,7 +61,7 @@ def in_fresh_process(way: str, folder: Path) -> dict[str, Any]:
 
 
 def largest_difference(folder: Path, way: str) -> float:
-    """Return by how much a weight after the step differs from that after the plain step."""
+    """Return the largest difference between a weight after this step and after the plain step."""
     import numpy as np
 
     plain, found = (np.load(folder / f"{name}.npz") for name in ("plain", way))
@@ -69,7 +69,7 @@ def largest_difference(folder: Path, way: str) -> float:
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Train one step in this process; return its memory and time, and keep the weights."""
+    """Train one step in this process; return its memory and time, and save the weights."""
     import time
 
     import keras
@@ -112,7 +112,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 def deep_stack(blocks: int, width: int) -> Any:
-    """Return a residual network whose activations weigh far more than its weights."""
+    """Return a residual network whose activations take far more memory than its weights."""
     import keras
     from keras import layers
 

@@ -24,7 +24,7 @@ SMALLEST = {
 
 
 def plan_smallest(settings: Settings, dataset: str = "cifar10", steps_per_epoch: int = 0, width: int = 16) -> TrialPlan:
-    """Return the plan of one epoch of it; nothing is written."""
+    """Return a plan to train it for one epoch; nothing is written."""
     return TrialPlan(
         study="benchmark",
         number=0,

@@ -1,5 +1,5 @@
-"""What a search costs beyond its trials: wall time of a search on one worker, TensorFlow's one import aside, over the
-seconds that its trials spend building and fitting.
+"""What a search costs beyond its trials: wall time of a search on one worker, without TensorFlow's one import,
+relative to the time that its trials spend building and fitting.
 
     python benchmarks/overhead.py [--trials 12] [--dataset digits]
 
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--dataset", default="digits")
     options = parser.parse_args()
-    importing = min(import_seconds() for _ in range(3))  # the quickest: a slower one would flatter the ratio
+    importing = min(import_seconds() for _ in range(3))  # the fastest: a slower one would flatter the ratio
     with tempfile.TemporaryDirectory() as folder:
         words = ["--dataset", options.dataset, "--trials", str(options.trials), "--workers", "1", "--seed", "1"]
         wall = timed_search(Path(folder), *words, "--explore-only")
@@ -29,7 +29,7 @@ def main() -> None:
     print(f"| wall time of the command | {wall:.1f} |")
     print(f"| importing TensorFlow once | {importing:.1f} |")
     print(f"| its trials: building and fitting | {fitting:.1f} |")
-    print(f"| its trials: all they do | {working:.1f} |")
+    print(f"| its trials: total | {working:.1f} |")
     print(f"| **overhead: (wall − import) / (build + fit)** | **{(wall - importing) / fitting:.3f}** |")
 
 

@@ -1,9 +1,9 @@
-"""How far the input pipeline is ahead of the training, on CIFAR-10: images per second of the pipeline alone, of the
-training step of the smallest ResNet of the search space alone, and of a copy in memory of the bytes that a batch has.
+"""How much faster the input pipeline is than the training, on CIFAR-10: images per second of the pipeline alone, of
+the training step of the search space's smallest ResNet alone, and of a memory copy of a batch's bytes.
 
     python benchmarks/pipeline.py [--threads 2] [--batch 64] [--rounds 7] [--cache memory|disk]
 
-All are measured in turn in one process, each figure is the median of the rounds. Goal: flip and crop at least 5 times
+All are measured in turn in one process; each value is the median of the rounds. Goal: flip and crop at least 5 times
 as fast as the step. CIFAR-10 must be on this machine (`mloptimizer datasets`).
 """
 
@@ -45,11 +45,11 @@ STEP, COPY = "training step, smallest ResNet", "memory copy of the batches"
 
 
 def silent(*_: Any) -> None:
-    """Takes a decision that is not shown."""
+    """Ignore a decision."""
 
 
 def seconds_of(act: Callable[[], Any]) -> float:
-    """Return the seconds of one call, from as many as fill a round, without those that were made ready before."""
+    """Return the seconds per call over one round, after using up the batches that were prefetched."""
     for _ in range(PREFETCHED_BATCHES + 1):
         act()
     count, started = 0, time.perf_counter()
@@ -60,7 +60,7 @@ def seconds_of(act: Callable[[], Any]) -> float:
 
 
 def step_alone(plan: TrialPlan, slot: Slot, batch: Any) -> Callable[[], Any]:
-    """Return a call that trains one step on the same batch again and again."""
+    """Return a call that trains one step, always on the same batch."""
     prepared = set_up(plan, slot, silent)
     train = make_model(plan, prepared.network, prepared.setup, False, silent).make_train_function()
     same = iter(tf.data.Dataset.from_tensors(batch).repeat())
@@ -68,7 +68,7 @@ def step_alone(plan: TrialPlan, slot: Slot, batch: Any) -> Callable[[], Any]:
 
 
 def copy_alone(images: np.ndarray) -> Callable[[], Any]:
-    """Return a call that copies as many bytes as the images have."""
+    """Return a call that copies as many bytes as the images take."""
     pages = np.zeros((COPIED_BATCHES, 2, *images.shape), images.dtype)
     turn = iter(range(10**9))
 

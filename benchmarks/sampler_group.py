@@ -1,9 +1,9 @@
-"""Decides the default of the setting `sampler_group`: does TPE find better models when it models each family apart?
+"""Decides the default of the setting `sampler_group`: does TPE find better models if it models each family separately?
 
 The objective stands in for a training, so that a study of 100 trials takes seconds: a fixed, slightly noisy response
-surface over the parameters of the built-in spaces, after what is known of such trainings (a best learning rate per
-optimizer, which falls as models grow; depth and width that pay together; families of different promise; parameters
-that do not matter). No Keras model is trained. Run: python benchmarks/sampler_group.py [SEEDS] [TRIALS]
+surface over the parameters of the built-in spaces, modeled on real trainings (a best learning rate per optimizer,
+which falls as models grow; depth and width that pay off together; better and worse families; parameters
+that do not matter). It trains no Keras model. Run: python benchmarks/sampler_group.py [SEEDS] [TRIALS]
 """
 
 import hashlib
@@ -49,7 +49,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
 
 
 def surface(space: str, params: Params) -> float:
-    """Return a validation accuracy of 0 to 1 without noise."""
+    """Return a validation accuracy from 0 to 1, without noise."""
     depth = sum(float(params.get(name, 0)) for name in ("blocks", "modules", "convolutions")) / 3
     width = math.log2(float(params.get("width", 32)) / 16) / 2
     best_width, best_depth = (0.4 + 0.6 * _share(space, part) for part in ("width", "depth"))
@@ -65,12 +65,12 @@ def surface(space: str, params: Params) -> float:
 
 
 def _share(*words: object) -> float:
-    """Return a fixed number from 0 to 1 for the words, the same in every run."""
+    """Return a number from 0 to 1 for the words, the same in every run."""
     return int(hashlib.sha256(repr(words).encode()).hexdigest()[:8], 16) / 2**32
 
 
 def explore(spaces: list[SearchSpace], settings: Settings, seed: int, trials: int) -> tuple[list[float], float]:
-    """Return the noiseless value of the best trial so far, after each trial, and the seconds per proposal."""
+    """Return the best trial's value without noise after each trial, and the seconds per proposal."""
     noise, found, seconds = random.Random(seed), [], 0.0
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         study = open_study("", Path(folder) / "studies.journal", "s", settings, seed, Objective("val_accuracy"))
@@ -90,7 +90,7 @@ def explore(spaces: list[SearchSpace], settings: Settings, seed: int, trials: in
 
 
 def measure(spaces: list[SearchSpace], seeds: int, trials: int) -> None:
-    """Print the table; the variants take turns, so that a busy machine slows all of them."""
+    """Print the table; the variants take turns, so that a busy machine slows them all equally."""
     runs: dict[str, list[tuple[list[float], float]]] = {name: [] for name in VARIANTS}
     for seed in range(seeds):
         for name, values in VARIANTS.items():
@@ -100,7 +100,7 @@ def measure(spaces: list[SearchSpace], seeds: int, trials: int) -> None:
     print(
         f"{', '.join(space.name for space in spaces)}; {seeds} seeds; median [quartiles] of the best trial's accuracy"
     )
-    print(f"{'':14} {f'after {half}':>24} {f'after {trials}':>24}  {'ms/ask':>7}  seeds won against no group")
+    print(f"{'':14} {f'after {half}':>24} {f'after {trials}':>24}  {'ms/ask':>7}  seeds better than no group")
     rival = [found[-1] for found, _ in runs["tpe, no group"]]
     for name, done in runs.items():
         columns = [_spread([found[number - 1] for found, _ in done]) for number in (half, trials)]
@@ -116,7 +116,7 @@ def _spread(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure all families together, then one alone, whose only branches are its own."""
+    """Measure all families together, then one alone."""
     seeds, trials = (int(word) for word in [*sys.argv[1:], *("15", "100")[len(sys.argv) - 1 :]])
     with tempfile.TemporaryDirectory() as empty:
         spaces = read_spaces([], Path(empty))

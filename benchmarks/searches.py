@@ -32,13 +32,13 @@ def timed_search(workspace: Path, *arguments: str) -> float:
 
 
 def trial_seconds(workspace: Path, *parts: str) -> list[float]:
-    """Return for each exploration trial the seconds that it spent in the parts, for instance build and fit."""
+    """Return the seconds that each exploration trial spent in the given parts, such as build and fit."""
     trials = MetricsStore(Workspace(workspace), STUDY).trials(Phase.EXPLORATION)
     return [sum(trial.result["timings"].get(part, 0.0) for part in parts) for trial in trials]
 
 
 def import_seconds() -> float:
-    """Return the wall time in which a fresh process imports what the fork server imports, its start included."""
+    """Return the wall time in which a fresh process starts and imports what the fork server imports."""
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-c", "import mloptimizer.training.preload, mloptimizer.training.worker"],

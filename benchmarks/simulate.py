@@ -1,14 +1,14 @@
 """Runs whole searches on simulated workers: the real study, phase, loop and records, with virtual time.
 
     python -m benchmarks.simulate                                    # the table of docs/scale.md
-    python -m benchmarks.simulate --quality --plot docs/scale.png    # what parallel trials cost in quality
+    python -m benchmarks.simulate --quality --plot docs/quality.png  # what parallel trials cost in quality
     python -m benchmarks.simulate --workers 256 --trials 2000 --faults 0.05 --lives 3
 
-What the driver really takes for its decisions and files counts in the virtual time. A slot is busy from the start of
-its trial until its result is due; utilisation is the busy share of all slots' time from the beginning to the last start
-of a trial, the first filling included, and once more from when every slot has had a trial. Decisions are proposals,
-judged epochs and ended trials, per second of the driver's own time. Regret is that of the best trial that was
-completed, without noise; 0 is the best possible.
+The real time that the driver takes for its decisions and files counts in the virtual time. A slot is busy from the
+start of its trial until its result is due. "Busy" is the busy share of all slots' time from the beginning to the last
+start of a trial, including the first filling; "once full" counts from when every slot has had a trial. Decisions are
+proposals, epochs and finished trials, per second of the driver's own time. Regret is that of the best completed trial,
+without noise; 0 is the best possible.
 """
 
 import argparse
@@ -59,13 +59,13 @@ class Story(Listener):
     """What happened in a search."""
 
     function: str
-    regrets: list[float] = field(default_factory=list)  # of the best trial so far, after each that ended
+    regrets: list[float] = field(default_factory=list)  # of the best trial so far, after each finished trial
     decisions: int = 0
     attempts: int = 0
     driver_seconds: float = 0.0
     virtual_seconds: float = 0.0
     busy_share: float = 0.0
-    filled_share: float = 0.0  # the same from the moment at which every slot had a trial
+    filled_share: float = 0.0  # the same, from when every slot has had a trial
     most_alike: int = 0
 
     def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
@@ -92,9 +92,9 @@ class Scenario:
     trials: int
     function: str = "ackley"
     seed: int = 0
-    faults: float = 0.0  # share of the attempts
-    lives: int = 1  # of the driver: it is interrupted in between, and continued
-    driver: str = "wall"  # how its time counts, see `Clock`; none: it keeps the study in memory, too
+    faults: float = 0.0  # share of attempts that fail
+    lives: int = 1  # of the driver: it is interrupted and continued in between
+    driver: str = "wall"  # how its time counts, see `Clock`; none: it also keeps the study in memory
     sampler: str = BOUNDED
     settings: Mapping[str, object] = field(default_factory=dict)
 
@@ -178,17 +178,17 @@ def _live(
 
 
 def show_scale(asked: argparse.Namespace) -> None:
-    """Print how busy slots are, from one worker to many, against random search on the same workers."""
+    """Print how busy slots are, from one worker to many, next to random search on the same workers."""
     table = Table(
         "workers",
         "trials",
-        "virtual",
-        "driver",
-        "busy slots",
+        "time",
+        "driver time",
+        "busy",
         "once full",
         "decisions/s",
-        "attempts",
-        "alike",
+        "retries",
+        "duplicates",
         "regret",
         "random",
     )
@@ -204,7 +204,7 @@ def show_scale(asked: argparse.Namespace) -> None:
             f"{story.busy_share:.1%}",
             f"{story.filled_share:.1%}",
             f"{story.decisions / story.driver_seconds:,.0f}",
-            f"+{story.attempts}",
+            str(story.attempts),
             str(story.most_alike),
             f"{story.regrets[-1]:.3f}",
             f"{blind.regrets[-1]:.3f}",
@@ -215,9 +215,9 @@ def show_scale(asked: argparse.Namespace) -> None:
 
 
 def show_quality(asked: argparse.Namespace) -> dict[str, dict[int, list[list[float]]]]:
-    """Print the regrets at equal numbers of trials, from one worker to many; return the runs."""
+    """Print the regrets after equal numbers of trials, from one worker to many; return the runs."""
     runs: dict[str, dict[int, list[list[float]]]] = {}
-    table = Table("sampler", "workers", *FUNCTIONS, "against one", title=f"median regret, {asked.trials} trials")
+    table = Table("sampler", "workers", *FUNCTIONS, "relative to first", title=f"median regret, {asked.trials} trials")
     for sampler in SAMPLERS:
         runs[sampler] = {}
         for workers in asked.workers if sampler != RANDOM else asked.workers[:1]:
@@ -238,7 +238,7 @@ def show_quality(asked: argparse.Namespace) -> dict[str, dict[int, list[list[flo
 
 
 def _compare(ours: list[list[float]], theirs: list[list[float]]) -> float:
-    """Return the geometric mean of the ratios of the last regrets, run by run; those below 0.001 are chance."""
+    """Return the geometric mean of the ratios of the last regrets, run by run; values below 0.001 are chance."""
     ratios = (max(one[-1], 1e-3) / max(other[-1], 1e-3) for one, other in zip(ours, theirs, strict=True))
     return statistics.geometric_mean(ratios)
 
@@ -259,21 +259,21 @@ def plot(runs: dict[str, dict[int, list[list[float]]]], path: Path) -> None:
             name = f"{workers} at a time" if sampler == BOUNDED else "random search"
             line = [statistics.geometric_mean(column) for column in columns]
             axes.plot(range(1, len(line) + 1), line, label=name, linestyle="-" if sampler == BOUNDED else "--")
-    axes.set(xscale="log", yscale="log", xlabel="trials that ended", ylabel="regret of the best trial")
+    axes.set(xscale="log", yscale="log", xlabel="finished trials", ylabel="regret of the best trial")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
 
 
 def main() -> None:
-    """Print what was asked for."""
+    """Print one of the two tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int, nargs="+")
     parser.add_argument("--trials", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--faults", type=float, default=0.0, help="share of the attempts that fail")
+    parser.add_argument("--faults", type=float, default=0.0, help="share of attempts that fail")
     parser.add_argument("--driver", choices=["wall", "cpu"], default="wall", help="how the driver's time counts")
-    parser.add_argument("--lives", type=int, default=1, help="of the driver")
+    parser.add_argument("--lives", type=int, default=1, help="times that the driver runs; it is interrupted in between")
     parser.add_argument("--set", type=json.loads, default={}, help="settings as JSON")
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--seeds", type=int, default=5)

@@ -1,7 +1,7 @@
-"""An engine whose workers train nothing: what they would report comes at the time at which they would report it.
+"""An engine whose workers train nothing: their reports come when real workers would send them.
 
-Its clock jumps over the time in which the driver waits, and runs while the driver works: what a decision costs is lost
-to the slots that wait for it, as in a real search.
+Its clock jumps over the time in which the driver waits, and runs while the driver works, so slots that wait for a
+decision lose that time, as in a real search.
 """
 
 import heapq
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from mloptimizer.core.events import EpochRecord, Event, HardwareSample
 from mloptimizer.core.nouns import FailureKind, Outcome, Slot, TrialPlan, TrialResult, failed
 
-STOP_SECONDS = 0.3  # from being told to end to the result
+STOP_SECONDS = 0.3  # from the request to stop to the result
 FAULTS = (FailureKind.CRASH, FailureKind.OUT_OF_MEMORY, FailureKind.LOST_WORKER)
 
 Judge = Callable[[TrialPlan], float]
@@ -23,14 +23,14 @@ Judge = Callable[[TrialPlan], float]
 
 
 class Clock:
-    """Seconds that pass as the driver works, and at once where it waits."""
+    """Seconds that pass while the driver works, and are skipped while it waits."""
 
     def __init__(self, driver: str) -> None:
-        """Let the driver's work count.
+        """Set how the driver's work counts.
 
         Args:
-            driver: as `wall` time; as `cpu` time, where other programs keep the machine busy, without what it waits for
-                the disk; or as `none`, and then the search is the same on every machine.
+            driver: `wall` time; `cpu` time, for a machine that other programs keep busy, without waiting for the disk;
+                or `none`, which makes the search the same on every machine.
         """
         self._driver = {"wall": time.perf_counter, "cpu": time.process_time, "none": float}[driver]
         self._skipped = 0.0
@@ -43,7 +43,7 @@ class Clock:
         return self._skipped + self._driver()
 
     def skip_to(self, moment: float) -> None:
-        """Let the time until then pass."""
+        """Skip the time until then."""
         self._skipped += max(moment - self(), 0.0)
 
 
@@ -52,9 +52,9 @@ class Workload:
     """What trials are like."""
 
     judge: Judge
-    trial_seconds: float = 10.0  # of a whole one, on average; single ones take 0.7 to 1.3 times as long
+    trial_seconds: float = 10.0  # of a whole trial, on average; single ones take 0.7 to 1.3 times as long
     row_seconds: float = 1.0  # between two rows of the hardware log; 0: none
-    fault_share: float = 0.0  # of the attempts
+    fault_share: float = 0.0  # of attempts
     noise: float = 0.01  # of the objective
 
 
@@ -62,7 +62,7 @@ class SimulatedEngine:
     """Runs one simulated trial at a time on each of its slots."""
 
     def __init__(self, slots: Sequence[Slot], clock: Clock, workload: Workload, interrupt_after: int = 0) -> None:
-        """Args: interrupt_after: so many results the driver is interrupted; 0: never."""
+        """Args: interrupt_after: number of results after which the driver is interrupted; 0: never."""
         self.spans: list[tuple[float, float]] = []  # from the start of a trial until its result was due
         self.filled_at = self.last_start = clock()  # when the last idle slot got its first trial; the last start
         self._was_filled = False
@@ -121,7 +121,7 @@ class SimulatedEngine:
             heapq.heappush(self._queue, (moment, next(self._order), plan.number, plan.attempt, event))
 
     def wait(self, timeout: float) -> list[Event]:
-        """Return what is due, after a jump to the next event if nothing is."""
+        """Return the events that are due; if none are, jump to the next one first."""
         if self._interrupt_after and self._results >= self._interrupt_after:
             raise KeyboardInterrupt
         limit = self._clock() + timeout
@@ -137,7 +137,7 @@ class SimulatedEngine:
             if isinstance(event, TrialResult):
                 del self._running[number]
                 self._idle[slot.name] = slot
-                self.spans.append((started, moment))  # what the slot waits from then on is lost
+                self.spans.append((started, moment))  # the slot is idle from then on
                 self._results += 1
             events.append(event)
         return events
@@ -150,14 +150,14 @@ class SimulatedEngine:
             heapq.heappop(self._queue)
 
     def stop_trial(self, number: int) -> None:
-        """Let the trial end soon, as pruned."""
+        """End the trial soon, as pruned."""
         if number in self._running:
             plan, _, started = self._running[number]
             moment = self._clock() + STOP_SECONDS
             self._plan(moment, plan, TrialResult(number, Outcome.PRUNED, None, moment - started))
 
     def kill_trial(self, number: int) -> None:
-        """Let the trial end as crashed."""
+        """End the trial as crashed."""
         if number in self._running:
             plan, _, started = self._running[number]
             now = self._clock()
@@ -172,7 +172,7 @@ class SimulatedEngine:
 
 
 def draw_curve(plan: TrialPlan, work: Workload) -> list[float]:
-    """Return the objective after each epoch: it approaches what the trial would reach, each at its own pace."""
+    """Return the objective after each epoch: it approaches the final value, at a pace of its own."""
     chance = random.Random(f"{plan.seed} curve")
     pace, final = chance.uniform(0.3, 0.6), work.judge(plan)
     return [final - 0.5 * pace**epoch + chance.gauss(0, work.noise) for epoch in range(1, plan.epochs + 1)]

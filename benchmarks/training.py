@@ -1,11 +1,11 @@
-"""Whether the training keeps up with a plain Keras loop: one model, the same batches, in turn, in one process.
+"""Whether training is as fast as a plain Keras loop: one model, the same batches, in turn, in one process.
 
     python benchmarks/training.py [--rounds 24] [--steps 20] [--width 16]
 
-The plain side is `compile` and `fit` as a person writes them: Keras's AdamW with a cosine schedule, weight decay and
-clipping by the global norm, its cross-entropy with label smoothing, and accuracy. Ours does as much, and also counts
-the top-k accuracy, judges every step, records the gradient norm and measures how long it waits for batches. One CPU
-device, float32, CIFAR-10. The goal is at least 0.98 x its images per second, once everything is traced.
+The plain side is `compile` and `fit` as people usually write them: Keras's AdamW with a cosine schedule, weight decay
+and clipping by the global norm, cross-entropy with label smoothing, and accuracy. Ours does the same, and also counts
+the top-k accuracy, checks every step, records the gradient norm and measures how long it waits for batches. One CPU
+device, float32, CIFAR-10. The goal is at least 0.98 x the plain images per second, after tracing.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python benchmarks/workers.py [--trials 12] [--images 2000] [--epochs 3] [--every-size]
 
-The goal is at most 0.78 with small models, of which one cannot keep two cores busy: the resnet space at its smallest
+The goal is at most 0.78 with models so small that one cannot keep two cores busy: the resnet space at its smallest
 width. `--every-size` takes the built-in spaces as they are; a large convolution uses both cores well by itself, so
-there is less to gain. Nothing is pruned and nothing stops early, so that both sides do the same work.
+there is less to gain. There is no pruning and no early stopping, so both sides do the same work.
 """
 
 import argparse
@@ -45,14 +45,14 @@ def _write_small_space(path: Path) -> None:
     source = (builtin_folder() / "resnet.py").read_text()
     small = source.replace(WIDTHS, "[16]")
     if small == source:
-        raise SystemExit(f"benchmarks/workers.py: the resnet space has no widths {WIDTHS} any more. Correct WIDTHS.")
+        raise SystemExit(f"benchmarks/workers.py: the resnet space has no widths {WIDTHS}. Update WIDTHS.")
     path.parent.mkdir(parents=True)
     path.write_text(small)
 
 
 def _words(options: argparse.Namespace, workers: int) -> list[str]:
     settings = {
-        "sampler": "random",  # the proposals do not depend on the order in which trials end
+        "sampler": "random",  # its proposals do not depend on the order in which trials end
         "pruner": "none",
         "exploration_epochs": options.epochs,
         "exploration_patience": options.epochs,

@@ -1,9 +1,9 @@
-"""Whether the second trial of a shape starts faster with XLA: one trial twice, in fresh processes, with one cache.
+"""Whether a model's second trial starts faster with XLA: one trial twice, in fresh processes, with one cache.
 
     python benchmarks/xla_cache.py [--pairs 3]
 
-Prints the seconds of each trial's first step: tracing, compiling or reading the compiled program, and the step. Each
-pair begins with an empty cache. The goal is that the second is at least 2 x as fast.
+Prints the seconds of each trial's first step: tracing, compiling or reading the compiled program, and the step itself.
+Each pair starts with an empty cache. The goal is that the second is at least 2 x as fast.
 """
 
 import argparse
