@@ -11,7 +11,7 @@ _PATIENCE_SECONDS = 30.0
 _MARGIN_MB = 256.0  # for each GPU: how much more others may have come to use while a trial ran
 
 ReadUse = Callable[[Sequence[str]], GpuUse | None]
-"""Returns the total use of the GPUs with these NVML UUIDs; None where that cannot be read."""
+"""Returns the total use of the GPUs with these NVML UUIDs; None if that cannot be read."""
 
 
 class GpuClaim:

@@ -124,7 +124,7 @@ def _shared(slots: Sequence[Slot], settings: Settings) -> list[Slot]:
     """Return the slots of trials that share GPUs: the first of every GPU, then the second of every GPU, and so on.
 
     They also share the cores of their GPU, so that a trial that is alone there gets all of them. Each gets an equal
-    part of the GPU's memory. With auto each may take all of it: a trial that starts second gets what is left then.
+    part of the GPU's memory. With auto each may take all of it, and one that starts second gets the rest.
     """
     most = MOST_TRIALS_PER_GPU if settings.trials_per_gpu == "auto" else settings.trials_per_gpu
     parts = 1 if settings.trials_per_gpu == "auto" else most

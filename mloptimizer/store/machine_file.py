@@ -21,7 +21,7 @@ UNITS = {
     "startup_seconds": "s: data, model, tracing and compiling",
     "gpu_power_w": "W, of all its GPUs together, mean after the first epoch",
     "cpu_power_w": "W, of the machine's CPU packages, mean after the first epoch",
-    "power_w": "W, both together, as far as they are known",
+    "power_w": "W, GPUs and CPU together, as far as known",
     "wh_per_1000_images": "Wh, power_w over images_per_second",
     "peak_memory_mb": "MB of 2**20 bytes, resident, of the training's processes",
     "gpu_memory_mb": "MB of 2**20 bytes, of the GPU that had most in use",

@@ -59,7 +59,7 @@ def _use_own_temporary_folder() -> None:
 def interrupts_ignored() -> Iterator[None]:
     """Start processes that never receive Ctrl-C: the driver alone decides when they end.
 
-    They inherit the blocked signal. In this process it waits meanwhile; ignoring it would lose it.
+    They inherit the blocked signal. In this process it stays pending; ignoring it would lose it.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -74,7 +74,7 @@ def interrupts_ignored() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stderr_muted() -> Iterator[None]:
-    """Discard what this process, and those started meanwhile, write to standard error.
+    """Discard what this process, and those started within the block, write to standard error.
 
     Importing TensorFlow prints lines that nothing turns off; a failing import fails again in a trial, which reports it.
     """

@@ -130,8 +130,9 @@ class ProcessEngine:
         self._lent = False
         self._claims.pop(slot.name, None)
         claim, oom_kills = self._gpu_memory.claim(slot), self._count_oom_kills()
-        launch = self._fork if self._fork_server else self._spawn
-        process, connection, lifeline = launch(plan, slot)
+        spawn = multiprocessing.get_context("spawn")
+        launched = self._fork(plan, slot) if self._fork_server else self._launch(spawn, plan, slot)
+        process, connection, lifeline = launched
         tree = ProcessTree(process.pid or 0)
         pin(process.pid, slot.cpu_ids)
         self._workers[plan.number] = _Worker(
@@ -155,19 +156,16 @@ class ProcessEngine:
                     raise RunError(f"{what}. Possible: --set start_method=spawn.") from error
                 time.sleep(_SERVER_PAUSE_SECONDS)
 
-    def _spawn(self, plan: TrialPlan, slot: Slot) -> _Launched:
-        guard_children()
-        with interrupts_ignored():
-            return self._launch(multiprocessing.get_context("spawn"), plan, slot)
-
     def _launch(self, context: ForkServerContext | SpawnContext, plan: TrialPlan, slot: Slot) -> _Launched:
         """Start a process; return it with this side's ends of its two pipes: the connection and the lifeline."""
         ours, theirs = context.Pipe()
         end_of_life, lifeline = context.Pipe(duplex=False)
         arguments = (theirs, end_of_life, self._run_trial, plan, slot)
         process = context.Process(target=serve, args=arguments, name=f"trial {plan.number}", daemon=True)
+        guard_children()
         try:
-            process.start()
+            with interrupts_ignored():
+                process.start()
         except (EOFError, OSError):
             _close(ours, lifeline)
             raise

@@ -42,7 +42,7 @@ _UNURGENT = (SignOfLife, HardwareSample)
 
 @dataclass(frozen=True)
 class AgentFacts:
-    """Where an actor is, and what it has."""
+    """Where an actor runs, and its slot."""
 
     slot: Slot
     node: str  # Ray's id of it
@@ -118,7 +118,10 @@ class SlotAgent:
             self._obey()
         except (MloptimizerError, OSError) as error:
             self._plan, self._token = None, NOTHING
-            return Started(failure=_failure_of(plan, error))
+            cause = error if isinstance(error, OSError) else error.__cause__
+            is_full = isinstance(cause, OSError) and cause.errno in DISK_FULL
+            kind = FailureKind.DISK_FULL if is_full else FailureKind.DATA_ERROR
+            return Started(failure=failed(plan.number, kind, f"{socket.gethostname()}: {error}"))
         return Started()
 
     def step(self, token: int) -> Report:
@@ -205,7 +208,7 @@ def _find_slot(need: Need) -> Slot:
     slot = Slot(f"{host}/{context.get_actor_id()[:8]}", host, threads=threads, memory_mb=max(need.memory_mb, share_mb))
     gpus = list_gpus() if need.gpus else []
     if not gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Ray leaves it alone where an actor has no GPU
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Ray does not set it for an actor without a GPU
         return slot
     name = f"{host}/gpu{'+'.join(str(gpu.index) for gpu in gpus)}"
     smallest = int(min(gpu.memory_mb for gpu in gpus))
@@ -216,10 +219,3 @@ def _place_weights(result: TrialResult, folder: Path) -> TrialResult:
     """Return the result with its weights named relative to the trial's folder."""
     path = Path(result.weights)
     return replace(result, weights=path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else result
-
-
-def _failure_of(plan: TrialPlan, error: Exception) -> TrialResult:
-    cause = error if isinstance(error, OSError) else error.__cause__
-    is_full = isinstance(cause, OSError) and cause.errno in DISK_FULL
-    kind = FailureKind.DISK_FULL if is_full else FailureKind.DATA_ERROR
-    return failed(plan.number, kind, f"{socket.gethostname()}: {error}")

@@ -25,7 +25,7 @@ from mloptimizer.engines.ray.ray_internals import list_leaving
 from mloptimizer.engines.ray.shapes import Need, describe_nodes
 
 _TEND_SECONDS = 1.0  # between two looks at the cluster
-_FAILED_IN_A_ROW = 3  # so many actors that could not be made, with none ready, end the search
+_FAILED_IN_A_ROW = 3  # failures to make an actor, with none ready, that end the search
 _LONGEST_PAUSE_SECONDS = 60.0  # before the next is made, after failures in a row
 
 Note = Callable[[Decision], None]
@@ -139,10 +139,10 @@ class Agents:
             self.discard(agent)
             self._failed_in_a_row += 1
             self._make_after = time.monotonic() + min(2.0**self._failed_in_a_row, _LONGEST_PAUSE_SECONDS)
-            _, words = explain(error)
-            self._note_once(Decision(None, "worker", "one could not be started; trying again", words))
+            _, reason = explain(error)
+            self._note_once(Decision(None, "worker", "one could not be started; trying again", reason))
             if self._failed_in_a_row >= _FAILED_IN_A_ROW and not self.ready():
-                raise RunError(f"engine = ray: no worker can be started in the cluster: {words}.") from error
+                raise RunError(f"engine = ray: no worker can be started in the cluster: {reason}.") from error
             return
         self._failed_in_a_row = 0
         if facts.version != mloptimizer.__version__ and facts.node not in self.nodes.left_out:

@@ -22,7 +22,7 @@ def list_files(folder: Path, part: str = "") -> dict[str, Path]:
     """Return the files below a part of the folder by relative name, without unfinished ones."""
     try:
         found = sorted(path for path in (folder / part).rglob("*") if path.is_file())
-    except OSError:  # it vanished meanwhile
+    except OSError:  # it has vanished
         return {}
     names = {path.relative_to(folder).as_posix(): path for path in found}
     return {name: path for name, path in names.items() if not any(p.startswith(".") for p in name.split("/"))}

@@ -57,7 +57,7 @@ class RayEngine:
         self._agents, self._show = agents, show
         self._shown: list[Slot] | None = None
         self._attempts: dict[int, _Attempt] = {}
-        self._seen: dict[int, TrialPlan] = {}  # whose checkpoints are kept elsewhere
+        self._seen: dict[int, TrialPlan] = {}  # with checkpoints at a URL
         self._short: set[int] = set()  # trials whose last attempt ran out of memory
         self._data: dict[str, Any] = {}  # references to the data sets sent so far, by fingerprint
 
@@ -140,7 +140,7 @@ class RayEngine:
         try:
             answer = ray.get(attempt.call)
         except RayError as error:
-            return self._lose(attempt, error)
+            return self._lose(attempt, *explain(error))
         if isinstance(answer, Started):
             if answer.failure:
                 return self._end(attempt, answer.failure)
@@ -165,9 +165,7 @@ class RayEngine:
                 folder.mkdir(parents=True, exist_ok=True)
                 append_bytes(folder / WORKER_LOG, report.log)
         except (MloptimizerError, OSError) as error:
-            self._agents.discard(agent)  # what it sends from now on belongs to no attempt
-            lost = failed(plan.number, FailureKind.DISK_FULL, f"the driver cannot write what the worker sent: {error}")
-            return self._end(attempt, lost)
+            return self._lose(attempt, FailureKind.DISK_FULL, f"the driver cannot write what the worker sent: {error}")
         result = report.events[-1] if report.events else None
         if not isinstance(result, TrialResult):
             attempt.call = agent.actor.step.remote(attempt.token)
@@ -191,9 +189,9 @@ class RayEngine:
             self._agents.judge(attempt.agent, result.failure.kind if result.failure else None)
         return [result]
 
-    def _lose(self, attempt: _Attempt, error: RayError) -> list[Event]:
+    def _lose(self, attempt: _Attempt, kind: FailureKind, message: str) -> list[Event]:
+        """Give up the attempt with its actor: what that sends from now on belongs to no attempt."""
         self._agents.discard(attempt.agent)
-        kind, message = explain(error)
         return self._end(attempt, failed(attempt.plan.number, kind, f"{attempt.agent.slot.host}: {message}"))
 
     def _release(self, agent: Agent) -> None:
@@ -218,11 +216,9 @@ class RayEngine:
 
     def _end_unresponsive(self) -> list[Event]:
         events: list[Event] = []
-        for number, attempt in list(self._attempts.items()):
+        for attempt in list(self._attempts.values()):
             if time.monotonic() > attempt.killed_at + _KILL_SECONDS:
-                self._agents.discard(attempt.agent)
-                message = f"{attempt.agent.slot.host}: its worker did not answer when asked to end"
-                events += self._end(attempt, failed(number, FailureKind.LOST_WORKER, message))
+                events += self._lose(attempt, FailureKind.LOST_WORKER, "its worker did not answer when asked to end")
         return events
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import ray.exceptions as errors
 from mloptimizer.core.nouns import FailureKind
 from mloptimizer.core.words import in_a_line
 
-# The first class that matches counts.
+# The first matching class applies.
 _KINDS: tuple[tuple[type[BaseException], FailureKind, str], ...] = (
     (errors.OutOfMemoryError, FailureKind.OUT_OF_MEMORY, "the node ran out of memory, and Ray ended the worker"),
     (errors.NodeDiedError, FailureKind.LOST_WORKER, "its node is gone"),
