@@ -1,7 +1,7 @@
-"""Bounds what a sampler looks at, so that a proposal costs the same however long the study is.
+"""Limits the trials that a sampler reads, so that the cost of a proposal does not grow with the study.
 
-A sampler of Optuna's looks through all trials for every parameter. Here it sees the best and the newest ones alone,
-and proposes exactly what it would propose in a study that has no others, which is tested.
+Optuna's samplers read all trials for every parameter. Here they see only the best and the newest ones, and propose
+exactly what they would propose in a study without the others, which is tested.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ _PROPOSING = ("infer_relative_search_space", "sample_relative", "sample_independ
 
 
 class BoundedSampler:
-    """A sampler of Optuna's, around another one."""
+    """An Optuna sampler that wraps another one."""
 
     def __init__(self, sampler: BaseSampler, history: History, bounds: Bounds) -> None:
         self._sampler, self._history, self._bounds = sampler, history, bounds
-        self._seen: Sequence[FrozenTrial] = ()  # for the trial that is being proposed; meanwhile nothing else happens
+        self._seen: Sequence[FrozenTrial] = ()  # for the proposal in progress: there is only one at a time
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Be ready for another trial."""
+        """Select the trials for the next proposal."""
         self._seen = self._history.select(self._bounds)
         with self._history.showing(self._seen):
             self._sampler.before_trial(study, trial)
 
     def __getattr__(self, name: str) -> Any:
-        """Return the other sampler's method; while it proposes, it sees the chosen trials alone."""
+        """Return the other sampler's method; while it proposes, it sees only the selected trials."""
         method = getattr(self._sampler, name)
         if name not in _PROPOSING:
             return method

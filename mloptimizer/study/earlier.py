@@ -1,4 +1,4 @@
-"""Reads which studies a storage has already, and what one of them has learned."""
+"""Reads the earlier studies of a storage, and the trials of one of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from mloptimizer.study.trials import TrialStatus, summarize
 
 @dataclass(frozen=True)
 class EarlierStudy:
-    """The exploration of a study, as its storage has it."""
+    """The exploration of a stored study."""
 
     name: str
     attributes: Mapping[str, Any]
@@ -31,11 +31,10 @@ class EarlierStudy:
 
 
 def list_stored_studies(url: str, journal: Path) -> list[str]:
-    """Return the names of all studies in the storage, also of those that mloptimizer did not make.
+    """Return the names of all studies in the storage, including those that mloptimizer did not make.
 
     Raises:
-        UsageError: the storage cannot be opened.
-        RunError: the storage failed.
+        UsageError, RunError: the storage cannot be opened, or failed.
     """
     storage = open_storage(url, journal, read_only=True)
     with storage_errors(url, journal):
@@ -43,7 +42,7 @@ def list_stored_studies(url: str, journal: Path) -> list[str]:
 
 
 def read_earlier_study(url: str, journal: Path, name: str) -> EarlierStudy:
-    """Return the study of the storage.
+    """Return the study of this name.
 
     Raises:
         UsageError: there is no such study, or mloptimizer did not make it.
@@ -53,7 +52,7 @@ def read_earlier_study(url: str, journal: Path, name: str) -> EarlierStudy:
     storage = open_storage(url, journal, read_only=True)
     with storage_errors(url, journal):
         studies = [study.study_name for study in storage.get_all_studies()]
-        names = [study for study in studies if not study.endswith(HALL_OF_FAME_SUFFIX)]  # those train for longer
+        names = [study for study in studies if not study.endswith(HALL_OF_FAME_SUFFIX)]  # its trials are long
         if name not in names:
             raise unknown_name(f"--warm-start: {place}", "study", name, names)
         study = optuna.load_study(study_name=name, storage=storage)
@@ -62,6 +61,6 @@ def read_earlier_study(url: str, journal: Path, name: str) -> EarlierStudy:
             raise UsageError(f"--warm-start: the study '{name}' in {place} was not made by mloptimizer.")
         ended = (TrialState.COMPLETE, TrialState.PRUNED)
         trials = [t for t in study.get_trials(deepcopy=False, states=ended) if "params" in t.user_attrs]
-        statuses = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.TAUGHT)
+        statuses = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.IMPORTED)
         kept = [t for t in trials if summarize(t, Phase.EXPLORATION).status in statuses]
         return EarlierStudy(name, attributes, [t for t in kept if "reused_from" not in t.user_attrs])

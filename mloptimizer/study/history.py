@@ -1,8 +1,7 @@
-"""Keeps the trials of one study in memory for those who read them at every turn: samplers, pruners, the loop.
+"""Keeps the trials of one study in memory for frequent readers: samplers, pruners, the loop.
 
-It stands in the place of the study's storage, with the same methods. What is written goes to the storage before it
-counts here; of trials that have ended the storage is never asked again. What other programs write of ended trials is
-not seen: the driver is the one writer of a study.
+It replaces the study's storage, with the same methods. It writes to the storage first, and never reads a trial again
+that has ended: changes by other programs to such a trial stay unseen, because the driver is the only writer of a study.
 """
 
 import copy
@@ -26,33 +25,33 @@ _LEARNED_FROM = frozenset((TrialState.COMPLETE, TrialState.PRUNED))  # what samp
 
 @dataclass(frozen=True)
 class Bounds:
-    """How many trials a sampler sees at most."""
+    """The largest numbers of trials that a sampler sees."""
 
-    best: int  # of those that it learns from
-    newest: int  # of these too, by number
-    running: int  # of those that started last
+    best: int  # completed or pruned
+    newest: int  # completed or pruned, by number
+    running: int  # the last to start
 
 
 class History:
-    """An Optuna storage as one study uses it."""
+    """An Optuna storage for one study."""
 
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
-        self.ended: list[FrozenTrial] = []  # in the order in which they ended; before this was opened, by number
+        self.ended: list[FrozenTrial] = []  # in the order of their ends; earlier drivers' by number
         self._storage = storage
         self._sign = -1.0 if storage.get_study_directions(study_id) == [StudyDirection.MAXIMIZE] else 1.0
         self._trials: list[FrozenTrial] = []  # by number
         self._numbers: dict[int, int] = {}  # by id
-        self._open: set[int] = set()  # numbers of those that wait or run
-        self._stale: set[int] = set()  # of these, the ones that were written to since they were read
+        self._open: set[int] = set()  # numbers of the waiting and running ones
+        self._stale: set[int] = set()  # open ones that were written to since they were read
         self._learned_from: list[int] = []  # numbers of the completed and pruned ones, sorted
-        self._ranks: dict[int, tuple[int, float, float]] = {}  # of these
-        self._ranked: list[tuple[tuple[int, float, float], int]] = []  # the same with their numbers, the best first
-        self._selected: dict[int, FrozenTrial] = {}  # ended ones, as they were last shown
+        self._ranks: dict[int, tuple[int, float, float]] = {}  # of these, by number
+        self._ranked: list[tuple[tuple[int, float, float], int]] = []  # ranks with numbers, the best first
+        self._selected: dict[int, FrozenTrial] = {}  # ended ones, as `select` last returned them
         self._shown: Sequence[FrozenTrial] | None = None
         self._take(storage.get_all_trials(study_id, deepcopy=False))
 
     def __getattr__(self, name: str) -> Any:
-        """Return the storage's method; one that writes to a trial is noted."""
+        """Return the storage's method; one that writes to a trial also marks the trial as stale."""
         method = getattr(self._storage, name)
         if name not in _WRITING:
             return method
@@ -65,7 +64,7 @@ class History:
 
     @contextmanager
     def showing(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
-        """Within the block, let these be all there are for who asks for all trials, or for ended ones."""
+        """Within the block, return these trials to anybody who asks for all trials or for ended ones."""
         self._shown = trials
         try:
             yield
@@ -73,10 +72,10 @@ class History:
             self._shown = None
 
     def select(self, bounds: Bounds) -> list[FrozenTrial]:
-        """Return the trials within the bounds, by number, with what TPE makes of them and nothing else.
+        """Return the trials within the bounds, by number, reduced to what TPE uses.
 
-        An ended trial is shown as a completed one that has its place among the others as its loss: what more TPE
-        reads, for every parameter anew, serves it to find that place.
+        An ended trial becomes a completed one whose loss is its rank: everything else that TPE reads, again for every
+        parameter, serves to find that rank.
         """
         numbers = {number for _, number in self._ranked[: bounds.best]} | set(self._learned_from[-bounds.newest :])
         self._selected = {number: self._selected.get(number) or _strip(self._trials[number]) for number in numbers}
@@ -87,20 +86,18 @@ class History:
         return sorted(seen, key=lambda trial: trial.number)
 
     def open_trials(self) -> list[FrozenTrial]:
-        """Return the trials that wait or run, by number."""
+        """Return the waiting and running trials, by number."""
         for number in self._stale:
             self._trials[number] = self._storage.get_trial(id_of(self._trials[number]))
         self._stale.clear()
         return [self._trials[number] for number in sorted(self._open)]
 
     def trial(self, number: int) -> FrozenTrial:
-        """Return the trial of this number."""
         return self.get_trial(id_of(self._trials[number]))
 
-    # Reading, as Optuna does it
+    # The storage's methods
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """Return the trial."""
         number = self._numbers.get(trial_id)
         if number is None or number in self._open:
             return self._storage.get_trial(trial_id)
@@ -109,7 +106,6 @@ class History:
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the trials of these states, by number."""
         trials = self.open_trials()
         if states is None or any(state in states for state in _ENDED):
             trials = list(self._trials if self._shown is None else self._shown)
@@ -117,10 +113,7 @@ class History:
             trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
-    # Writing
-
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Create the trial and return its id."""
         trial_id = self._storage.create_new_trial(study_id, template_trial)
         trial = self._storage.get_trial(trial_id)
         if trial.number > len(self._trials):  # another program has added some
@@ -130,7 +123,7 @@ class History:
         return trial_id
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Write the state; return False where the trial was to run, and does so already."""
+        """Write the state; return False if the trial should start running but already does."""
         done = self._storage.set_trial_state_values(trial_id, state, values)
         if state.is_finished():
             number = self._numbers[trial_id]
@@ -141,8 +134,6 @@ class History:
         else:
             self._stale.add(self._numbers[trial_id])
         return done
-
-    # In memory
 
     def _take(self, trials: Sequence[FrozenTrial]) -> None:
         for trial in trials:
@@ -162,7 +153,7 @@ class History:
 
 
 def _rank(trial: FrozenTrial, sign: float) -> tuple[int, float, float]:
-    """Return what TPE sorts ended trials by: completed ones, then pruned ones, then those that break a constraint."""
+    """Return TPE's sort key of ended trials: completed, then pruned, then with a violated constraint."""
     excess = sum(value for value in trial.constraints.values() if value > 0)
     if excess > 0:
         return (2, excess, 0.0)
@@ -175,7 +166,7 @@ def _rank(trial: FrozenTrial, sign: float) -> tuple[int, float, float]:
 
 
 def _strip(trial: FrozenTrial) -> FrozenTrial:
-    """Return the trial without what TPE notes for others while it proposes: its parameters say the same later on."""
+    """Return the trial without TPE's notes on a proposal in progress: later its parameters have them."""
     shown = copy.copy(trial)
     shown.system_attrs = {}
     if trial.state.is_finished():

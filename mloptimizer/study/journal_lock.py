@@ -1,6 +1,6 @@
-"""Keeps the writers of a journal file of Optuna apart, and mends what a kill or a full disk left behind in it.
+"""Locks an Optuna journal file for writing, and repairs it after a kill or a full disk.
 
-A mended line keeps its length, so programs that have the file open read on. Nobody waits for a dead process's lock.
+A repaired line keeps its length, so other programs can continue reading the open file.
 """
 
 import json
@@ -16,38 +16,37 @@ from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
 from mloptimizer.core.locks import lock_error
 
 _logger = logging.getLogger(__name__)
-START = b'{"op_code":'  # of every record; never inside a text of one, where quotes are escaped
-_POLL_SECONDS = 0.001  # one writing takes milliseconds
+START = b'{"op_code":'  # of every record; it cannot occur in a string, where quotes are escaped
+_POLL_SECONDS = 0.001  # a write takes milliseconds
 _STALE_SECONDS = 30  # Optuna's own limit for a lock that is not released
 
 
 class JournalLock:
-    """Keeps the writers of a journal apart, and heals the journal's unfinished records before each writing.
+    """Excludes our other writers, and repairs unfinished records before each write.
 
-    The operating system releases the lock of a process that dies, so a kill never makes the next writer wait. The side
-    file is not the one of Optuna's own locks: a dashboard that writes with those needs no exclusion from our
-    writing (each appends its lines in one system call), only from our cutting, which therefore takes its lock too.
+    The operating system releases the lock of a process that dies, so a kill never makes the next writer wait. The lock
+    file is not that of Optuna's own locks: a dashboard that uses those may write at the same time as we (each appends
+    its lines in one system call), but not while we cut a line off, so for that we acquire its lock, too.
     """
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
         self._side = journal.with_name(journal.name + ".flock")
         self._descriptor = -1
-        self.whole_bytes = 0  # up to here no line needs mending
-        self.is_ours = False  # the unfinished record: the disk became full, which the person has been told
+        self.whole_bytes = 0  # up to here no line needs repair
+        self.is_ours = False  # the unfinished record: the disk became full, and the person knows
 
     def acquire(self) -> bool:
         descriptor = os.open(self._side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             lock_descriptor(descriptor, poll_interval=_POLL_SECONDS)
-            self.whole_bytes, is_whole = _mend_joined_lines(self._journal, self.whole_bytes)
+            self.whole_bytes, is_whole = _repair_joined_lines(self._journal, self.whole_bytes)
             if not is_whole:
                 _cut_torn_line(self._journal, warn=not self.is_ours)
-        except OSError as error:
+        except BaseException as error:
             os.close(descriptor)
-            raise lock_error(error) from error
-        except BaseException:
-            os.close(descriptor)
+            if isinstance(error, OSError):
+                raise lock_error(error) from error
             raise
         self._descriptor = descriptor
         return True
@@ -57,45 +56,39 @@ class JournalLock:
         os.close(descriptor)
 
 
-def _is_torn(journal: Path) -> bool:
-    with journal.open("rb") as file:
-        if size := file.seek(0, os.SEEK_END):
-            file.seek(size - 1)
-        return file.read(1) not in (b"", b"\n")
-
-
 def _cut_torn_line(journal: Path, warn: bool) -> None:
     release_stale_lock(journal)
     optunas = JournalFileOpenLock if os.name == "nt" else JournalFileSymlinkLock
     lock = optunas(str(journal), grace_period=_STALE_SECONDS)
     lock.acquire()
     try:
-        if _is_torn(journal):  # no longer, where the dashboard was in the middle of writing
-            with journal.open("r+b") as file:
-                file.truncate(file.read().rfind(b"\n") + 1)
-            if warn:
-                _logger.warning("%s: a torn last line was cut off", journal)
+        with journal.open("r+b") as file:
+            whole_bytes = file.read().rfind(b"\n") + 1
+            if file.tell() > whole_bytes:  # else a dashboard has completed the line
+                file.truncate(whole_bytes)
+                if warn:
+                    _logger.warning("%s: an unfinished last line was cut off", journal)
     finally:
         lock.release()
 
 
 def release_stale_lock(journal: Path) -> None:
-    """Remove the lock that a killed dashboard left: Optuna waits for as long as the journal grows, maybe for ever."""
+    """Remove the lock of a killed dashboard: Optuna would wait as long as the journal grows, maybe forever."""
     lock = journal.with_name(journal.name + ".lock")
     with suppress(FileNotFoundError):
-        if time.time() - lock.lstat().st_mtime > _STALE_SECONDS:  # one writing takes milliseconds
+        if time.time() - lock.lstat().st_mtime > _STALE_SECONDS:
             lock.unlink()
             _logger.warning("%s: the lock of a program that died was removed", journal)
 
 
-def _mend_joined_lines(journal: Path, start: int) -> tuple[int, bool]:
-    """Blank out the unfinished records from this offset on that other records stand behind, on the same line.
+def _repair_joined_lines(journal: Path, start: int) -> tuple[int, bool]:
+    """Replace unfinished records by spaces if another record follows on the same line, from this offset on.
 
-    Other programs may append meanwhile; a whole line is never written to again.
+    Other programs may append at the same time, but nobody writes to a complete line.
 
     Returns:
-        The offset up to which no line needs mending, in bytes, and whether this is the end of the file: otherwise its
-        last line is torn, or a dashboard is in the middle of writing it.
+        The offset in bytes up to which no line needs repair, and whether it is the end of the file: if not, the last
+        line is unfinished, or a dashboard is still writing it.
     """
     with journal.open("rb") as file:
         if file.seek(0, os.SEEK_END) < start:  # the file was replaced by a copy
@@ -107,22 +100,22 @@ def _mend_joined_lines(journal: Path, start: int) -> tuple[int, bool]:
             if prefix_bytes := _measure_torn_prefix(line):
                 with journal.open("r+b") as writable:
                     writable.seek(start)
-                    writable.write(b" " * prefix_bytes)  # JSON allows them in front
-                _logger.warning("%s: an unfinished record in front of another one was blanked out", journal)
+                    writable.write(b" " * prefix_bytes)  # JSON allows leading spaces
+                _logger.warning("%s: an unfinished record before another one was replaced by spaces", journal)
             start += len(line)
     return start, True
 
 
 def has_joined_line(journal: Path) -> bool:
-    """Return whether an unfinished record is to be blanked out."""
+    """Return whether another record follows an unfinished one on the same line."""
     with journal.open("rb") as file:
         return any(_measure_torn_prefix(line) for line in file)
 
 
 def _measure_torn_prefix(line: bytes) -> int:
-    """Return how many bytes stand in front of the line's last whole record; 0 where the line is not to be mended."""
+    """Return how many bytes precede the last complete record of the line; 0 if the line needs no repair."""
     at = line.rfind(START)
-    if at <= 0 or is_json(line):  # a value may be {"op_code": …} itself
+    if at <= 0 or is_json(line):  # a value may be {"op_code": …}
         return 0
     while at > 0 and not is_json(line[at:]):
         at = line.rfind(START, 0, at)

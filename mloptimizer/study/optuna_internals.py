@@ -1,6 +1,6 @@
-"""Is the one place that uses what Optuna keeps to itself: the ids of trials, and what its cache calls in a database.
+"""The only module that uses private parts of Optuna: the ids of trials, and what its cache calls in a database.
 
-`tests/study/test_optuna_internals.py` fails when Optuna changes any of it.
+`tests/study/test_optuna_internals.py` fails when Optuna changes any of them.
 """
 
 import optuna
@@ -8,7 +8,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 CREATE_TRIAL = "_create_new_trial"
-CACHE_OPERATIONS = (  # what optuna.storages._CachedStorage calls beside the public methods of a storage
+CACHE_OPERATIONS = (  # what optuna.storages._CachedStorage calls besides the public methods of a storage
     CREATE_TRIAL,
     "_set_trial_param",
     "_get_trials",
@@ -19,7 +19,7 @@ CACHE_OPERATIONS = (  # what optuna.storages._CachedStorage calls beside the pub
 
 
 def id_of(trial: FrozenTrial | optuna.Trial) -> int:
-    """Return what the storage knows the trial by."""
+    """Return the storage's id of the trial."""
     return trial._trial_id
 
 
@@ -27,8 +27,8 @@ def create_trial(storage: RDBStorage, study_id: int, template_trial: FrozenTrial
     """Create a trial, as the cache in front of the database does.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: the server is away.
+        sqlalchemy.exc.DBAPIError: the server is unreachable.
     """
     with storage.engine.begin():
-        pass  # Optuna itself tries five times, seconds apart, before it tells that
-    return RDBStorage._create_new_trial(storage, study_id, template_trial)  # the storage's own may be this
+        pass  # Optuna itself would try five times, seconds apart, before it reports that
+    return RDBStorage._create_new_trial(storage, study_id, template_trial)  # `storage`'s own may be this function

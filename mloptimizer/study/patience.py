@@ -1,7 +1,7 @@
-"""Knows which troubles of a storage pass by themselves, and tries an operation again until they have.
+"""Retries the operations of a storage while their errors are temporary.
 
-Guarantees: without a `Wait` nothing is tried again; a trouble that does not pass by itself is raised at once; an
-operation that was stored although its answer was lost is not an error when it is tried again.
+Guarantees: without a `Wait` there is no retry; a permanent error is raised at once; the retry of an operation that was
+stored although its answer was lost succeeds.
 """
 
 import re
@@ -22,11 +22,11 @@ from mloptimizer.study.optuna_internals import CACHE_OPERATIONS, CREATE_TRIAL, c
 Describe = Callable[[BaseException], str]
 _Result = TypeVar("_Result")
 
-_SQLITE_PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
-_SQLITE_PASSING_EXTENDED = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}  # a full disk, told differently
+_SQLITE_TEMPORARY = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
+_SQLITE_TEMPORARY_EXTENDED = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}  # a full disk, too
 # PostgreSQL: connection exceptions, disk full, too many connections, shut down, crashed, starting up.
-_SQLSTATE_PASSING = re.compile(r"08|53100|53300|57P0[123]")
-_SERVER_AWAY = re.compile(  # an error of connecting has no SQLSTATE
+_SQLSTATE_TEMPORARY = re.compile(r"08|53100|53300|57P0[123]")
+_SERVER_AWAY = re.compile(  # connection errors have no SQLSTATE
     r"(?i)is the server running|connection refused|connection reset|can't connect to|closed the connection"
     r"|timed? ?out|timeout expired|unreachable|no route to host|temporary failure in name resolution|too many clients"
     r"|the database system is|terminating connection|not yet accepting connections|recovery mode"
@@ -36,76 +36,70 @@ _SERVER_AWAY = re.compile(  # an error of connecting has no SQLSTATE
 def persist(
     operation: Callable[[], _Result], wait: Wait | None, describe: Describe, again: Callable[[], _Result] | None = None
 ) -> _Result:
-    """Return what the operation returns, tried again after each call of `wait` while its trouble may pass.
+    """Return the operation's result; while its error is temporary, call `wait` and retry.
 
     Args:
-        operation: what is tried.
-        wait: called with the trouble before each further try; None: the first error is raised.
+        wait: called with the line about the error; None: the first error is raised.
         describe: returns the line about an error.
-        again: what is tried from the second time on, where the first may have been stored although it failed.
+        again: replaces `operation` from the second attempt on, if the first may have been stored although it failed.
     """
     attempt = operation
     while True:
         try:
             return attempt()
         except Exception as error:
-            if wait is None or not is_passing(error):
+            if wait is None or not is_temporary(error):
                 raise
-            trouble = describe(error)
-        wait(trouble)
+            line = describe(error)
+        wait(line)
         attempt = again or operation
 
 
-def is_passing(error: BaseException) -> bool:
-    """Return whether the trouble passes by itself: a full disk, a database that is locked, a server that is away."""
+def is_temporary(error: BaseException) -> bool:
+    """Return whether a retry may succeed: the disk is full, the database locked, or the server unreachable."""
     wrapper, cause = find_cause(error)
     if isinstance(cause, OSError):
         return cause.errno in DISK_FULL
     if isinstance(cause, sqlite3.Error):
-        code = getattr(cause, "sqlite_errorcode", 0)  # none where the sqlite3 module itself refuses
-        return code & 0xFF in _SQLITE_PASSING or code in _SQLITE_PASSING_EXTENDED
+        code = getattr(cause, "sqlite_errorcode", 0)  # missing in errors of the sqlite3 module itself
+        return code & 0xFF in _SQLITE_TEMPORARY or code in _SQLITE_TEMPORARY_EXTENDED
     if not type(wrapper).__module__.startswith("sqlalchemy."):
         return False
     if getattr(wrapper, "connection_invalidated", False) or type(wrapper).__name__ == "PendingRollbackError":
-        return True  # lost in the middle of a transaction, which has ended with it
+        return True  # the connection was lost during a transaction, which ended with it
     state = getattr(cause, "sqlstate", None)
     if state is not None:
-        return _SQLSTATE_PASSING.match(state) is not None
+        return _SQLSTATE_TEMPORARY.match(state) is not None
     return type(wrapper).__name__ == "OperationalError" and _SERVER_AWAY.search(str(cause)) is not None
 
 
 def find_cause(error: BaseException) -> tuple[BaseException, BaseException]:
-    """Return the error of the library below Optuna, and that of the driver below it."""
+    """Return the error of the library that Optuna uses, and that of the database driver below."""
     if isinstance(error, StorageInternalError) and error.__cause__:
         error = error.__cause__
     return error, getattr(error, "orig", None) or error
 
 
 def make_patient(storage: RDBStorage, wait: Wait, describe: Describe) -> None:
-    """Let every operation of the database be tried again while its trouble may pass.
+    """Make the storage retry every operation while its error is temporary.
 
-    Each is one transaction, so what failed left nothing behind. Where only the answer was lost, the second try
-    finds what the first one stored: a trial that ended so counts as ended, a study as created. A trial that was
-    created is created once more, and the first one stays without an owner (running without parameters, or waiting
-    twice); a waiting trial that was claimed counts as another's, and stays running until it is handed on.
+    Each operation is one transaction, so a failed one leaves nothing behind. If only the answer was lost, the retry
+    finds what the first attempt stored: the trial has ended, or the study was created. A created trial is created
+    again, and the first one stays without an owner (running without parameters, or waiting twice); a claimed waiting
+    trial seems to be another program's, and stays running until the next driver queues it again.
     """
+
+    def patient(first: Callable[..., Any], again: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*values: Any, **named: Any) -> Any:
+            retry = partial(again, storage, *values, **named)
+            return persist(partial(first, storage, *values, **named), wait, describe, retry)
+
+        return call
+
     public = [name for name, value in vars(BaseStorage).items() if callable(value) and not name.startswith("_")]
     for name in [*public, *CACHE_OPERATIONS]:
         operation = create_trial if name == CREATE_TRIAL else getattr(RDBStorage, name)
-        setattr(storage, name, partial(_persist, storage, operation, _AGAIN.get(name, operation), wait, describe))
-
-
-def _persist(
-    storage: RDBStorage,
-    first: Callable[..., Any],
-    again: Callable[..., Any],
-    wait: Wait,
-    describe: Describe,
-    /,
-    *values: Any,
-    **named: Any,
-) -> Any:
-    return persist(partial(first, storage, *values, **named), wait, describe, partial(again, storage, *values, **named))
+        setattr(storage, name, patient(operation, _AGAIN.get(name, operation)))
 
 
 def _create_study_again(

@@ -36,7 +36,7 @@ _MOST_INTERRUPTIONS = 10  # without a new epoch in between: the trial may be wha
 _LONGEST_MESSAGE = 2000
 _MEMORY_CONSTRAINT = "memory_mb"  # above zero: the memory that a trial needed but did not get
 _UNKNOWN_MEMORY_MB = 1.0
-_TO_BE_TRIED = (TrialStatus.INTERRUPTED, TrialStatus.TAUGHT)  # their configurations may still be trained
+_TO_BE_TRIED = (TrialStatus.INTERRUPTED, TrialStatus.IMPORTED)  # their configurations may still be trained
 _TEACHING = (FailureKind.OUT_OF_MEMORY, FailureKind.TIME_LIMIT)  # failures that a sampler should avoid
 
 

@@ -1,7 +1,7 @@
-"""Decides as Optuna's percentile and median pruners do, in a time that does not grow with the study.
+"""Makes the decisions of Optuna's percentile and median pruners in a time that does not grow with the study.
 
-Optuna collects what every completed trial reported at an epoch, each time that a trial reports. Here these values are
-kept sorted by epoch as trials end. The decisions are the same, which is tested against Optuna's own pruners.
+At each report, Optuna collects the values of all completed trials at that epoch. Here they are kept sorted by epoch as
+trials end. Tests check that the decisions are the same as those of Optuna's own pruners.
 """
 
 import math
@@ -16,13 +16,13 @@ from mloptimizer.study.history import History
 
 
 class PercentileRule:
-    """Ends trials whose best value so far is worse than the given percentile of the completed trials at that epoch."""
+    """Prunes trials whose best value so far is worse than a percentile of the completed trials at the same epoch."""
 
     def __init__(self, history: History, percentile: float, startup_trials: int, first_epoch: int) -> None:
         """Args:
-        percentile: 0 to 100; 50 is the median, 25 lets the best quarter go on.
-        startup_trials: so many trials must have been completed before any is ended.
-        first_epoch: earlier ones are not judged.
+        percentile: 0 to 100; 50 is the median, 25 keeps the best quarter.
+        startup_trials: no trial is pruned before this many are completed.
+        first_epoch: no trial is pruned before this epoch.
         """
         self._history = history
         self._percentile, self._startup_trials, self._first_epoch = percentile, startup_trials, first_epoch
@@ -31,7 +31,7 @@ class PercentileRule:
         self._values: dict[int, list[float]] = {}  # sorted, by epoch
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Return whether the trial is to end after its last report: a pruner of Optuna's."""
+        """Return whether to prune the trial after its last report, as an Optuna pruner."""
         self._catch_up()
         epoch = trial.last_step
         if self._completed == 0 or self._completed < self._startup_trials:
@@ -62,6 +62,6 @@ def interpolate(values: Sequence[float], percentile: float) -> float:
     low = math.floor(place)
     share = place - low
     below, above = values[low], values[min(low + 1, len(values) - 1)]
-    if share >= 0.5:  # from the nearer of the two, which is more exact
+    if share >= 0.5:  # from the nearer of the two, which is more accurate
         return above - (above - below) * (1 - share)
     return below + (above - below) * share

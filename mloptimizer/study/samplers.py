@@ -1,12 +1,12 @@
 """Makes the sampler and the pruner that the settings name.
 
-Guarantees: a missing optional package is one line that names the extra; nothing is warned about or printed.
+Guarantees: a missing optional package is one line that names the extra; there are no warnings.
 """
 
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -21,21 +21,21 @@ from mloptimizer.study.pruning import PercentileRule
 
 _REDUCTION_FACTOR = 3  # of successive halving: Li et al. 2018, Hyperband, section 3.6 advises 3 or 4
 _PERCENTILE = 25.0  # the percentile pruner keeps the best quarter
-_BEST_TRIALS = 50  # that TPE always sees: its good ones, of which it takes 25 at most, and their rivals
-_RUNNING_TRIALS = 16  # that TPE sees, the newest ones, to keep away from them
+_BEST_TRIALS = 50  # that TPE always sees: its good ones, at most 25, and their rivals
+_RUNNING_TRIALS = 16  # that TPE sees, the newest ones, to avoid them
 _FIRST_JUDGED_EPOCH = 2  # during warm-up, the first epoch says little about a model
 
 
 def make_sampler(settings: Settings, seed: int, history: History | None = None) -> samplers.BaseSampler:
-    """Return the sampler; what gp, cmaes and qmc cannot draw together (categories, branches) they leave to others.
+    """Return the sampler; gp, cmaes and qmc leave to others what they cannot draw jointly (categories, branches).
 
     Args:
-        history: that of its study, for proposals of TPE that cost the same however long it is; None: Optuna's own TPE.
+        history: of its study, to bound the cost of TPE's proposals; None: Optuna's own TPE.
 
     Raises:
         UsageError: the sampler needs an extra that is not installed.
     """
-    logging.getLogger("optuna.samplers").setLevel(logging.ERROR)  # each value drawn apart would be warned about
+    logging.getLogger("optuna.samplers").setLevel(logging.ERROR)  # or it warns of each value that is drawn separately
     with _no_experimental_warnings():
         if settings.sampler == "random":
             return samplers.RandomSampler(seed=seed)
@@ -44,12 +44,10 @@ def make_sampler(settings: Settings, seed: int, history: History | None = None) 
                 seed=seed, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False
             )
         tpe = samplers.TPESampler(multivariate=True, constant_liar=True, group=settings.sampler_group, seed=seed)
-        if settings.sampler == "gp":
-            _require("torch", settings.sampler)
-            return samplers.GPSampler(seed=seed, independent_sampler=tpe, warn_independent_sampling=False)
-        if settings.sampler == "cmaes":
-            _require("cmaes", settings.sampler)
-            return samplers.CmaEsSampler(seed=seed, independent_sampler=tpe, warn_independent_sampling=False)
+        if settings.sampler in ("gp", "cmaes"):
+            _require("torch" if settings.sampler == "gp" else "cmaes", settings.sampler)
+            make = samplers.GPSampler if settings.sampler == "gp" else samplers.CmaEsSampler
+            return make(seed=seed, independent_sampler=tpe, warn_independent_sampling=False)
         if history is None or not settings.sampler_history:
             return tpe
         bounds = Bounds(_BEST_TRIALS, settings.sampler_history, _RUNNING_TRIALS)
@@ -60,22 +58,18 @@ def make_pruner(settings: Settings, history: History | None = None) -> pruners.B
     """Return the pruner of the exploration; its steps are epochs, counted from 1.
 
     Args:
-        history: that of its study, for decisions that cost the same however long it is; None: Optuna's own pruners.
+        history: of its study, to bound the cost of decisions; None: Optuna's own pruners.
     """
+    make: dict[str, Callable[[], pruners.BasePruner]] = {
+        "none": pruners.NopPruner,
+        "median": lambda: _percentile(50.0, settings, history),
+        "percentile": lambda: _percentile(_PERCENTILE, settings, history),
+        "patient": lambda: pruners.PatientPruner(_percentile(50.0, settings, history), patience=1),
+        "asha": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION_FACTOR),
+        "hyperband": lambda: pruners.HyperbandPruner(1, settings.exploration_epochs, _REDUCTION_FACTOR),
+    }
     with _no_experimental_warnings():
-        match settings.pruner:
-            case "none":
-                return pruners.NopPruner()
-            case "median":
-                return _percentile(50.0, settings, history)
-            case "percentile":
-                return _percentile(_PERCENTILE, settings, history)
-            case "patient":
-                return pruners.PatientPruner(_percentile(50.0, settings, history), patience=1)
-            case "asha":
-                return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION_FACTOR)
-            case "hyperband":
-                return pruners.HyperbandPruner(1, settings.exploration_epochs, _REDUCTION_FACTOR)
+        return make[settings.pruner]()
 
 
 def _percentile(percentile: float, settings: Settings, history: History | None) -> pruners.BasePruner:
@@ -89,7 +83,7 @@ def _require(package: str, extra: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise UsageError(
             f"sampler = {extra}: the package '{package}' is not installed. "
-            f"Install it: pip install 'mloptimizer[{extra}]', or choose tpe, qmc or random."
+            f"Install it with pip install 'mloptimizer[{extra}]', or choose tpe, qmc or random."
         )
 
 

@@ -1,7 +1,7 @@
-"""Opens the Optuna storage that holds the studies: the workspace's journal file, or the one that an URL names.
+"""Opens the Optuna storage of the studies: the workspace's journal file, or the one at a URL.
 
-Guarantees: SQLite hands a waiting trial to one process only; whatever goes wrong becomes one line for the person, and
-no such line ever holds a password.
+Guarantees: SQLite gives a waiting trial to one process only; every error becomes one line for the person, without
+passwords.
 """
 
 import importlib.util
@@ -33,19 +33,18 @@ _POSSIBLE = "Possible: a path of a journal file, sqlite:///FILE, postgresql://US
 
 
 def open_storage(url: str, journal: Path, *, read_only: bool = False, wait: Wait | None = None) -> BaseStorage:
-    """Return the storage that the URL names, created where it is missing.
+    """Return the storage at the URL, created if it does not exist.
 
     Args:
         url: an Optuna URL or the path of a journal file; empty: the workspace's journal.
         journal: the workspace's journal file.
-        read_only: create nothing, and mend nothing that can be read otherwise; a file that is missing is an empty
-            storage.
-        wait: called with one line before every further try of this opening, and of any operation of the storage, while
-            the disk is full, the database locked or the server away; it sleeps, or raises to give up. None: these are
-            errors. `patience.make_patient` tells what a lost answer of a server leaves.
+        read_only: create nothing, and repair only what cannot be read otherwise; a missing file is an empty storage.
+        wait: called with one line before each retry of the opening, and later of any operation of the storage, while
+            the disk is full, the database locked or the server unreachable; it sleeps, or raises to give up. None:
+            these are errors. `patience.make_patient` says what a server's lost answer leaves behind.
 
     Raises:
-        UsageError: an unknown kind of URL, a missing driver, a refused log-in, a file that holds something else.
+        UsageError: an unknown kind of URL, a missing driver, a refused login, a file with other contents.
         RunError: the server or the disk failed.
     """
     _quieten_optuna()
@@ -67,7 +66,7 @@ def storage_place(url: str, journal: Path) -> str:
 
 @contextmanager
 def storage_errors(url: str, journal: Path) -> Iterator[None]:
-    """Turn what the storage raises within the block into one line for the person."""
+    """Translate the storage's errors within the block into one line for the person."""
     place = storage_place(url, journal)
     try:
         yield
@@ -76,13 +75,12 @@ def storage_errors(url: str, journal: Path) -> Iterator[None]:
     except OSError as error:
         raise file_error(Path(error.filename or place), error) from None
     except UpdateFinishedTrialError:
-        raise RunError(
-            f"{place}: another program ended a running trial. One search at a time may run a study."
-        ) from None
+        text = f"{place}: another program ended a running trial. Only one search may run a study at a time."
+        raise RunError(text) from None
     except KeyError as error:
         if "Record does not exist" not in str(error):
             raise
-        raise RunError(f"{place}: the study was deleted meanwhile.") from None
+        raise RunError(f"{place}: somebody deleted the study during the search.") from None
     except Exception as error:
         if not _is_of_the_storage(error):
             raise
@@ -90,7 +88,7 @@ def storage_errors(url: str, journal: Path) -> Iterator[None]:
 
 
 def _is_of_the_storage(error: BaseException) -> bool:
-    # SQLAlchemy is not imported to ask: who has never imported it has none of its errors.
+    # By name, because importing SQLAlchemy takes long, and nothing raises its errors before it is imported.
     return isinstance(error, (StorageInternalError, sqlite3.Error)) or type(error).__module__.startswith("sqlalchemy.")
 
 
@@ -103,10 +101,11 @@ def _translate(url: str, place: str, error: BaseException) -> UsageError | RunEr
         return UsageError(f"{place}: {reason}. Check user, password and database of the URL.")
     if type(wrapper).__name__ in {"ArgumentError", "NoSuchModuleError"}:
         return UsageError(f"{place}: is not a storage that can be opened. {_POSSIBLE}.")
-    if isinstance(cause, sqlite3.Error):
-        remedy = "Free some space, or end the program that has locked the file"
-    else:
-        remedy = "Check that the server runs and can be reached"
+    of_file, of_server = (
+        "Free some space, or end the program that locks the file",
+        "Check that the server can be reached",
+    )
+    remedy = of_file if isinstance(cause, sqlite3.Error) else of_server
     return RunError(f"{place}: {reason}. {remedy}, then run the command again.")
 
 
@@ -125,7 +124,7 @@ def _quieten_optuna() -> None:
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", "Choices for a categorical")  # those that a storage keeps as JSON are fine
+    warnings.filterwarnings("ignore", "Choices for a categorical")  # a storage accepts all that fit in JSON
 
 
 def _open_sqlite(url: str, read_only: bool) -> BaseStorage:
@@ -137,22 +136,21 @@ def _open_sqlite(url: str, read_only: bool) -> BaseStorage:
     except ValueError as error:
         raise _no_url(url, error) from None
     if not path or path == ":memory:":
-        raise UsageError(
-            f"{hide_secrets(url)}: names no file. Write sqlite:///studies.db, or four slashes for an absolute path."
-        )
+        example = "Write sqlite:///studies.db, or four slashes for an absolute path"
+        raise UsageError(f"{hide_secrets(url)}: has no file name. {example}.")
     if read_only and not Path(path).exists() and not path.startswith("file:"):
         return InMemoryStorage()
     if not read_only and Path(path).exists():
-        os.close(os.open(path, os.O_RDWR))  # SQLite would find out at the first writing only
+        os.close(os.open(path, os.O_RDWR))  # SQLite itself would not fail before the first write
     # isolation_level None: the sqlite3 module leaves BEGIN to us.
     storage = _open_database(url, {"connect_args": {"timeout": _LOCK_SECONDS, "isolation_level": None}})
     if not read_only:
         event.listen(storage.engine, "connect", _use_write_ahead_log)
         event.listen(storage.engine, "begin", _begin_immediately)
         storage.scoped_session.remove()
-        storage.engine.dispose()  # later connections know the two rules
+        storage.engine.dispose()  # new connections follow both rules
         with storage.engine.begin():
-            pass  # finds out early whether they can be kept
+            pass  # fails early if they cannot
     return storage
 
 
@@ -162,7 +160,7 @@ def _use_write_ahead_log(connection: sqlite3.Connection, _: object) -> None:
 
 
 def _begin_immediately(connection: Any) -> None:
-    # Takes the write lock before reading, so that two processes never pop the same waiting trial.
+    # Takes the write lock before reading, so that two processes never get the same waiting trial.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
@@ -171,11 +169,10 @@ def _open_server(url: str) -> BaseStorage:
     options: dict[str, Any] = {"pool_pre_ping": True}
     if kind in {"postgres", "postgresql", "postgresql+psycopg"}:
         if importlib.util.find_spec("psycopg") is None:
-            raise UsageError(
-                f"{hide_secrets(url)}: needs the extra 'postgresql'. Install it: pip install 'mloptimizer[postgresql]'."
-            )
+            install = "Install it: pip install 'mloptimizer[postgresql]'"
+            raise UsageError(f"{hide_secrets(url)}: needs the extra 'postgresql'. {install}.")
         url = f"postgresql+psycopg://{rest}"
-        # A host that vanishes without a word is noticed within a minute, in the middle of a transaction too.
+        # Detects within a minute that the host has vanished, also during a transaction.
         alive = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 4, "tcp_user_timeout": 60_000}
         options["connect_args"] = {"connect_timeout": 10, **alive}
     return _open_database(url, options)
@@ -191,9 +188,9 @@ def _open_database(url: str, options: dict[str, Any]) -> RDBStorage:
         if _is_of_the_storage(error):
             raise
         raise UsageError(f"{hide_secrets(url)}: {_one_line(error, url)}.") from None
-    except ValueError as error:  # a port that is no number
+    except ValueError as error:  # a port that is not a number
         raise _no_url(url, error) from None
 
 
 def _no_url(url: str, error: ValueError) -> UsageError:
-    return UsageError(f"{hide_secrets(url)}: is not an URL ({_one_line(error, url)}). {_POSSIBLE}.")
+    return UsageError(f"{hide_secrets(url)}: is not a URL ({_one_line(error, url)}). {_POSSIBLE}.")

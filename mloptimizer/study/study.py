@@ -35,7 +35,7 @@ from mloptimizer.study.storage import open_storage, storage_errors, storage_plac
 from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw_configuration, draw_unseen
 from mloptimizer.study.tally import Ended
 from mloptimizer.study.trials import TrialSummary, summarize
-from mloptimizer.study.warm_start import Receiver, TakenOver, record_dataset, take_over
+from mloptimizer.study.warm_start import Receiver, WarmStart, import_trials, record_dataset
 
 _TRIES = 4  # proposals of the sampler before a configuration is drawn at random
 
@@ -258,11 +258,11 @@ class Study:
 
     def warm_start(
         self, earlier: EarlierStudy, spaces: Sequence[SearchSpace], dataset: DatasetInfo, best: int
-    ) -> TakenOver:
+    ) -> WarmStart:
         """Import the fitting trials of an earlier study, each once, and try their best configurations first."""
         with self._guard():
             record_dataset(self._exploration, self.name, dataset)
-            return take_over(self._receiver(spaces, dataset), earlier, best)
+            return import_trials(self._receiver(spaces, dataset), earlier, best)
 
     def enqueue(self, configurations: Sequence[Answers], spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> int:
         """Try these configurations first, unless they were tried or already wait; return how many are new.

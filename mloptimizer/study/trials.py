@@ -19,7 +19,7 @@ class TrialStatus(StrEnum):
     WAITING = "waiting"  # to be tried, or interrupted and to be resumed
     RUNNING = "running"
     INTERRUPTED = "interrupted"  # before it began, or never to be resumed
-    TAUGHT = "taught"  # imported from an earlier study, for the sampler to learn from
+    IMPORTED = "taught"  # imported from an earlier study, for the sampler to learn from
     DUPLICATE = "duplicate"  # its configuration was tried before, so another was proposed instead
 
 
@@ -71,8 +71,8 @@ def summarize(trial: FrozenTrial, phase: Phase) -> TrialSummary:
 
 def _read_status(state: TrialState, attributes: Mapping[str, Any]) -> TrialStatus:
     outcome = attributes.get("outcome")
-    if outcome == TrialStatus.TAUGHT:
-        return TrialStatus.TAUGHT
+    if outcome == TrialStatus.IMPORTED:
+        return TrialStatus.IMPORTED
     if state is TrialState.PRUNED:  # also out of memory or time, for the samplers to learn from
         return TrialStatus.FAILED if outcome == TrialStatus.FAILED else TrialStatus.PRUNED
     if state is not TrialState.FAIL:

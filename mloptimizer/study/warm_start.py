@@ -1,6 +1,6 @@
-"""Takes over what earlier studies or a person know: trials that teach the sampler, and configurations to try first.
+"""Imports what earlier studies or a person know: trials for the sampler, and configurations to try first.
 
-Nothing is taken over that the search spaces of the study could not propose themselves, and nothing twice.
+It imports nothing that the search spaces of the study could not propose, and nothing twice.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ from mloptimizer.study.phase_study import PhaseStudy
 from mloptimizer.study.suggestions import ParameterNames, configuration_key
 from mloptimizer.study.trials import TrialStatus
 
-# Attributes of studies: values can be compared where all are equal; and what another one is called.
+# Attributes that two studies must share for their values to be comparable, and how the message names a difference.
 _COMPARED: Mapping[str, str] = {
     "fingerprint": "other images",
     "split": "another number of images",
@@ -29,34 +29,30 @@ _COMPARED: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class TakenOver:
-    """What a warm start brought: trials that teach the sampler, configurations tried first, and what did not fit."""
+class WarmStart:
+    """What an earlier study contributed: numbers of trials, and why its values cannot be compared."""
 
-    taught: int
-    enqueued: int
-    unfit: int
-    different: tuple[str, ...] = ()  # why the earlier values cannot be compared
+    imported: int  # for the sampler
+    enqueued: int  # to be tried first
+    unfit: int  # the search spaces could not propose them
+    different: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return it in words, without an end."""
-        parts = []
-        if self.taught:
-            parts.append(f"the sampler learns from {counted(self.taught, 'trial')}")
-        if self.enqueued:
-            parts.append(
-                "its best is tried first" if self.enqueued == 1 else f"its best {self.enqueued} are tried first"
-            )
-        parts = parts or ["it brings nothing that this study does not have"]
+        """Return it in words, without a full stop."""
+        best = "its best is tried first" if self.enqueued == 1 else f"its best {self.enqueued} are tried first"
+        parts = [f"the sampler learns from {counted(self.imported, 'trial')}"] * (self.imported > 0)
+        parts += [best] * (self.enqueued > 0)
+        parts = parts or ["this study already has all of it"]
         if self.different:
             parts.append(f"its values cannot be compared ({', '.join(self.different)})")
         if self.unfit:
-            parts.append(f"{counted(self.unfit, 'trial')} of it could not be proposed by the search spaces")
+            parts.append(f"the search spaces could not propose {counted(self.unfit, 'trial')} of it")
         return "; ".join(parts)
 
 
 @dataclass(frozen=True)
 class Receiver:
-    """The exploration that takes something over, with what it knows already."""
+    """The exploration that imports something."""
 
     study: PhaseStudy
     names: ParameterNames
@@ -65,11 +61,11 @@ class Receiver:
     dataset: DatasetInfo
 
     def fit(self, answers: Answers) -> Fitting:
-        """Return what the space makes of the answers; raise UsageError where no space could propose them."""
+        """Return what the space makes of the answers; raise UsageError if no space could propose them."""
         return fit(answers, self.spaces, self.dataset, self.names)
 
     def enqueue(self, answers: Answers) -> bool:
-        """Let the configuration be tried before others; False: it has been tried, or waits already."""
+        """Let the configuration be tried before others; return whether it is new."""
         fitting = self.fit(answers)
         if fitting.key in self.tried or fitting.key in self.study.queued():
             return False
@@ -77,36 +73,29 @@ class Receiver:
         self.study.enqueue(fitting.asked, key=fitting.key)
         return True
 
-    def teach(self, trial: FrozenTrial, fitting: Fitting, source: str) -> None:
+    def add(self, trial: FrozenTrial, fitting: Fitting, source: str) -> None:
         """Add the trial of an earlier study as one that has ended."""
         self.names.learn(fitting.distributions)
         facts = {"space": fitting.space, "params": dict(fitting.params), "metrics": trial.user_attrs.get("metrics", {})}
-        taught = optuna.trial.create_trial(
+        imported = optuna.trial.create_trial(
             state=trial.state,
             value=trial.value,
             params=dict(fitting.asked),
             distributions=dict(fitting.distributions),
-            user_attrs={**facts, "outcome": TrialStatus.TAUGHT, "taught_by": f"{source}, trial {trial.number}"},
+            user_attrs={**facts, "outcome": TrialStatus.IMPORTED, "taught_by": f"{source}, trial {trial.number}"},
             intermediate_values=trial.intermediate_values,
         )
-        self.study.add(taught)
+        self.study.add(imported)
 
 
-def take_over(receiver: Receiver, earlier: EarlierStudy, best: int) -> TakenOver:
-    """Add the earlier trials that fit to the study, where values can be compared, and enqueue the best of them.
-
-    Args:
-        best: how many configurations are tried first.
-    """
-    study = receiver.study
-    different = [
-        words for name, words in _COMPARED.items() if earlier.attributes.get(name) != study.attributes.get(name)
-    ]
-    known = {
-        _describe(trial) for trial in study.frozen_trials() if trial.user_attrs.get("outcome") == TrialStatus.TAUGHT
-    }
+def import_trials(receiver: Receiver, earlier: EarlierStudy, best: int) -> WarmStart:
+    """Add the fitting trials of the earlier study if values can be compared, and enqueue its `best` best ones."""
+    ours, theirs = receiver.study.attributes, earlier.attributes
+    different = tuple(words for name, words in _COMPARED.items() if theirs.get(name) != ours.get(name))
+    trials = receiver.study.frozen_trials()
+    known = {_identity(trial) for trial in trials if trial.user_attrs.get("outcome") == TrialStatus.IMPORTED}
     fitting: dict[int, Answers] = {}
-    taught = 0
+    imported = 0
     for trial in earlier.trials:
         answers = read_answers(trial)
         try:
@@ -114,23 +103,22 @@ def take_over(receiver: Receiver, earlier: EarlierStudy, best: int) -> TakenOver
         except UsageError:
             continue
         if fits.key != _key(trial):
-            continue  # of the same answers, the space makes another configuration now
+            continue  # the space makes another configuration of the same answers now
         fitting[trial.number] = answers
-        if not different and _describe(trial) not in known:
-            receiver.teach(trial, fits, earlier.name)
-            taught += 1
+        if not different and _identity(trial) not in known:
+            receiver.add(trial, fits, earlier.name)
+            imported += 1
     first = [fitting[trial.number] for trial in earlier.ranked() if trial.number in fitting][:best]
     enqueued = sum(receiver.enqueue(answers) for answers in first)
-    return TakenOver(taught, enqueued, len(earlier.trials) - len(fitting), tuple(different))
+    return WarmStart(imported, enqueued, len(earlier.trials) - len(fitting), different)
 
 
 def record_dataset(study: PhaseStudy, name: str, dataset: DatasetInfo) -> None:
-    """Write down which images the study is about; raise UsageError where it is about others."""
+    """Record the study's data set; raise UsageError if the study has another one."""
     stored = study.attributes
     if stored.get("dataset", dataset.name) != dataset.name:
-        raise UsageError(
-            f"study '{name}': searches {stored['dataset']}, not {dataset.name}. Choose another study name."
-        )
+        text = f"study '{name}': searches {stored['dataset']}, not {dataset.name}. Choose another study name."
+        raise UsageError(text)
     split = f"{dataset.train_size} + {dataset.validation_size}"
     for attribute, fact in (("dataset", dataset.name), ("fingerprint", dataset.fingerprint), ("split", split)):
         if attribute not in stored:
@@ -138,16 +126,15 @@ def record_dataset(study: PhaseStudy, name: str, dataset: DatasetInfo) -> None:
 
 
 def read_answers(trial: FrozenTrial) -> Answers:
-    """Return what the trial's search space was answered, as Optuna has stored it."""
+    """Return the answers that Optuna has stored for the trial's search space."""
     space = str(trial.user_attrs.get("space", ""))
-    stored = {name: value for name, value in trial.params.items() if not ParameterNames.is_family(name)}
-    return Answers(space, {ParameterNames.own_name(name, space): value for name, value in stored.items()})
+    own = {ParameterNames.own_name(n, space): v for n, v in trial.params.items() if not ParameterNames.is_family(n)}
+    return Answers(space, own)
 
 
 def _key(trial: FrozenTrial) -> str:
     return configuration_key(str(trial.user_attrs.get("space", "")), trial.user_attrs["params"])
 
 
-def _describe(trial: FrozenTrial) -> tuple[str, TrialState, float | None, int]:
-    """Return what tells two trials of the same data apart."""
+def _identity(trial: FrozenTrial) -> tuple[str, TrialState, float | None, int]:
     return _key(trial), trial.state, trial.value, len(trial.intermediate_values)

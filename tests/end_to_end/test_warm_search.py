@@ -49,4 +49,4 @@ def test_trials_that_teach_are_no_trials_of_the_search(
     summary, watcher = run_small_search(workspace, dataset, trials=8)
     assert [result.number for phase, result in watcher.ended if phase is Phase.EXPLORATION] == [11, 12]
     statuses = [trial.status for trial in open_line(workspace, "s").trials()]
-    assert statuses == [TrialStatus.TAUGHT] * 5 + [TrialStatus.COMPLETED] * 8
+    assert statuses == [TrialStatus.IMPORTED] * 5 + [TrialStatus.COMPLETED] * 8

@@ -1,4 +1,4 @@
-"""Which troubles of a storage pass by themselves, and are waited for."""
+"""Which errors of a storage are temporary, and are retried."""
 
 import errno
 
@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
 
-from mloptimizer.study.patience import is_passing, persist
+from mloptimizer.study.patience import is_temporary, persist
 
 CONNECTING = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
 
@@ -34,7 +34,7 @@ def as_optuna_tells(error: psycopg.Error) -> Exception:
     ids=str,
 )
 def test_a_server_that_is_away_comes_back(error: psycopg.Error) -> None:
-    assert is_passing(as_optuna_tells(error))
+    assert is_temporary(as_optuna_tells(error))
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_a_server_that_is_away_comes_back(error: psycopg.Error) -> None:
     ids=str,
 )
 def test_a_wrong_url_does_not_become_right(error: psycopg.Error) -> None:
-    assert not is_passing(as_optuna_tells(error))
-    assert not is_passing(error)
+    assert not is_temporary(as_optuna_tells(error))
+    assert not is_temporary(error)
 
 
 def test_an_operation_is_tried_again_after_each_wait_and_the_second_way_from_then_on() -> None:
@@ -68,7 +68,7 @@ def test_an_operation_is_tried_again_after_each_wait_and_the_second_way_from_the
 
 
 @pytest.mark.parametrize(("number", "wait"), [(errno.ENOSPC, None), (errno.EACCES, pytest.fail)])
-def test_without_a_wait_or_a_passing_trouble_the_error_is_raised(number: int, wait: object) -> None:
+def test_without_a_wait_or_a_temporary_error_the_error_is_raised(number: int, wait: object) -> None:
     def fail() -> None:
         raise OSError(number, "no")
 

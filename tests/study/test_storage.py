@@ -44,17 +44,17 @@ def test_a_damaged_line_is_named(journal: Path) -> None:
     assert f"{journal}, line 1: is damaged." in str(open_error("", journal))
 
 
-def test_valid_lines_that_are_not_optunas_are_told(journal: Path) -> None:
+def test_valid_lines_that_optuna_did_not_write_are_reported(journal: Path) -> None:
     create("", journal)
     journal.write_bytes(journal.read_bytes() + b'{"op_code":4}\n{"op_code":4}\n')
-    assert "lines that are not Optuna's" in str(open_error("", journal))
+    assert "lines that Optuna did not write" in str(open_error("", journal))
 
 
 @pytest.mark.parametrize("text", ["my notes, without an end of line", "[1]\n", "\x00\x01"])
 def test_another_file_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
     path = tmp_path / "notes.txt"
     path.write_text(text)
-    assert "is not a journal of Optuna" in str(open_error(str(path)))
+    assert "is not an Optuna journal" in str(open_error(str(path)))
     assert path.read_text() == text
 
 
@@ -72,7 +72,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_a_deleted_study_is_told(journal: Path) -> None:
     study = create("", journal)
     optuna.delete_study(study_name="s", storage=open_storage("", journal))
-    with pytest.raises(RunError, match="the study was deleted meanwhile"), storage_errors("", journal):
+    with pytest.raises(RunError, match="deleted the study"), storage_errors("", journal):
         study.set_user_attr("a", 1)
 
 

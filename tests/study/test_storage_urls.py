@@ -122,7 +122,7 @@ def test_sqlite_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
 def test_sqlite_needs_a_file(url: str) -> None:
-    assert "names no file" in str(open_error(url))
+    assert "has no file name" in str(open_error(url))
 
 
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:

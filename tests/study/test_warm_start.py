@@ -17,7 +17,7 @@ from mloptimizer.study.earlier import EarlierStudy, read_earlier_study
 from mloptimizer.study.storage import open_storage
 from mloptimizer.study.study import Study
 from mloptimizer.study.trials import TrialStatus
-from mloptimizer.study.warm_start import TakenOver
+from mloptimizer.study.warm_start import WarmStart
 from tests.study.small_studies import DATASET, FEW, WIDE, ask, counts, open_, outcomes, sample_width, space
 from tests.study.small_studies import complete as finish
 
@@ -25,7 +25,7 @@ BUILTIN = read_spaces([], Path("missing"))
 
 
 def learn(study: Study, spaces: list[SearchSpace], values: int = 4, dataset: DatasetInfo = DATASET) -> None:
-    """Complete so many trials, each better than the one before, and let one more be pruned."""
+    """Complete `values` trials, each better than the one before, and let one more be pruned."""
     for number in range(values + 1):
         suggestion = study.ask(spaces, dataset)
         assert suggestion
@@ -42,7 +42,7 @@ def earlier_study(journal: Path, name: str = "old", url: str = "") -> EarlierStu
 
 def start_warm(
     journal: Path, spaces: list[SearchSpace], best: int = 2, dataset: DatasetInfo = DATASET, url: str = "", **open: Any
-) -> tuple[Study, TakenOver]:
+) -> tuple[Study, WarmStart]:
     study = open_(journal, url, seed=2, name="new", **open)
     return study, study.warm_start(earlier_study(journal, url=url), spaces, dataset, best)
 
@@ -56,13 +56,13 @@ def old(journal: Path) -> Study:
 
 
 @pytest.mark.parametrize("storage", ["", "sqlite:///{}/studies.db"])
-def test_the_trials_of_an_earlier_study_teach_and_the_best_are_tried_first(journal: Path, storage: str) -> None:
+def test_the_trials_of_an_earlier_study_are_imported_and_the_best_are_tried_first(journal: Path, storage: str) -> None:
     journal.parent.mkdir()
     url = storage.format(journal.parent)
     old = open_(journal, url, name="old")
     learn(old, WIDE)
     study, brought = start_warm(journal, WIDE, url=url)
-    assert brought == TakenOver(taught=5, enqueued=2, unfit=0)
+    assert brought == WarmStart(imported=5, enqueued=2, unfit=0)
     best = [trial.params for trial in old.best(2)]
     assert [ask(study, WIDE).params for _ in range(2)] == best
     stored = optuna.load_study(study_name="new", storage=open_storage(url, journal)).trials[:5]
@@ -73,9 +73,9 @@ def test_the_trials_of_an_earlier_study_teach_and_the_best_are_tried_first(journ
         assert taught.user_attrs["taught_by"] == f"old, trial {trial.number}"
 
 
-def test_trials_that_teach_do_not_count_and_numbers_go_on_after_them(journal: Path, old: Study) -> None:
+def test_imported_trials_do_not_count_and_numbers_continue_after_them(journal: Path, old: Study) -> None:
     study, _ = start_warm(journal, WIDE)
-    assert {trial.status for trial in study.trials()[:5]} == {TrialStatus.TAUGHT}
+    assert {trial.status for trial in study.trials()[:5]} == {TrialStatus.IMPORTED}
     assert (counts(study)["done"], outcomes(study), study.best(9), study.unfinished()) == (0, [], [], [])
     suggestion = ask(study, WIDE)
     assert suggestion.number == 5
@@ -86,7 +86,7 @@ def test_trials_that_teach_do_not_count_and_numbers_go_on_after_them(journal: Pa
     assert study.trials(Phase.HALL_OF_FAME)[0].params == suggestion.params
 
 
-def test_a_space_that_is_used_up_reuses_what_was_trained_here_not_what_was_taught(journal: Path) -> None:
+def test_an_exhausted_space_reuses_trained_trials_not_imported_ones(journal: Path) -> None:
     learn(open_(journal, name="old"), FEW, values=2)
     study, _ = start_warm(journal, FEW, best=0)
     for value in (0.5, 0.6, 0.7):
@@ -96,7 +96,7 @@ def test_a_space_that_is_used_up_reuses_what_was_trained_here_not_what_was_taugh
     assert again.reused == next(trial.value for trial in study.trials() if trial.number == again.reused_from)
 
 
-def test_a_continued_study_knows_its_taught_trials(journal: Path, old: Study) -> None:
+def test_a_continued_study_knows_its_imported_trials(journal: Path, old: Study) -> None:
     start_warm(journal, WIDE)
     study = open_(journal, name="new", seed=2)
     assert counts(study)["done"] == 0
@@ -106,25 +106,25 @@ def test_a_continued_study_knows_its_taught_trials(journal: Path, old: Study) ->
 def test_the_same_study_twice_brings_only_what_is_new(journal: Path, old: Study) -> None:
     study, _ = start_warm(journal, WIDE)
     ask(study, WIDE)  # the best runs, the second waits
-    assert study.warm_start(earlier_study(journal), WIDE, DATASET, 2) == TakenOver(0, 0, 0)
+    assert study.warm_start(earlier_study(journal), WIDE, DATASET, 2) == WarmStart(0, 0, 0)
     suggestion = ask(old, WIDE)
     finish(old, suggestion, 0.9)
     study = open_(journal, name="new", seed=2)
-    assert study.warm_start(earlier_study(journal), WIDE, DATASET, 2) == TakenOver(1, 1, 0)
+    assert study.warm_start(earlier_study(journal), WIDE, DATASET, 2) == WarmStart(1, 1, 0)
 
 
-def test_a_warm_start_that_was_cut_off_goes_on(journal: Path, old: Study) -> None:
+def test_an_interrupted_warm_start_continues(journal: Path, old: Study) -> None:
     earlier = earlier_study(journal)
     study = open_(journal, name="new")
     study.warm_start(dataclasses.replace(earlier, trials=earlier.trials[:2]), WIDE, DATASET, 0)
-    assert study.warm_start(earlier, WIDE, DATASET, 0).taught == 3
+    assert study.warm_start(earlier, WIDE, DATASET, 0).imported == 3
 
 
-def test_what_was_taught_teaches_a_third_study_once(journal: Path, old: Study) -> None:
+def test_a_third_study_imports_imported_trials_once(journal: Path, old: Study) -> None:
     start_warm(journal, WIDE)
     third = open_(journal, name="third")
-    assert third.warm_start(earlier_study(journal, "new"), WIDE, DATASET, 1) == TakenOver(5, 1, 0)
-    assert third.warm_start(earlier_study(journal), WIDE, DATASET, 1) == TakenOver(0, 0, 0)
+    assert third.warm_start(earlier_study(journal, "new"), WIDE, DATASET, 1) == WarmStart(5, 1, 0)
+    assert third.warm_start(earlier_study(journal), WIDE, DATASET, 1) == WarmStart(0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -135,17 +135,17 @@ def test_values_of_other_data_are_not_learned_but_its_best_are_tried(
 ) -> None:
     dataset = dataclasses.replace(DATASET, **changes)
     study, brought = start_warm(journal, WIDE, dataset=dataset)
-    assert brought == TakenOver(0, 2, 0, (words,))
+    assert brought == WarmStart(0, 2, 0, (words,))
     suggestion = study.ask(WIDE, dataset)
     assert suggestion and (suggestion.number, suggestion.params) == (0, old.best(1)[0].params)
 
 
 def test_values_of_another_objective_or_length_are_not_learned(journal: Path, old: Study) -> None:
     _, brought = start_warm(journal, WIDE, metric="val_loss", exploration_epochs=3)
-    assert brought == TakenOver(0, 2, 0, ("another objective", "other exploration_epochs"))
+    assert brought == WarmStart(0, 2, 0, ("another objective", "other exploration_epochs"))
 
 
-def test_a_study_that_has_trained_for_different_lengths_teaches_nobody(journal: Path, old: Study) -> None:
+def test_the_trials_of_a_study_with_different_lengths_are_not_imported(journal: Path, old: Study) -> None:
     for _ in range(2):
         open_(journal, name="old", exploration_epochs=3)
     assert start_warm(journal, WIDE)[1].different == ("other exploration_epochs",)
@@ -163,7 +163,7 @@ def test_only_what_an_edited_space_could_propose_is_taken_over(journal: Path) ->
         return {"width": width, "rate": rate, "act": trial.suggest_categorical("act", ["a", "c"])}
 
     study, brought = start_warm(journal, [space(narrower)], best=1)
-    assert (brought.taught, brought.unfit) == (len(fit), len(trials) - len(fit))
+    assert (brought.imported, brought.unfit) == (len(fit), len(trials) - len(fit))
     first = study.ask([space(narrower)], DATASET)
     best = next(trial for trial in old.best(99) if trial.params in [t.params for t in fit])
     assert first and first.params == best.params
@@ -191,12 +191,12 @@ def test_nothing_is_taken_over_where_the_space_makes_other_configurations_now(
     journal: Path, old: Study, sample: Any
 ) -> None:
     study, brought = start_warm(journal, [space(sample)])
-    assert brought == TakenOver(0, 0, 5)
+    assert brought == WarmStart(0, 0, 5)
     assert study.trials() == []
 
 
 def test_trials_of_a_space_that_is_not_searched_do_not_fit(journal: Path, old: Study) -> None:
-    assert start_warm(journal, [space(sample_width, "other")])[1] == TakenOver(0, 0, 5)
+    assert start_warm(journal, [space(sample_width, "other")])[1] == WarmStart(0, 0, 5)
 
 
 def sample_dependent(trial: Suggest, dataset: DatasetInfo) -> dict[str, Scalar]:
@@ -209,7 +209,7 @@ def test_choices_that_depend_on_others_are_taken_over_under_names_that_do_not_cl
     old = open_(journal, name="old")
     learn(old, spaces, values=5)
     study, brought = start_warm(journal, spaces, best=5)
-    assert (brought.taught, brought.enqueued, brought.unfit) == (6, 5, 0)
+    assert (brought.imported, brought.enqueued, brought.unfit) == (6, 5, 0)
     tried = [ask(study, spaces).params for _ in range(5)]
     assert tried == [trial.params for trial in old.best(5)]
 
@@ -219,7 +219,7 @@ def test_configurations_of_the_built_in_spaces_are_taken_over(journal: Path) -> 
     old = open_(journal, name="old")
     learn(old, BUILTIN, 12, dataset)
     study, brought = start_warm(journal, BUILTIN, 3, dataset)
-    assert brought == TakenOver(13, 3, 0)
+    assert brought == WarmStart(13, 3, 0)
     for trial in old.best(3):
         suggestion = study.ask(BUILTIN, dataset)
         assert suggestion and (suggestion.space, suggestion.params) == (trial.space, trial.params)
@@ -235,7 +235,7 @@ def test_an_unknown_earlier_study_is_one_line_that_names_the_known_ones(journal:
             earlier_study(journal, name)
 
 
-def test_a_study_of_someone_else_teaches_nothing(journal: Path) -> None:
+def test_a_study_of_another_program_is_refused(journal: Path) -> None:
     optuna.create_study(storage=open_storage("", journal), study_name="old")
     with pytest.raises(UsageError, match="--warm-start: .*'old'"):
         earlier_study(journal)
@@ -356,11 +356,11 @@ def test_a_value_that_the_space_computes_counts_by_either_name(known: Params) ->
 @pytest.mark.parametrize(
     ("brought", "says"),
     [
-        (TakenOver(40, 6, 0), "the sampler learns from 40 trials; its best 6 are tried first"),
-        (TakenOver(1, 1, 2), "the sampler learns from 1 trial; its best is tried first; 2 trials of it could not be"),
-        (TakenOver(0, 0, 0), "it brings nothing that this study does not have"),
-        (TakenOver(0, 2, 0, ("other images",)), "its best 2 are tried first; its values cannot be compared (other i"),
+        (WarmStart(40, 6, 0), "the sampler learns from 40 trials; its best 6 are tried first"),
+        (WarmStart(1, 1, 2), "the sampler learns from 1 trial; its best is tried first; the search spaces could not "),
+        (WarmStart(0, 0, 0), "this study already has all of it"),
+        (WarmStart(0, 2, 0, ("other images",)), "its best 2 are tried first; its values cannot be compared (other i"),
     ],
 )
-def test_a_warm_start_tells_what_it_brought(brought: TakenOver, says: str) -> None:
+def test_a_warm_start_tells_what_it_brought(brought: WarmStart, says: str) -> None:
     assert brought.describe().startswith(says)
