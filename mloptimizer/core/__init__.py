@@ -1,5 +1,5 @@
-"""The nouns that travel between the rooms, and how errors, files, locks and interrupts work everywhere.
+"""The data that travels between the rooms, and errors, files, locks and interrupts for all of them.
 
 In: nothing of ours. Out: plain frozen data (trials, slots, events, failures), the errors that a person sees, and
-helpers that leave whole files behind. Every other room imports from here.
+functions that write files safely. Every other room imports from here.
 """

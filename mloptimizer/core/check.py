@@ -1,11 +1,11 @@
-"""What the doctors found: of this machine, and of the nodes of a cluster."""
+"""The findings of `doctor` and `cluster doctor`."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; `ok` None: a note, neither right nor wrong."""
+    """One finding; `ok` is None for a note that is neither right nor wrong."""
 
     name: str
     ok: bool | None
@@ -15,7 +15,7 @@ class Check:
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a node says of itself."""
+    """The facts that a node of a cluster reports about itself."""
 
     host: str
     answers: bool
@@ -23,8 +23,8 @@ class NodeFacts:
     cpus: float = 0.0
     gpus: float = 0.0  # as declared
     gpus_seen: tuple[str, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)  # with Python's
-    skew_seconds: float = 0.0  # its clock less ours
+    versions: dict[str, str] = field(default_factory=dict)  # by package; Python's too
+    skew_seconds: float = 0.0  # its clock minus ours
     auth_mode: str = ""
     data: tuple[str, ...] = ()
-    closed_ports: tuple[int, ...] = ()  # that this machine cannot reach
+    closed_ports: tuple[int, ...] = ()  # ports that this machine cannot reach

@@ -1,7 +1,7 @@
 """Every error that a person may see, and its exit code.
 
     MloptimizerError            one line for the person: ``place: what is wrong. What is possible.``
-    ├── UsageError              exit code 2: the person can mend it: a wrong name, value, file or folder
+    ├── UsageError              exit code 2: the person can fix it: a wrong name, value, file or folder
     └── RunError                exit code 1: the run failed: no network, no trial succeeded, a broken machine
 
 A failed trial is not an error but a value: see `mloptimizer.core.nouns.Failure`.
@@ -12,30 +12,28 @@ from collections.abc import Iterable
 
 
 class MloptimizerError(Exception):
-    """An error whose text is meant for the person; the command line prints it without a traceback."""
+    """An error with a text for the person; the command line prints it without a traceback."""
 
     exit_code = 1
 
 
 class UsageError(MloptimizerError):
-    """The person can mend it: an unknown name, an impossible value, a missing or unreadable file."""
+    """The person can fix it: an unknown name, an impossible value, a missing or unreadable file."""
 
     exit_code = 2
 
 
 class RunError(MloptimizerError):
-    """What was asked for was sensible but could not be done."""
-
-    exit_code = 1
+    """The request was sensible, but it failed."""
 
 
-_LISTED = 20  # names that an error lists at most
+_LISTED = 20  # an error lists at most so many names
 
 
 def unknown_name(place: str, kind: str, name: str, known: Iterable[str], listed_by: str = "") -> UsageError:
-    """Return the error for a name that does not exist, with the nearest known one and the whole list.
+    """Return the error for an unknown name: it suggests the nearest name and lists all of them.
 
-    Of many names it tells the nearest three, and the command that lists all.
+    If there are many, it suggests the nearest three and names the command that lists all.
 
     >>> print(unknown_name("--space", "search space", "resnt", ["cnn", "resnet"]))
     --space: there is no search space 'resnt'. Did you mean 'resnet'? Known: cnn, resnet.

@@ -8,7 +8,7 @@ from mloptimizer.core.nouns import Slot, TrialPlan, TrialResult
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave; `epoch` counts from 1."""
+    """The metrics of one epoch; `epoch` counts from 1."""
 
     number: int
     epoch: int
@@ -37,7 +37,7 @@ class HardwareSample:
 
 @dataclass(frozen=True)
 class MicroBatching:
-    """How a trial divides a step, told before the first one: a worker that dies later has not told it otherwise."""
+    """How a trial splits its steps; sent before the first one, so that it is known even if the worker dies."""
 
     number: int
     micro_batch: int  # images per replica and pass
@@ -47,20 +47,20 @@ class MicroBatching:
 
 @dataclass(frozen=True)
 class SignOfLife:
-    """The training goes on; told about once a second, at a step."""
+    """The training is alive; sent at a step, about once a second."""
 
     number: int
-    step: int  # made so far
+    step: int  # completed so far
 
 
 @dataclass(frozen=True)
 class EndedAttempt:
-    """An attempt of a trial that another followed, or that was cut off."""
+    """An attempt at a trial that was interrupted, or that another attempt followed."""
 
     attempt: int
     kind: str  # of its failure; or "suspended", "memory", "sharing"
     message: str
-    epochs: int  # that the trial had made when it ended
+    epochs: int  # completed by the trial when it ended
     seconds: float
 
 
@@ -69,4 +69,4 @@ Event = EpochRecord | Decision | HardwareSample | MicroBatching | SignOfLife | T
 Emit = Callable[[Event], None]
 ShouldStop = Callable[[], bool]
 RunTrial = Callable[[TrialPlan, Slot, Emit, ShouldStop], TrialResult]
-"""Trains the plan's model on the slot, emits what happens meanwhile, and returns the result; it never raises."""
+"""Trains the plan's model on the slot, emits events meanwhile, and returns the result; it never raises."""

@@ -1,8 +1,7 @@
 """Writes and reads the small files of a workspace so that a kill at any moment leaves each of them whole.
 
-Whole files appear by renaming a finished temporary file; growing files are made of lines, with one writer, and a torn
-last line is left out when they are read. Where `waiting_for_room` says so, a full disk makes the writer wait instead of
-fail.
+Whole files appear by renaming a finished temporary file; growing files consist of lines and have one writer, and
+readers skip a torn last line. Inside `waiting_for_room`, a full disk makes the writer wait instead of fail.
 """
 
 import contextlib
@@ -18,18 +17,18 @@ from typing import Any, BinaryIO
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.system_errors import DISK_FULL, file_error
 
-DEEPEST_JSON = 50  # lists and objects in one another: who reads them goes down into each
-UNFINISHED = ".part"  # ending of the names, which begin with a dot, of what is not whole yet
+_DEEPEST_JSON = 50  # nested lists and objects; readers recurse into them
+UNFINISHED = ".part"  # suffix of unfinished files, whose names begin with a dot
 
 Wait = Callable[[str], None]
-"""Takes a line that says what is wrong, and returns when it may be better; raises to give up."""
+"""Takes a line that says what is wrong, and returns when it is worth trying again; raises to give up."""
 
 _wait: ContextVar[Wait | None] = ContextVar("wait", default=None)
 
 
 @contextlib.contextmanager
 def waiting_for_room(wait: Wait) -> Iterator[None]:
-    """Let the writers of this thread wait while a disk is full: `wait` is called before every further try."""
+    """Make this thread's writers wait while a disk is full: they call `wait` before each new try."""
     token = _wait.set(wait)
     try:
         yield
@@ -38,7 +37,7 @@ def waiting_for_room(wait: Wait) -> Iterator[None]:
 
 
 def when_there_is_room(path: Path, write: Callable[[], None]) -> None:
-    """Write to the file; where the disk is full and `waiting_for_room` says so, wait and write again.
+    """Write to the file; on a full disk, inside `waiting_for_room`, wait and write again.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -55,28 +54,25 @@ def when_there_is_room(path: Path, write: Callable[[], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write the whole file as UTF-8, or leave what was there; raises as `write_bytes`."""
+    """Write the whole file as UTF-8, or leave the old one; raises as `whole_file`."""
     write_bytes(path, text.encode())
 
 
 def write_readme(path: Path, text: str) -> None:
-    """Write a README that the program made, or an earlier version of it; one of a person's own stays.
-
-    Raises as `write_bytes`.
-    """
+    """Write or update the program's README; leave a file with another title, which is the person's own."""
     title = text.partition("\n")[0]
     try:
-        there = path.read_text(encoding="utf-8", errors="replace")
+        old = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        there = title
-    except OSError:  # something else has its name
+        old = title
+    except OSError:  # not a readable file
         return
-    if there != text and there.partition("\n")[0] == title:
+    if old != text and old.partition("\n")[0] == title:
         write_text(path, text)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write the whole file, or leave what was there; raises as `whole_file`."""
+    """Write the whole file, or leave the old one; raises as `whole_file`."""
 
     def write() -> None:
         with _replacing(path) as file:
@@ -87,7 +83,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write into, which takes its place at the path, on the disk, when the block has ended well.
+    """Open a temporary file to write; when the block ends without an error, it is synced and moved to the path.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -117,33 +113,29 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write the whole JSON file, or leave what was there. NaN and infinities are refused (ValueError)."""
+    """Write the whole JSON file, or leave the old one. Raises ValueError for NaN and infinities."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def parse_json(text: bytes) -> Any:
-    """Return the JSON value, of which every text can be written and every whole number be computed with.
+    """Return the JSON value; all its texts can be written as UTF-8, and all its integers fit a float.
 
     Raises:
-        ValueError: it is no JSON in UTF-8, is nested too deeply, or holds half a character or an absurd number.
+        ValueError: it is not JSON in UTF-8, is nested too deeply, or holds half a character or a huge number.
     """
     try:
-        value = json.loads(text.decode(), parse_int=_parse_int)
+        value = json.loads(text.decode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    _check_plain(value, DEEPEST_JSON)
+    _check_plain(value, _DEEPEST_JSON)
     return value
-
-
-def _parse_int(digits: str) -> int:
-    if math.isinf(float(digits)):
-        raise ValueError(f"a number of {len(digits)} digits is too large")
-    return int(digits)
 
 
 def _check_plain(value: Any, depth: int) -> None:
     if isinstance(value, str):
         value.encode()  # a UnicodeEncodeError is a ValueError
+    elif isinstance(value, int) and value.bit_length() > 1023:
+        raise ValueError(f"a number of {value.bit_length()} bits is too large")
     elif isinstance(value, (dict, list)):
         if depth == 0:
             raise ValueError("it is nested too deeply")
@@ -155,10 +147,10 @@ def read_json(path: Path, kinds: Mapping[str, type | tuple[type, ...]] | None = 
     """Return the JSON object in the file.
 
     Args:
-        kinds: by field, the types of which its value must be, where it is there.
+        kinds: by field, the possible types of its value; a field may be missing.
 
     Raises:
-        UsageError: the file is missing, unreadable, or holds something else than one such JSON object.
+        UsageError: the file is missing, unreadable, or not such a JSON object.
     """
     try:
         value = parse_json(path.read_bytes())
@@ -175,13 +167,13 @@ def read_json(path: Path, kinds: Mapping[str, type | tuple[type, ...]] | None = 
 
 
 def line_of_json(value: Mapping[str, Any]) -> str:
-    """Return the object as one line of JSON; figures that are not finite become null."""
+    """Return the object as one line of JSON; NaN and infinities become null."""
     plain = {key: None if isinstance(item, float) and not math.isfinite(item) else item for key, item in value.items()}
     return json.dumps(plain, ensure_ascii=False, allow_nan=False)
 
 
 def append_bytes(path: Path, data: bytes) -> None:
-    """Append the data to a file in a folder that is there; a kill may leave a part of it."""
+    """Append the data to a file in an existing folder; a kill may leave a part of it."""
 
     def write() -> None:
         with path.open("ab") as file:
@@ -193,35 +185,29 @@ def append_bytes(path: Path, data: bytes) -> None:
 def append_line(path: Path, line: str) -> None:
     """Append one line in a single write, so that a kill leaves at most a torn last line.
 
-    A torn line that an earlier kill left is closed first, so that it never swallows the new one.
+    It first ends a torn line that an earlier kill left, so that the new line stays separate.
     """
-    when_there_is_room(path, lambda: _append(path, line))
 
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b", buffering=0) as file:
+            size = file.tell()
+            file.seek(max(size - 1, 0))
+            torn = file.read(1) not in (b"", b"\n")
+            data = b"\n" * torn + line.encode() + b"\n"
+            try:
+                written = file.write(data) or 0
+                if written < len(data):
+                    file.write(data[written:])  # raises the reason
+            except OSError:
+                file.truncate(size)
+                raise
 
-def _append(path: Path, line: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b", buffering=0) as file:
-        size = file.tell()
-        data = (b"\n" if _ends_torn(size, path) else b"") + line.encode() + b"\n"
-        try:
-            written = file.write(data) or 0
-            if written < len(data):
-                file.write(data[written:])  # says why
-        except OSError:
-            file.truncate(size)
-            raise
-
-
-def _ends_torn(size: int, path: Path) -> bool:
-    if size == 0:
-        return False
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
+    when_there_is_room(path, write)
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the JSON object of every whole line; torn lines are left out, a missing file has none."""
+    """Yield the JSON object of every whole line, skipping torn lines; none if the file is missing."""
     if not path.is_file():
         return
     with path.open("rb") as file:

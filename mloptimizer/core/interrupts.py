@@ -1,4 +1,4 @@
-"""Lets Ctrl-C, a polite kill and a closed terminal end a search without tearing its records."""
+"""Lets Ctrl-C, SIGTERM and a closed terminal end a search without damaging its records."""
 
 import contextlib
 import signal
@@ -6,22 +6,21 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-_NAMES = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 Interruptible = Callable[[], contextlib.AbstractContextManager[object]]
-"""Surrounds what may be broken off by KeyboardInterrupt; outside of it an interrupt waits."""
+"""Surrounds code that KeyboardInterrupt may stop; elsewhere an interrupt waits."""
 
 
 class StopSignals:
-    """Turns the signals that ask the driver to end into KeyboardInterrupt, but only where nothing can be torn."""
+    """Turns signals that ask the driver to stop into KeyboardInterrupt, but only where it cannot damage records."""
 
     def __init__(self) -> None:
         self._asked = False
-        self._open = True  # until the search says otherwise
+        self._open = True  # until the search starts
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Break off what may be broken off; otherwise at the next chance."""
+        """Interrupt now if that is safe, otherwise at the next chance."""
         self._asked = True
         if self._open:
             self._open = False
@@ -29,7 +28,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Allow KeyboardInterrupt inside, and no more after the first use outside."""
+        """Allow KeyboardInterrupt inside the block; after its first use, nowhere else."""
         self._open = True
         try:
             if self._asked:
@@ -41,7 +40,7 @@ class StopSignals:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """Receive the signals inside the block, and give them back to whoever had them after it."""
+    """Receive the signals inside the block, then restore their earlier handlers."""
     stop = StopSignals()
     with _received_by(stop.receive):
         yield stop
@@ -49,8 +48,8 @@ def stop_signals() -> Iterator[StopSignals]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Let the signals wait for the end of the block, where they would tear what a library starts in seconds."""
-    if threading.current_thread() is not threading.main_thread():  # no signal interrupts another one
+    """Delay the signals to the end of the block, in which a library starts up and must not be interrupted."""
+    if threading.current_thread() is not threading.main_thread():  # signals interrupt the main thread only
         yield
         return
     received: list[int] = []
@@ -62,9 +61,9 @@ def deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _received_by(receive: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = {name: signal.signal(getattr(signal, name), receive) for name in _NAMES}
+    before = {number: signal.signal(number, receive) for number in _SIGNALS}
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

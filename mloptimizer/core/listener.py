@@ -1,7 +1,6 @@
-"""What a search publishes while it runs, and to whom.
+"""The events that a search publishes while it runs, and the interface of those who listen.
 
-The loop publishes and knows no listener: those are the recorder, the display, `running.json`, the watch over shared
-GPUs, and others to come.
+The search's loop does not know its listeners: the recorder, the display, `running.json`, the watch over shared GPUs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from mloptimizer.core.nouns import Outcome, Phase, Slot, TrialPlan, TrialResult
 
 @dataclass(frozen=True)
 class SearchBegan:
-    """What is searched, and how; nothing runs yet."""
+    """The study and how it will be searched; nothing runs yet."""
 
     study: str
     dataset: str
@@ -22,21 +21,21 @@ class SearchBegan:
     objective: str
     engine: str
     continued: bool
-    notes: tuple[str, ...] = ()  # what changes in a continued study, and what does not
+    notes: tuple[str, ...] = ()  # what changes in a continued study and what stays
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a phase stands."""
+    """The progress of a phase."""
 
     phase: Phase
     total: int
     ended: Mapping[Outcome, int]
     running: int
     best: tuple[int, float] | None  # number and objective
-    seconds_left: float | None  # estimated; None before the first trial has ended
+    seconds_left: float | None  # estimate; None before the first trial ends
     paused: bool = False
-    doing: Mapping[int, str] = field(default_factory=dict)  # by trial: its part, a word of the hardware log; or empty
+    doing: Mapping[int, str] = field(default_factory=dict)  # by trial: its part, as in the hardware log; or empty
 
     @property
     def done(self) -> int:
@@ -44,23 +43,23 @@ class Progress:
 
 
 class Listener:
-    """Is told what happens in a search, in the order in which it happens: one method per event, of which a listener
-    overrides those that concern it. A listener never raises for a fault of its own."""
+    """Receives the events of a search in order. A subclass overrides the methods that concern it, and never raises for
+    a fault of its own."""
 
     def search_began(self, began: SearchBegan) -> None:
-        """The request was checked."""
+        """The request has been checked."""
 
     def slots_given(self, slots: Sequence[Slot]) -> None:
-        """Trials run on these slots from now on; those of a cluster come and go."""
+        """Trials run on these slots from now on; a cluster's slots come and go."""
 
     def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
         """An attempt of a trial begins."""
 
     def micro_batches_chosen(self, plan: TrialPlan, chosen: MicroBatching) -> None:
-        """The trial told how it divides a step."""
+        """The trial has chosen how to split its steps."""
 
     def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
-        """The trial has made an epoch."""
+        """The trial has completed an epoch."""
 
     def hardware_sampled(self, plan: TrialPlan, sample: HardwareSample) -> None:
         """A row of the trial's hardware log."""
@@ -69,22 +68,22 @@ class Listener:
         """The driver or a trial made an automatic choice."""
 
     def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
-        """An attempt ended and the trial goes on later: why, and with what; empty where the search itself ends."""
+        """An attempt ended and the trial will continue; `reason` is empty if the search itself ends."""
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
-        """A trial has ended; one that was refused when it was proposed was never started."""
+        """A trial has ended; one that was refused as soon as it was proposed never started."""
 
     def turn_ended(self) -> None:
-        """All that had happened at this moment was published."""
+        """All events so far have been published."""
 
     def progress(self, progress: Progress) -> None:
-        """Where the phase stands."""
+        """The phase has progressed."""
 
     def notice(self, line: str) -> None:
-        """Something that concerns the whole search: it pauses, goes on, or ends early."""
+        """A message about the whole search: it pauses, resumes, or ends early."""
 
     def search_ended(self) -> None:
-        """Nothing runs any more, and nothing will."""
+        """Nothing runs any more."""
 
 
 class Listeners(Listener):

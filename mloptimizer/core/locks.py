@@ -1,7 +1,7 @@
-"""Keeps processes apart by locks on files, which the system frees when their holder ends, however it ends.
+"""Keeps processes apart by locks on files, which the system releases when their holder ends for any reason.
 
-A lock's file stays, and names the last holder. A symbolic link in its place is refused, never followed. A child that
-the holder forks does not hold the lock.
+A lock's file stays, and names the last holder. A symbolic link in its place is an error. A child that the holder
+forks does not hold the lock.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 _LOCKLESS = (errno.ENOSYS, errno.EOPNOTSUPP)
-_READERS_SECONDS = 0.5  # whoever only asks whether a lock is held holds it for a moment
+_READERS_SECONDS = 0.5  # `is_held` and `is_abandoned` hold a lock for a moment
 
 
 class HeldError(UsageError):
@@ -34,22 +34,19 @@ def hold_lock(path: Path, busy: str = "") -> Iterator[None]:
 
     Args:
         busy: the error's text when another process holds it; ``{holder}`` in it becomes that process, its machine and
-            since when it holds it. Empty: wait for it.
+            the time when it took the lock. Empty: wait for it.
 
     Raises:
         HeldError: another process holds it.
         UsageError, RunError: the file cannot be written, or its file system has no locks.
     """
-    lock = take_lock(path, busy)
-    try:
+    with take_lock(path, busy):
         yield
-    finally:
-        lock.release()
 
 
 def take_lock(path: Path, busy: str = "") -> "BaseFileLock":
-    """Return the lock, held until it is released, forgotten, or this process ends; arguments and errors as above."""
-    from filelock import FileLock, Timeout  # 50 ms, which a command that takes no lock does not spend
+    """Return the lock, held until it is released or garbage-collected, or this process ends; see `hold_lock`."""
+    from filelock import FileLock, Timeout  # takes 50 ms, which commands without a lock need not spend
 
     lock = FileLock(path, _READERS_SECONDS if busy else -1, preserve_lock_file=True, on_acquired=_sign)
     try:
@@ -63,11 +60,7 @@ def take_lock(path: Path, busy: str = "") -> "BaseFileLock":
 
 
 def check_locks(folder: Path) -> None:
-    """Make sure that a file can be written and locked in the folder; nothing stays.
-
-    Raises:
-        OSError: it cannot.
-    """
+    """Check that a file in the folder can be written and locked; leave nothing. Raises OSError if it cannot."""
     from filelock import lock_descriptor
 
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -78,13 +71,13 @@ def check_locks(folder: Path) -> None:
 
 
 def lock_error(error: OSError) -> OSError:
-    """Return what locking a file raised; of a file system without locks, the error that says so."""
+    """Return the error that locking a file raised; ENOLCK whenever the file system has no locks."""
     return OSError(errno.ENOLCK, error.strerror) if error.errno in _LOCKLESS else error
 
 
 def _sign(descriptor: int) -> None:
     since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without a name
+    with contextlib.suppress(OSError):  # on a full disk the lock works without a name
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode())
 
@@ -97,12 +90,12 @@ def _read_holder(path: Path) -> str:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a process holds the lock; nothing is created, and those who ask do not see each other."""
+    """Return whether a process holds the lock; creates nothing, and two that ask do not see each other."""
     return _look(path) is True
 
 
 def is_abandoned(path: Path) -> bool:
-    """Return whether the lock's file is there, and certainly no process holds it."""
+    """Return whether the lock's file exists and certainly no process holds it."""
     return _look(path) is False
 
 
@@ -110,10 +103,10 @@ def _look(path: Path) -> bool | None:
     try:
         import fcntl
 
-        with path.open("rb") as file:  # filelock has no shared lock: two who ask would take each other for a holder
+        with path.open("rb") as file:  # shared, which filelock is not: two that ask must not see each other
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except (ImportError, OSError):  # Windows; no such file, or just being made
+    except (ImportError, OSError):  # Windows; no such file
         return None
     return False

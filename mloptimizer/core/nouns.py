@@ -1,4 +1,4 @@
-"""The nouns that travel between the parts: plain frozen data, each with its JSON form."""
+"""The data that travels between the rooms: plain and frozen, each with its JSON form."""
 
 import dataclasses
 import math
@@ -16,15 +16,15 @@ Params = Mapping[str, Scalar]
 
 
 class Phase(StrEnum):
-    """What a model is trained for."""
+    """Why a model is trained or evaluated."""
 
     EXPLORATION = "exploration"
     HALL_OF_FAME = "hall_of_fame"
-    TEST_EVALUATION = "test_evaluation"  # the winner's one reading of the test set; nothing is trained
+    TEST_EVALUATION = "test_evaluation"  # the winner reads the test set once; nothing is trained
 
     @property
     def words(self) -> str:
-        """Its name in prose, such as hall of fame."""
+        """Its name in prose, for example hall of fame."""
         return self.value.replace("_", " ")
 
 
@@ -45,19 +45,19 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     NON_FINITE = "non_finite"
     CRASH = "crash"  # the process died: a signal or an exit code
-    LOST_WORKER = "lost_worker"  # what ran the process is gone: a machine, or the connection to it
+    LOST_WORKER = "lost_worker"  # its machine, or the connection to it, is gone
     HUNG = "hung"  # no sign of life for too long
-    TIME_LIMIT = "time_limit"  # it trained for longer than a trial may
+    TIME_LIMIT = "time_limit"  # it trained longer than a trial may
     SPACE_ERROR = "space_error"  # the search space's `build` raised
     DATA_ERROR = "data_error"
     DISK_FULL = "disk_full"
-    INTERRUPTED = "interrupted"  # the person, or the end of the driver, stopped it
+    INTERRUPTED = "interrupted"  # by the person, or by the end of the driver
     ERROR = "error"  # anything else that training raised
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial failed; `message` is one line, `traceback` the whole story (empty where there is none)."""
+    """Why a trial failed; `message` is one line, `traceback` may be empty."""
 
     kind: FailureKind
     message: str
@@ -66,9 +66,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A data set that lies decoded and memory-mapped in `directory`, with its split into training and validation.
+    """A data set, decoded in `directory` for memory mapping, with its split into training and validation.
 
-    `mean` and `std` have one value per channel, of the training split, on the pixel scale of 0 to 255.
+    `mean` and `std` have one value per channel, from the training split, on the pixel scale of 0 to 255.
     """
 
     name: str
@@ -90,16 +90,16 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Slot:
-    """A share of a machine on which one trial runs at a time."""
+    """A share of a machine; one trial at a time runs on it."""
 
     name: str
     host: str = "localhost"
     gpu_ids: tuple[str, ...] = ()  # NVML UUIDs
     cpu_ids: tuple[int, ...] = ()  # logical cores; empty: all
-    threads: int = 0  # that a trial uses at most: more than cores where it may borrow those of idle slots; 0: as cores
-    gpu_memory_mb: int = 0  # of the smallest of its GPUs, or what it may take of the one that it shares
-    gpu_trials: int = 1  # that may run on its GPUs at a time, each on a slot of its own
-    memory_mb: int = 0  # its share of the main memory that was free; 0: unknown
+    threads: int = 0  # maximum for a trial, which may borrow cores of idle slots; 0: as many as its cores
+    gpu_memory_mb: int = 0  # of its smallest GPU, or its share of a shared one
+    gpu_trials: int = 1  # that run on its GPUs at a time, each on its own slot
+    memory_mb: int = 0  # its share of free main memory; 0: unknown
 
 
 @dataclass(frozen=True)
@@ -110,32 +110,32 @@ class TrialPlan:
     number: int
     phase: Phase
     space: str
-    space_source: str  # the text of the search space, so that no shared disk is needed
+    space_source: str  # text of the search space, so that workers need no shared disk
     params: Params
     dataset: DatasetInfo
     epochs: int
     patience: int
     seed: int
-    directory: str  # where the worker writes the trial's model
+    directory: str  # the worker writes the trial's model here
     initial_weights: str = ""  # path of the weights to start from; empty: new ones
-    attempt: int = 1  # counts how often the trial was started
-    resumes: bool = False  # go on from the newest whole checkpoint in `directory`, if there is one
-    recorded_epochs: int = 0  # of earlier attempts, which the driver knows; a checkpoint may know of more
-    accumulation_steps: int = 1  # micro-batches of a step; doubled when an attempt ran out of memory
-    steps_per_epoch: int = 0  # at most, for short measurements; 0: as many as the images fill
-    profiled: bool = False  # write a TensorBoard profile of the steps 10 to 20
-    cache_directory: str = ""  # what the trials of a study share: compiled programs, measured batches; empty: nothing
-    settings: Any = field(kw_only=True)  # the study's `Settings`; this room knows only that they are plain data
-    tuned: tuple[str, ...] = ()  # names of the settings whose values tuning chose; the person left them to auto
+    attempt: int = 1  # starts of the trial so far, with this one
+    resumes: bool = False  # continue from the newest whole checkpoint in `directory`, if any
+    recorded_epochs: int = 0  # by the driver, from earlier attempts; a checkpoint may hold more
+    accumulation_steps: int = 1  # micro-batches per step; doubled when an attempt runs out of memory
+    steps_per_epoch: int = 0  # limit for short measurements; 0: all images
+    profiled: bool = False  # write a TensorBoard profile of steps 10 to 20
+    cache_directory: str = ""  # shared by a study's trials: compiled programs, measured batch sizes; empty: none
+    settings: Any = field(kw_only=True)  # the study's `Settings`, which this room cannot import
+    tuned: tuple[str, ...] = ()  # settings that the person left at auto and tuning chose
 
 
 @dataclass(frozen=True)
 class TrialResult:
     """How a trial ended; every started trial has exactly one.
 
-    `value` is the best epoch's objective (`metrics` holds that epoch's figures); None unless the outcome is completed.
-    `seconds` counts the worker's work on the trial, `timings` its parts in seconds: setup, build, fit, save, and as
-    parts of fit first_step, training, validation and checkpoint, what it waited for its checkpoints.
+    `value` is the objective of the best epoch (`metrics` are that epoch's), or None unless the outcome is completed.
+    `seconds` is the worker's time on the trial, `timings` its parts in seconds: setup, build, fit and save; within fit,
+    first_step, training, validation and checkpoint (waiting for checkpoints).
     """
 
     number: int
@@ -145,17 +145,17 @@ class TrialResult:
     metrics: Mapping[str, float] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None
-    weights: str = ""  # path of the best epoch's weights, empty where none were kept
-    micro_batch: int = 0  # images per replica and pass; 0: it ended before that was known
-    accumulation_steps: int = 0  # passes of a step
+    weights: str = ""  # path of the best epoch's weights; empty: none were kept
+    micro_batch: int = 0  # images per replica and pass; 0: the trial ended before it was known
+    accumulation_steps: int = 0  # passes per step
     memory_mb: float = 0.0  # estimated peak memory of a replica; 0: unknown
-    attempts: int = 1  # how often the trial was started
-    hardware: Mapping[str, float | str | None] = field(default_factory=dict)  # what its hardware log says; see summary
+    attempts: int = 1  # starts of the trial
+    hardware: Mapping[str, float | str | None] = field(default_factory=dict)  # summary of its hardware log
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The figure that ranks the trials."""
+    """The metric that ranks the trials."""
 
     metric: str
 
@@ -164,10 +164,8 @@ class Objective:
         return not self.metric.endswith("loss")
 
     def is_better(self, value: float, than: float | None) -> bool:
-        """Whether the value is finite and better than the other; anything finite is better than None."""
-        if not math.isfinite(value):
-            return False
-        return than is None or (value > than if self.maximize else value < than)
+        """Return whether the value is finite and better than the other; any finite value is better than None."""
+        return math.isfinite(value) and (than is None or (value > than if self.maximize else value < than))
 
 
 def failed(number: int, kind: FailureKind, message: str, seconds: float = 0.0, traceback: str = "") -> TrialResult:
@@ -176,12 +174,12 @@ def failed(number: int, kind: FailureKind, message: str, seconds: float = 0.0, t
 
 
 def to_json(record: Any) -> dict[str, Any]:
-    """Return the dataclass as JSON data; figures that are not finite become None, settings their plain form."""
-    return {name: _plain(getattr(record, name)) for name in (f.name for f in dataclasses.fields(record))}
+    """Return the dataclass as JSON data; NaN and infinities become None, settings a plain object."""
+    return {field.name: _plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
 
 
 def dataset_from_json(value: Mapping[str, Any]) -> DatasetInfo:
-    """Return the data set whose `to_json` is the value. Raises UsageError where it is none."""
+    """Return the data set from its `to_json`. Raises UsageError if it is damaged."""
     try:
         return TypeAdapter(DatasetInfo).validate_python(value)
     except ValidationError as error:
@@ -189,24 +187,19 @@ def dataset_from_json(value: Mapping[str, Any]) -> DatasetInfo:
 
 
 def result_from_json(value: Mapping[str, Any]) -> TrialResult:
-    """Return the result whose `to_json` is the value; what else stands there is left out.
-
-    Raises:
-        UsageError: it is none.
-    """
-    names = {field.name for field in dataclasses.fields(TrialResult)}
-    known = {name: item for name, item in value.items() if name in names}
-    figures = known.get("metrics") or {}
-    metrics = {name: item for name, item in figures.items() if item is not None}  # they were not finite
+    """Return the result from its `to_json`, ignoring other fields. Raises UsageError if it is damaged."""
+    metrics = {
+        name: item for name, item in (value.get("metrics") or {}).items() if item is not None
+    }  # None: not finite
     try:
-        return TypeAdapter(TrialResult).validate_python({**known, "metrics": metrics})
+        return TypeAdapter(TrialResult).validate_python({**value, "metrics": metrics})
     except ValidationError as error:
-        place = f"result.json of trial {known.get('number', '?')}"
+        place = f"result.json of trial {value.get('number', '?')}"
         raise UsageError(f"{place}: is damaged ({first_fault(error)}). Restore it or remove it.") from error
 
 
 def first_fault(error: ValidationError) -> str:
-    """Return what is wrong first, and where."""
+    """Return the first fault, and where it is."""
     problem = error.errors()[0]
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
 

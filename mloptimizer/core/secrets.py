@@ -1,9 +1,9 @@
-"""Keeps passwords out of what is printed and recorded."""
+"""Keeps passwords out of output and records."""
 
 import re
 from urllib.parse import unquote
 
-_PASSWORD = re.compile(r"(?<=://)([^:/]*):(.*)(?=@)", re.DOTALL)  # to the last @: what follows an @ may still be secret
+_PASSWORD = re.compile(r"(?<=://)([^:/]*):(.*)(?=@)", re.DOTALL)  # to the last @: a password may contain one
 _SECRET_FIELD = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)([^&]*)")
 
 
@@ -17,7 +17,7 @@ def hide_secrets(url: str) -> str:
 
 
 def hide_in(text: str, url: str) -> str:
-    """Return the text without the passwords of the URL, which a library may have put there."""
+    """Return the text without the URL's passwords, which a library may have put there."""
     secrets = [found.group(2) for pattern in (_PASSWORD, _SECRET_FIELD) for found in pattern.finditer(url)]
     for secret in sorted({part for s in secrets for part in (s, unquote(s)) if part}, key=len, reverse=True):
         text = text.replace(secret, "***")

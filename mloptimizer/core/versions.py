@@ -4,7 +4,7 @@ import importlib.metadata
 
 
 def installed_version(package: str) -> str | None:
-    """Return the version here; None: it is not installed."""
+    """Return the installed version, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -28,7 +28,7 @@ def test_an_error_without_a_text_of_its_own_gives_no_advice() -> None:
     ("number", "kind", "says"),
     [
         (errno.EACCES, UsageError, "permissions"),
-        (errno.EROFS, UsageError, "may be written"),
+        (errno.EROFS, UsageError, "writable"),
         (errno.ENOLCK, UsageError, "no file locks"),
         (errno.EMFILE, RunError, "ulimit -n"),
         (errno.EDQUOT, RunError, "quota"),
