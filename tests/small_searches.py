@@ -8,7 +8,7 @@ from typing import Any
 
 from mloptimizer.app.assembly import SearchParts, assemble
 from mloptimizer.app.machines import Machines
-from mloptimizer.app.preparation import SearchRequest
+from mloptimizer.app.search_request import SearchRequest
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.events import Decision, Emit, EndedAttempt, EpochRecord, HardwareSample, RunTrial, ShouldStop
 from mloptimizer.core.files import write_text

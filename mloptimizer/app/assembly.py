@@ -1,6 +1,6 @@
 """Puts the parts of a search together: the one place that knows them all.
 
-The command line and the tests call `assemble`, with other parts where they need them.
+The command line and the tests call `assemble`, and replace parts as they need.
 """
 
 import contextlib
@@ -13,8 +13,9 @@ from typing import Any
 
 from mloptimizer.app.claims import claim_study
 from mloptimizer.app.machines import OpenMachines, open_machines
-from mloptimizer.app.preparation import PreparedSearch, SearchRequest, prepare_search
+from mloptimizer.app.preparation import prepare_search
 from mloptimizer.app.requirements import check_images
+from mloptimizer.app.search_request import PreparedSearch, SearchRequest
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.events import Decision
 from mloptimizer.core.files import Wait, waiting_for_room
@@ -57,14 +58,14 @@ def _free_mb(workspace: Workspace) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchParts:
-    """What a search is made of beside its request; each may be another one."""
+    """What a search is made of besides its request; a caller may replace each part."""
 
-    listeners: Sequence[Listener] = ()  # beside those that keep the records
+    listeners: Sequence[Listener] = ()  # besides those that keep the records
     interruptible: Interruptible = contextlib.nullcontext
     list_gpus: Callable[[], Sequence[Gpu]] = list_gpus  # of this machine
     prepare_dataset: Callable[[str, float, int, int], DatasetInfo] = prepare_dataset
     open_machines: OpenMachines = open_machines
-    read_gpus: ReadUse | None = None  # what is free of a GPU now; None: NVML is asked
+    read_gpus: ReadUse | None = None  # free memory of a GPU now; None: asks NVML
     free_disk_mb: Callable[[Workspace], float] = _free_mb
     clock: Callable[[], float] = time.monotonic
 
@@ -73,7 +74,7 @@ def run_request(request: SearchRequest, **parts: Any) -> SearchSummary:
     """Run the search to its end.
 
     Args:
-        parts: other `SearchParts` than the usual ones.
+        parts: `SearchParts` that replace the usual ones.
 
     Raises:
         UsageError, RunError: it could not run, or no trial was completed.
@@ -81,14 +82,13 @@ def run_request(request: SearchRequest, **parts: Any) -> SearchSummary:
     """
     with assemble(request, **parts) as run:
         summary = run_search(run)
-    workspace, store = run.job.workspace, run.job.store
     if summary.winner is None and not summary.stopped:
-        raise RunError(_why_no_winner(store, summary.study))
-    return replace(summary, hardware=describe_main_finding(workspace, summary.study))
+        raise RunError(_why_no_winner(run.job.store, summary.study))
+    return replace(summary, hardware=describe_main_finding(run.job.workspace, summary.study))
 
 
 def assemble(request: SearchRequest, **parts: Any) -> SearchRun:
-    """Return a search that is ready to run, with its study locked and its machines opened until its `with` block ends.
+    """Return a search that is ready to run; its study stays locked and its machines open until its `with` block ends.
 
     Raises:
         UsageError, RunError: it cannot run; nothing stays locked or open.
@@ -109,7 +109,7 @@ def assemble(request: SearchRequest, **parts: Any) -> SearchRun:
         stack.enter_context(waiting_for_room(wait))
         machines = stack.enter_context(given.open_machines(settings, listeners))
         job = _open_job(request, prepared, dataset, listeners, wait)
-        _take_over(job, prepared, answers, listeners)
+        _feed_study(job, prepared, answers, listeners)
         stack.callback(listeners.search_ended)
         disk = DiskWatch(workspace.metrics, lambda: given.free_disk_mb(workspace), settings.min_free_disk_mb)
         return SearchRun(
@@ -130,15 +130,9 @@ def assemble(request: SearchRequest, **parts: Any) -> SearchRun:
 
 
 def _describe(prepared: PreparedSearch) -> SearchBegan:
-    return SearchBegan(
-        prepared.name,
-        prepared.dataset,
-        prepared.seed,
-        prepared.settings.objective,
-        prepared.settings.engine,
-        prepared.continued,
-        prepared.notes,
-    )
+    name, settings = prepared.name, prepared.settings
+    what = (name, prepared.dataset, prepared.seed, settings.objective, settings.engine, prepared.continued)
+    return SearchBegan(*what, prepared.notes)
 
 
 def _prepare_dataset(prepared: PreparedSearch, given: SearchParts) -> DatasetInfo:
@@ -146,8 +140,8 @@ def _prepare_dataset(prepared: PreparedSearch, given: SearchParts) -> DatasetInf
     dataset = given.prepare_dataset(prepared.dataset, settings.validation_fraction, prepared.seed, settings.train_limit)
     if prepared.fingerprint not in ("", dataset.fingerprint):
         raise UsageError(
-            f"study '{prepared.name}': the images of {prepared.dataset} have changed since it began, so its values "
-            "could not be compared with new ones. Put the old images back, or start a new study."
+            f"study '{prepared.name}': the images of {prepared.dataset} have changed since it began, so new values "
+            "could not be compared with its own. Restore the old images, or start a new study."
         )
     check_images(settings, prepared.largest_slot, dataset.train_size)
     return dataset
@@ -156,15 +150,15 @@ def _prepare_dataset(prepared: PreparedSearch, given: SearchParts) -> DatasetInf
 def _open_job(
     request: SearchRequest, prepared: PreparedSearch, dataset: DatasetInfo, listeners: Listener, wait: Wait
 ) -> Job:
-    """Open the study, and write down what is searched and how."""
+    """Open the study, and record what is searched and how."""
     workspace, name, settings = request.workspace, prepared.name, prepared.settings
     store, objective = MetricsStore(workspace, name), Objective(settings.objective)
     study = open_study(settings.storage, workspace.journal, name, settings, prepared.seed, objective, wait=wait)
     if prepared.continued and study.is_new and (lost := sum(bool(record.result) for record in store.trials())):
         listeners.notice(
-            f"study '{name}': {storage_place(settings.storage, workspace.journal)} does not know it any more, so its "
-            f"{counted(lost, 'recorded trial')} will not count. It begins anew, and keeps their folders with _until_ "
-            "and the time in their names. To go on with them instead, press Ctrl-C and restore that storage."
+            f"study '{name}': {storage_place(settings.storage, workspace.journal)} no longer has it, so its "
+            f"{counted(lost, 'recorded trial')} will not count. It starts again, and renames their folders, adding "
+            "_until_ and the time. To use them instead, press Ctrl-C and restore that storage."
         )
     for phase, result in study.given_up:
         store.finish(phase, result)
@@ -200,43 +194,36 @@ def _searched_spaces(prepared: PreparedSearch) -> list[SearchSpace]:
     return [with_augmentation(space) if searched else space for space in prepared.spaces]
 
 
-def _complete(prepared: PreparedSearch, dataset: DatasetInfo) -> tuple[Answers, ...]:
-    """Return the configurations that are to be tried first as their spaces take them, before anything is created."""
+def _complete(prepared: PreparedSearch, dataset: DatasetInfo) -> list[Answers]:
+    """Return the configurations to try first as their spaces take them, before anything is created."""
     answers = []
     for number, configuration in enumerate(prepared.configurations, start=1):
         try:
             answers.append(complete_configuration(configuration, _searched_spaces(prepared), dataset))
         except UsageError as error:
             raise UsageError(f"--enqueue, configuration {number}: {error}") from error
-    return tuple(answers)
+    return answers
 
 
-def _take_over(job: Job, prepared: PreparedSearch, answers: Sequence[Answers], listeners: Listener) -> None:
-    """Let the study have what the person and an earlier study know, and tell how much that is."""
+def _feed_study(job: Job, prepared: PreparedSearch, answers: Sequence[Answers], listeners: Listener) -> None:
+    """Give the study the person's configurations and an earlier study's trials, and report how many there are."""
     study, spaces, settings, dataset = job.study, list(job.spaces.values()), job.settings, job.dataset
     fresh = study.enqueue(answers, spaces, dataset)
     if answers:
-        listeners.notice(_describe_enqueued(fresh, len(answers)))
+        known = len(answers) - fresh
+        skipped = f" {known} tried before or waiting already {'is' if known == 1 else 'are'} skipped." if known else ""
+        listeners.notice(f"Trying {counted(fresh, 'given configuration')} first.{skipped}")
     if prepared.earlier:
         brought = study.warm_start(prepared.earlier, spaces, dataset, settings.hall_of_fame_size)
         listeners.notice(f"Warm start from '{prepared.earlier.name}': {brought.describe()}.")
         fresh += brought.enqueued
-    left = settings.trials - len(study.ended())
+    left = max(settings.trials - len(study.ended()), 0)
     if left < fresh:
-        listeners.notice(
-            f"Only {max(left, 0)} of {settings.trials} trials are left for them; --trials +N explores more."
-        )
-
-
-def _describe_enqueued(fresh: int, given: int) -> str:
-    if not fresh:
-        return "No given configuration is new: each has been tried, or waits already."
-    known = f"; {given - fresh} had been tried, or waited already" if fresh < given else ""
-    return f"{fresh} given configuration{' is' if fresh == 1 else 's are'} tried first{known}."
+        listeners.notice(f"Only {left} of {settings.trials} trials are left for them; --trials +N explores more.")
 
 
 def _known_needs(job: Job) -> GpuNeeds:
-    """Return what earlier runs have estimated, where it decides how many trials share a GPU."""
+    """Return what earlier runs estimated, if that decides how many trials share a GPU."""
     if job.settings.trials_per_gpu != "auto":
         return GpuNeeds()
     return GpuNeeds(max((record.result.get("memory_mb") or 0.0 for record in job.store.trials()), default=0.0))
@@ -245,13 +232,14 @@ def _known_needs(job: Job) -> GpuNeeds:
 def _why_no_winner(store: MetricsStore, name: str) -> str:
     records = store.trials()
     failures = [record.result["failure"] for record in records if record.result.get("failure")]
-    words = f"{failures[-1].get('kind')}: {failures[-1].get('message')}".rstrip(".") if failures else ""
-    last = f" The last failed with {words}." if words else ""
-    the_space = bool(failures) and failures[-1].get("kind") == FailureKind.SPACE_ERROR  # then trials are made up for
-    more = "" if the_space else f" --trials +{max(len(records), 1)}"
+    last = failures[-1] if failures else {}
+    words = f"{last.get('kind')}: {last.get('message')}".rstrip(".")
+    the_space = last.get("kind") == FailureKind.SPACE_ERROR  # then trials replace those that failed
     return (
-        f"study '{name}': none of its {counted(len(records), 'trial')} was completed.{last} See: mloptimizer show "
-        f"{name}. Fix {'the space' if the_space else 'the cause'}, then: mloptimizer resume {name}{more}."
+        f"study '{name}': none of its {counted(len(records), 'trial')} was completed."
+        f"{f' The last failed with {words}.' if last else ''} See: mloptimizer show {name}. "
+        f"Fix {'the space' if the_space else 'the cause'}, then: mloptimizer resume {name}"
+        f"{'' if the_space else f' --trials +{max(len(records), 1)}'}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Says what a search would stumble over on the nodes of a cluster, and what to do."""
+"""Finds problems that a search would have on the nodes of a cluster, and says what to do."""
 
 import os
 import stat
@@ -44,13 +44,15 @@ def _check_nodes(nodes: Sequence[NodeFacts]) -> Check:
     if silent:
         advice = "look into /tmp/ray/session_latest/logs there; is mloptimizer installed for its Python?"
         return Check("nodes", False, f"{found}; no answer from {', '.join(silent)}", advice)
-    return Check(
-        "nodes", None if leaving else True, found + (f"; about to leave: {', '.join(leaving)}" * bool(leaving))
+    return (
+        Check("nodes", None, f"{found}; about to leave: {', '.join(leaving)}")
+        if leaving
+        else Check("nodes", True, found)
     )
 
 
 def check_token() -> Check:
-    """Return whether this machine has a token, and keeps it to itself."""
+    """Return whether this machine has a token that nobody else can read."""
     if os.environ.get("RAY_AUTH_MODE", "token") != "token":
         return Check("token", None, "authentication is off: whoever reaches the cluster may run anything on it",
                      "set RAY_AUTH_MODE=token on every node")  # fmt: skip

@@ -1,7 +1,7 @@
-"""Checks whether this machine and this workspace can run a search, and says what to do where they cannot.
+"""Checks whether this machine and this workspace can run a search, and says what to do if they cannot.
 
-It changes nothing but a torn last line of the journal, which it cuts off, and asks TensorFlow in a process of its own.
-A machine without a GPU is sound.
+It changes nothing except a torn last line of the journal, which it cuts off. TensorFlow runs in a process of its own. A
+machine without a GPU is fine.
 """
 
 import multiprocessing
@@ -33,7 +33,7 @@ _SCARCE_GB, _TIGHT_GB = 0.5, 5.0
 
 
 def examine_machine(workspace: Workspace, settings: Settings) -> list[Check]:
-    """Return every check, in the order in which a person would mend what is wrong; takes seconds, for TensorFlow."""
+    """Return every check, in the order in which a person would fix problems; takes seconds, for TensorFlow."""
     facts = run_probe()
     gpus, about = list_gpus(), read_metadata()
     return [
@@ -52,21 +52,21 @@ def examine_machine(workspace: Workspace, settings: Settings) -> list[Check]:
 
 
 def _check_start_method(settings: Settings) -> Check:
-    possible = multiprocessing.get_all_start_methods()
-    wanted = "forkserver" if settings.start_method == "auto" else settings.start_method
+    possible, stated = multiprocessing.get_all_start_methods(), settings.start_method
+    wanted = "forkserver" if stated == "auto" else stated
     if wanted in possible:
-        return Check("start method", True, f"{wanted} ({'setting' if settings.start_method != 'auto' else 'auto'})")
-    if settings.start_method == "auto":
+        return Check("start method", True, f"{wanted} ({'auto' if stated == 'auto' else 'setting'})")
+    if stated == "auto":
         return Check("start method", None, "spawn: this system has no forkserver, so trials start more slowly")
     return Check("start method", False, f"{wanted} is not possible here", "--set start_method=auto")
 
 
 def check_storage(workspace: Workspace, settings: Settings) -> Check:
-    """Return whether the studies' storage opens and can be locked; one that does not exist yet is not created."""
+    """Return whether the studies' storage opens and can be locked; a missing one is not created."""
     url, journal = settings.storage, workspace.journal
     place = hide_secrets(url) if url else str(journal)
     if not url and not journal.exists():
-        return Check("storage", True, f"{place}: not there yet, the first search makes it")
+        return Check("storage", True, f"{place}: not there yet, the first search creates it")
     try:
         storage = open_storage(url, journal, read_only=_is_absent_file(url))
         names = [study.study_name for study in storage.get_all_studies()]
@@ -90,7 +90,7 @@ def _check_spaces(workspace: Workspace) -> Check:
         except MloptimizerError as error:
             broken.append(str(error))
     if broken:
-        return Check("search spaces", False, " ".join(broken), "correct it, or remove the file")
+        return Check("search spaces", False, " ".join(broken), "fix it, or remove the file")
     return Check("search spaces", True, ", ".join(paths))
 
 

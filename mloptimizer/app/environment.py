@@ -1,4 +1,4 @@
-"""Finds what a person's environment and Keras's own file of settings say that Keras could not be imported with."""
+"""Finds values in the environment and in Keras's own settings file with which Keras could not be imported."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from mloptimizer.core.check import Check
 from mloptimizer.core.errors import UsageError
 
 _COUNTS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
-_POSSIBLE = {  # in keras.json; values of other kinds end Keras's import
+_POSSIBLE = {  # in keras.json; other values make Keras's import fail
     "floatx": ("float16", "float32", "float64"),
     "image_data_format": ("channels_last", "channels_first"),
 }
@@ -27,9 +27,8 @@ def check_environment() -> None:
 
 def examine_environment() -> Check:
     """Return whether Keras can be imported in this environment."""
-    found = list(_find_wrong())
-    if not found:
-        return Check("environment", True, "nothing in it or in keras.json keeps Keras from TensorFlow")
+    if not (found := list(_find_wrong())):
+        return Check("environment", True, "Keras can use TensorFlow with it and keras.json")
     return Check("environment", False, "; ".join(wrong for wrong, _ in found), "; ".join(say for _, say in found))
 
 
@@ -43,7 +42,7 @@ def _find_wrong() -> Iterator[tuple[str, str]]:
     home = os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser()
     path = Path(home) / "keras.json"
     if wrong := _wrong_in(path):
-        yield f"{path}: {wrong}", "correct it, or remove the file: Keras makes it anew"
+        yield f"{path}: {wrong}", "fix it, or remove the file: Keras creates it again"
 
 
 def _wrong_in(path: Path) -> str:
@@ -51,7 +50,7 @@ def _wrong_in(path: Path) -> str:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except PermissionError as error:
         return f"cannot be read ({error.strerror})"
-    except (OSError, ValueError):  # Keras takes its defaults
+    except (OSError, ValueError):  # Keras uses its defaults
         return ""
     if not isinstance(settings, dict):
         return "does not hold a JSON object"

@@ -1,6 +1,5 @@
-"""Exports the winner of a study, or one of its trials, with the facts that belong to it."""
+"""Exports the winner of a study, or one of its trials, with its facts."""
 
-import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
 import tempfile
@@ -27,18 +26,18 @@ def launch_export(
     """Export the winner, or the given trial, into the folder: all of `FILES` or none; return what METRICS_FILE says.
 
     Args:
-        force: overwrite another export that lies there; the same one is always written again.
+        force: overwrite another export there; the same one is always written again.
 
     Raises:
-        UsageError: there is nothing to export, another export lies there, or the folder cannot be written.
+        UsageError: there is nothing to export, another export is there, or the folder cannot be written.
         RunError: the exported model does not compute what the trained one did, or Keras alone cannot open it.
     """
     find_study(workspace, study)
     store = MetricsStore(workspace, study)
     record, weights, phase = _choose(workspace, store, study, number)
-    value = {"objective": _objective(record), "value": completed_value(record)}
-    about = {"study": study, "trial": record.number, "phase": phase.value, **value}
-    about["validation"] = record.result.get("metrics")
+    settings, about = record.plan.get("settings"), {"study": study, "trial": record.number, "phase": phase.value}
+    about["objective"] = settings.get("objective") if isinstance(settings, Mapping) else None
+    about |= {"value": completed_value(record), "validation": record.result.get("metrics")}
     _check_target(target, about, force)
     readings = [line for line in store.test_evaluations() if (line["trial"], line["phase"]) == (record.number, phase)]
     there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
@@ -61,7 +60,7 @@ def launch_export(
 def _choose(
     workspace: Workspace, store: MetricsStore, study: str, number: int | None
 ) -> tuple[TrialRecord, Path, Phase]:
-    """Return the record of the trial, its weights, and the phase that they are of."""
+    """Return the record of the trial, its weights, and their phase."""
     if number is None:
         winner = read_study_record(workspace, study).winner
         if winner is None:
@@ -69,22 +68,15 @@ def _choose(
         number = winner[0]
     kept = store.weights(number)
     if kept is None:
-        raise UsageError(
-            f"trial {number} of study '{study}': no weights are kept. Possible: trials in the hall of fame."
-        )
+        raise UsageError(f"trial {number} of study '{study}': has no weights. Possible: trials in the hall of fame.")
     record = store.trial(number, kept[1])
     if record is None:
         raise UsageError(f"trial {number} of study '{study}': its plan is missing.")
     return record, *kept
 
 
-def _objective(record: TrialRecord) -> object:
-    settings = record.plan.get("settings")
-    return settings.get("objective") if isinstance(settings, Mapping) else None
-
-
 def _check_target(target: Path, about: Mapping[str, Any], force: bool) -> None:
-    """Refuse to overwrite what is not an earlier export of the same training."""
+    """Refuse to overwrite anything but an earlier export of the same training."""
     found = [name for name in FILES if (target / name).exists()]
     if force or not found:
         return
@@ -93,10 +85,9 @@ def _check_target(target: Path, about: Mapping[str, Any], force: bool) -> None:
     except UsageError:
         earlier = {}
     if not all(name in earlier and earlier[name] == value for name, value in about.items()):
-        whose = f"trial {earlier['trial']} of study '{earlier['study']}'" if {"trial", "study"} <= set(earlier) else ""
-        raise UsageError(
-            f"-o {target}: holds another export{whose and f' ({whose})'}. Choose another folder, or add --force."
-        )
+        known = {"trial", "study"} <= set(earlier)
+        which = f" (trial {earlier['trial']} of study '{earlier['study']}')" if known else ""
+        raise UsageError(f"-o {target}: holds another export{which}. Choose another folder, or add --force.")
 
 
 def _in_own_process(function: Callable[..., Mapping[str, Any]], *arguments: object) -> Mapping[str, Any]:
@@ -106,4 +97,4 @@ def _in_own_process(function: Callable[..., Mapping[str, Any]], *arguments: obje
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
             return pool.submit(function, *arguments).result()
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise RunError("export: its process died, often for want of memory. Nothing was exported.") from error
+        raise RunError("export: its process died, often because memory ran out. Nothing was exported.") from error

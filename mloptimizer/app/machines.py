@@ -1,4 +1,4 @@
-"""Opens the machines that a search runs on, this one or a Ray cluster, and looks at those of a cluster."""
+"""Opens the machines that a search runs on, this one or a Ray cluster, and examines those of a cluster."""
 
 import contextlib
 import functools
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 _EPOCHS, _STEPS = 3, 30  # of a measured training; the first epoch compiles
 
 MakeEngine = Callable[[SearchRun, int, Phase], Engine]
-"""Returns an engine for so many trials of the phase."""
+"""Returns an engine for this many trials of the phase."""
 
 
 @dataclass(frozen=True)
 class Machines:
-    """What trials run on, as long as the search runs."""
+    """What trials run on while the search runs."""
 
     make_engine: MakeEngine
-    memory_percent: Callable[[], float]  # share of their main memory in use, as far as the driver has to know, %
+    memory_percent: Callable[[], float]  # share of their main memory in use, %; 0: not the driver's concern
 
 
 OpenMachines = Callable[[Settings, Listener], contextlib.AbstractContextManager[Machines]]
@@ -51,7 +51,7 @@ OpenMachines = Callable[[Settings, Listener], contextlib.AbstractContextManager[
 
 @contextlib.contextmanager
 def open_machines(settings: Settings, listeners: Listener) -> Iterator[Machines]:
-    """Let trials run meanwhile.
+    """Let trials run within the block.
 
     Raises:
         UsageError, RunError: there is no such cluster, or it cannot be used.
@@ -82,14 +82,16 @@ def _make_engine_here(run: SearchRun, trials: int, phase: Phase) -> Engine:
 
 
 def ask_for_gpus(run: SearchRun, trials: int, phase: Phase) -> Question:
-    """Return what is to be known to choose how many GPUs each of so many trials gets."""
+    """Return what decides how many GPUs each of this many trials gets."""
 
     @contextlib.contextmanager
     def waiting() -> Iterator[None]:
         for line in run.control.look(None):
             run.listeners.notice(line)
         if run.control.stop or run.control.paused:
-            raise BrokenOffError("the search was told to stop" if run.control.stop else "the search was told to pause")
+            raise BrokenOffError(
+                "the search was asked to stop" if run.control.stop else "the search was asked to pause"
+            )
         with run.interruptible():
             yield
 
@@ -107,7 +109,7 @@ def ask_for_gpus(run: SearchRun, trials: int, phase: Phase) -> Question:
 
 
 def find_workload(job: Job) -> Workload:
-    """Return what is measured: the best model of the exploration, or before there is one, the model of `tune`."""
+    """Return what to measure: the best model of the exploration, or before there is one, the model of `tune`."""
     best = job.study.best(1)
     if not best:
         space, params = choose_model(None, job.dataset, job.workspace.search_spaces)
@@ -127,7 +129,7 @@ def _open_cluster(settings: Settings, listeners: Listener) -> Iterator[Machines]
         from mloptimizer.engines.ray.remote import check_url
         from mloptimizer.engines.ray.shapes import describe_nodes, most_slots, plan_need
 
-        plan_need(list_nodes(), settings.trials, settings)  # refuses what the cluster cannot have, before anything else
+        plan_need(list_nodes(), settings.trials, settings)  # first of all: refuses what the cluster cannot have
         if settings.checkpoint_url:
             check_url(settings.checkpoint_url)
         listeners.notice(f"Ray cluster: {describe_nodes(list_nodes())}.")
@@ -146,14 +148,14 @@ def _open_cluster(settings: Settings, listeners: Listener) -> Iterator[Machines]
             return RayEngine(agents, listeners.slots_given)
 
         with contextlib.closing(agents):
-            yield Machines(make_engine, _not_this_machines)
+            yield Machines(make_engine, lambda: 0.0)  # Ray watches the memory of its nodes
 
 
 def plan_again(before: "Need | None", trials: int, settings: Settings) -> "tuple[Need, Decision]":
-    """Return what a trial takes; the same as before where the nodes that had it are away: they may return.
+    """Return what a trial takes; the same as before if the nodes that had it are away: they may return.
 
     Raises:
-        UsageError: no machine of the cluster has that much, and nothing was before.
+        UsageError: no machine of the cluster has that much, and there was no plan before.
     """
     from mloptimizer.engines.ray.cluster import list_nodes
     from mloptimizer.engines.ray.shapes import plan_need
@@ -166,12 +168,12 @@ def plan_again(before: "Need | None", trials: int, settings: Settings) -> "tuple
     else:
         if before is None or need.gpus or not before.gpus:
             return need, decision
-    reason = "as before: the nodes that had it are away, and are waited for"
+    reason = "as before: waiting for the nodes that had it to return"
     return before, Decision(None, "slots", f"{before.describe()} each", reason)
 
 
 def examine_cluster(address: str) -> "tuple[list[NodeFacts], list[Check]]":
-    """Return what there is to know of the cluster's nodes, and what is right and wrong about them.
+    """Return the facts of the cluster's nodes, and what is right and wrong about them.
 
     Raises:
         UsageError, RunError: there is no such cluster, or it cannot be used.
@@ -184,8 +186,3 @@ def examine_cluster(address: str) -> "tuple[list[NodeFacts], list[Check]]":
 
         nodes = examine()
         return nodes, judge(nodes, versions())
-
-
-def _not_this_machines() -> float:
-    """Return 0: Ray watches the memory of its nodes."""
-    return 0.0

@@ -16,7 +16,7 @@ _NAMED = ("tensorflow", "keras", "optuna")
 
 
 def read_metadata() -> Message:
-    """Return mloptimizer's metadata; empty where it is run without being installed."""
+    """Return mloptimizer's metadata; empty if it runs without being installed."""
     try:
         return cast(Message, importlib.metadata.metadata("mloptimizer"))
     except importlib.metadata.PackageNotFoundError:
@@ -31,7 +31,7 @@ def check_python(version: str, about: Message) -> Check:
 
 
 def check_packages(about: Message, find_version: Callable[[str], str | None] = installed_version) -> Check:
-    """Return whether the packages that are needed are there, and they and those of extras in versions that work."""
+    """Return whether the required packages are installed, and they and those of extras in versions that work."""
     extras = [extra for extra in about.get_all("Provides-Extra") or () if extra != "test"]
     fit: dict[str, str] = {}
     wrong: dict[str, str] = {}

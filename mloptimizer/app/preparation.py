@@ -2,13 +2,14 @@
 
 import json
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mloptimizer.app.continuation import continue_study
 from mloptimizer.app.environment import check_environment
 from mloptimizer.app.requirements import check_machine
+from mloptimizer.app.search_request import PreparedSearch, SearchRequest
 from mloptimizer.config.settings import Settings
 from mloptimizer.config.settings_file import read_settings_file
 from mloptimizer.config.values import make_settings
@@ -18,49 +19,13 @@ from mloptimizer.core.study_names import check_study_name
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.data.catalog import CATALOG
 from mloptimizer.engines.slots import plan_slots
-from mloptimizer.hardware.analysis.grid import WORLD_G_PER_KWH, Grid, find_grid
+from mloptimizer.hardware.analysis.grid import find_grid
 from mloptimizer.hardware.read.machine import available_memory_mb, list_cpus
 from mloptimizer.hardware.read.nvml import Gpu, list_gpus
-from mloptimizer.spaces.space_files import SearchSpace, read_spaces
-from mloptimizer.store.trial_records import MetricsStore
-from mloptimizer.store.workspace import Workspace
-from mloptimizer.study.earlier import EarlierStudy, list_stored_studies, read_earlier_study
+from mloptimizer.spaces.space_files import read_spaces
+from mloptimizer.study.earlier import list_stored_studies, read_earlier_study
 
-_CONFIGURATIONS = '{"space": "NAME", "PARAMETER": VALUE, …}, or a list of such, as parameters.json of an export'
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """What a person asks a search for; what is missing comes from the study that is continued, or the workspace."""
-
-    workspace: Workspace
-    dataset: str | None = None
-    study: str | None = None
-    assignments: Mapping[str, object] = field(default_factory=dict)  # settings stated for this search
-    explore_only: bool = False
-    profile_trial: int | None = None  # number of the exploration trial of which TensorBoard shows a profile
-    more_trials: int = 0  # to explore in addition to those that the study was to have
-    warm_start: str = ""  # STUDY or STUDY@STORAGE, of which trials are taken over
-    enqueue: Path | None = None  # file with configurations that are tried first
-
-
-@dataclass(frozen=True)
-class PreparedSearch:
-    """A search whose settings, names and spaces have been checked."""
-
-    name: str
-    dataset: str
-    settings: Settings
-    seed: int
-    spaces: Sequence[SearchSpace]
-    continued: bool
-    fingerprint: str = ""  # of the data that a continued study has been searching
-    tuned: Mapping[str, object] | None = None  # by setting, what a continued study was tuned to; None: not yet
-    notes: tuple[str, ...] = ()  # what changes in a continued study, and what does not
-    earlier: EarlierStudy | None = None  # of which trials are taken over
-    configurations: tuple[Params, ...] = ()  # that are tried first, as the person has written them
-    grid: Grid = field(default_factory=lambda: Grid(WORLD_G_PER_KWH, ""))  # of the machines' power
-    largest_slot: Slot = field(default_factory=lambda: Slot("this machine"))  # with as many GPUs as a trial may get
+_CONFIGURATIONS = '{"space": "NAME", "PARAMETER": VALUE, …}, or a list of these, like parameters.json of an export'
 
 
 def prepare_search(request: SearchRequest, list_gpus: Callable[[], Sequence[Gpu]] = list_gpus) -> PreparedSearch:
@@ -70,12 +35,13 @@ def prepare_search(request: SearchRequest, list_gpus: Callable[[], Sequence[Gpu]
         list_gpus: of this machine.
 
     Raises:
-        UsageError: a name or value is not possible, here or on this machine.
+        UsageError: a name or value is not possible, at all or on this machine.
     """
     check_environment()
-    stated = read_settings_file(request.workspace.settings_file)
-    if request.study and request.workspace.study_file(request.study).is_file():
-        prepared = _continue(request, check_study_name(request.study), stated)
+    workspace = request.workspace
+    stated = read_settings_file(workspace.settings_file)
+    if request.study and workspace.study_file(request.study).is_file():
+        prepared = continue_study(request, check_study_name(request.study), stated)
     else:
         prepared = _begin(request, stated)
     settings, gpus = prepared.settings, list_gpus()
@@ -83,31 +49,24 @@ def prepare_search(request: SearchRequest, list_gpus: Callable[[], Sequence[Gpu]
         check_machine(settings, gpus)
         if "ray_address" in request.assignments:
             place = f"ray_address = {request.assignments['ray_address']}"
-            raise UsageError(f"{place}: counts with engine = ray only. Possible: --engine ray, or no address.")
+            raise UsageError(f"{place}: needs engine = ray. Possible: --engine ray, or no address.")
     prepared = replace(prepared, grid=find_grid(settings.grid_co2), largest_slot=_largest_slot(settings, gpus))
     if request.warm_start:
-        earlier = _read_earlier(request.warm_start, request.workspace, prepared.name, prepared.settings)
+        name, _, url = request.warm_start.partition("@")
+        if name == prepared.name and url in ("", settings.storage):
+            raise UsageError(f"--warm-start {name}: is this study, which has these trials already. Name another study.")
+        earlier = read_earlier_study(url or settings.storage, workspace.journal, name)
         prepared = replace(prepared, earlier=earlier)
     if request.enqueue:
         prepared = replace(prepared, configurations=read_configurations(request.enqueue))
     return prepared
 
 
-def _continue(request: SearchRequest, name: str, stated: Settings) -> PreparedSearch:
-    assignments: dict[str, object] = dict(request.assignments)
-    if request.more_trials:
-        assignments["trials"] = MetricsStore(request.workspace, name).planned_trials() + request.more_trials
-    old = continue_study(request.workspace, name, request.dataset, assignments, stated)
-    return PreparedSearch(
-        name, old.dataset, old.settings, old.seed, old.spaces, True, old.fingerprint, old.tuned, old.notes
-    )
-
-
 def _begin(request: SearchRequest, stated: Settings) -> PreparedSearch:
     settings = make_settings(request.assignments, "settings", stated)
     if request.more_trials:
         raise UsageError(
-            f"--trials +{request.more_trials}: adds to a study that there is. Name it with --study, or leave the + out."
+            f"--trials +{request.more_trials}: extends an existing study. Name it with --study, or leave out the +."
         )
     if not request.dataset:
         raise UsageError(f"--dataset: a new study needs a data set. Known: {', '.join(CATALOG)}.")
@@ -116,17 +75,17 @@ def _begin(request: SearchRequest, stated: Settings) -> PreparedSearch:
     taken = list_stored_studies(settings.storage, request.workspace.journal)
     if request.study in taken:
         raise UsageError(
-            f"--study {request.study}: the storage has such a study, but this workspace has no records of it. "
-            "Continue it in its own workspace, or choose another name."
+            f"--study {request.study}: the storage has this study, but this workspace has no records of it. "
+            "Resume it in its own workspace, or choose another name."
         )
     name = check_study_name(request.study or free_name(request, taken))
     seed = random.SystemRandom().randrange(2**31) if settings.seed == "auto" else settings.seed
     spaces = read_spaces(settings.spaces, request.workspace.search_spaces)
-    return PreparedSearch(name, request.dataset, settings, seed, spaces, continued=False)
+    return PreparedSearch(name, request.dataset, settings, seed, spaces)
 
 
 def free_name(request: SearchRequest, taken: Collection[str]) -> str:
-    """Return the data set's name, with a number if it is taken, or a study of this workspace has it."""
+    """Return the data set's name, with a number if the name is taken or this workspace has a study of that name."""
     name, number = str(request.dataset), 1
     while name in taken or request.workspace.study_file(name).exists():
         number += 1
@@ -135,18 +94,11 @@ def free_name(request: SearchRequest, taken: Collection[str]) -> str:
 
 
 def _largest_slot(settings: Settings, gpus: Sequence[Gpu]) -> Slot:
-    """Return a slot with as many GPUs as a trial may get: all, when it is the last one; in a cluster, those stated."""
+    """Return a slot with as many GPUs as a trial may get: all, when it is the last one; in a cluster, as stated."""
     if settings.engine == "ray":
         count = 0 if settings.gpus_per_trial == "auto" else settings.gpus_per_trial
         return Slot("ray", gpu_ids=("?",) * count)
     return plan_slots(gpus, list_cpus(), available_memory_mb(), 1, settings)[0][0]
-
-
-def _read_earlier(words: str, workspace: Workspace, study: str, settings: Settings) -> EarlierStudy:
-    name, _, url = words.partition("@")
-    if name == study and url in ("", settings.storage):
-        raise UsageError(f"--warm-start: '{name}' is the study itself, and knows its own trials. Name an earlier one.")
-    return read_earlier_study(url or settings.storage, workspace.journal, name)
 
 
 def read_configurations(path: Path) -> tuple[Params, ...]:
@@ -159,7 +111,7 @@ def read_configurations(path: Path) -> tuple[Params, ...]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise file_error(path, error) from error
-    except (ValueError, RecursionError) as error:  # also of bytes that are no text
+    except (ValueError, RecursionError) as error:  # also of bytes that are not text
         raise UsageError(f"--enqueue {path}: is not valid JSON ({error}).") from error
     found = value if isinstance(value, list) else [value]
     if not found:

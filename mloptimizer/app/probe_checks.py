@@ -1,6 +1,6 @@
-"""Asks TensorFlow, in a process of its own, what it can do here, and judges the answer.
+"""Asks TensorFlow, in a process of its own, what it can do here, and evaluates the answer.
 
-Nothing here imports TensorFlow, and its crash or hang is an answer like any other.
+Nothing here imports TensorFlow; a crash or hang of its process is an answer like any other.
 """
 
 import json
@@ -24,26 +24,18 @@ def run_probe(timeout_seconds: float = _PROBE_SECONDS) -> Mapping[str, Any]:
     root = str(Path(__file__).parents[2])
     run = "runpy.run_module('mloptimizer.training.tensorflow_probe', run_name='__main__')"
     code = f"import runpy, sys; sys.path.append({root!r}); {run}"
-    try:  # -P: files of the current folder that are named like a package stay out of it
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", code],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout_seconds,
-            check=False,
-        )
+    try:  # -P: ignores files of the current folder that are named like a package
+        text: Any = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+        command = [sys.executable, "-P", "-c", code]
+        done = subprocess.run(command, **text, timeout=timeout_seconds, check=False)
     except subprocess.TimeoutExpired:
         return {"error": f"did not answer within {timeout_seconds:g} s"}
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode == 0 and lines:
         facts: Mapping[str, Any] = json.loads(lines[-1])
         return facts
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    cause = (
-        f"signal {-done.returncode}" if done.returncode < 0 else said[-1] if said else f"exit code {done.returncode}"
-    )
-    return {"error": cause}
+    said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+    return {"error": f"signal {-done.returncode}" if done.returncode < 0 else said[-1]}
 
 
 def check_tensorflow(
@@ -52,7 +44,7 @@ def check_tensorflow(
     """Return what the probe's facts mean for a machine with these GPUs (as NVML lists them) and these settings.
 
     Args:
-        others: says which other vendors' GPUs are here.
+        others: names the GPUs of other vendors.
     """
     if "error" in facts:
         advice = "pip install --force-reinstall tensorflow keras, or see whether this processor has AVX"
@@ -75,7 +67,7 @@ def _check_gpus(facts: Mapping[str, Any], gpus: Sequence[Gpu], silent: bool, oth
         return Check("GPUs", None, f"{found}: trials train on the CPU")
     if silent:
         return Check("GPUs", None, f"{', '.join(words)}; TensorFlow could not be asked")
-    if seen and any(gpu.mig for gpu in gpus):  # of which TensorFlow sees the first, however many there are
+    if seen and any(gpu.mig for gpu in gpus):  # TensorFlow sees only the first
         return Check("GPUs", None, f"{', '.join(words)}; partitioned (MIG)", "a process can use one instance at a time")
     if len(seen) < len(gpus):
         found = f"NVIDIA's driver lists {len(gpus)} ({', '.join(words)}), TensorFlow sees {len(seen)}"
@@ -103,12 +95,10 @@ def _check_nccl(facts: Mapping[str, Any]) -> Check:
 
 def _check_precision(facts: Mapping[str, Any], settings: Settings) -> Check:
     results = facts["precision"]
-    broken = {name: error for name, error in results.items() if error is not True}
-    if broken:
-        name, error = next(iter(broken.items()))
-        return Check(
-            "precision", False, f"{name}: {error}", "--set precision=float32" if name != "float32" else _GPU_BUILD
-        )
+    for name, error in results.items():
+        if error is not True:
+            advice = "--set precision=float32" if name != "float32" else _GPU_BUILD
+            return Check("precision", False, f"{name}: {error}", advice)
     wanted = settings.precision
     if not facts["gpus"] and wanted.startswith("mixed"):
         return Check("precision", None, f"{wanted} on a CPU is slower than float32", "--set precision=auto")
@@ -123,6 +113,4 @@ def _check_xla(facts: Mapping[str, Any], settings: Settings) -> Check:
         return Check("XLA", True, "compiles")
     if settings.xla == "on":
         return Check("XLA", False, str(works), "--set xla=off")
-    return Check(
-        "XLA", None, str(works), "" if settings.xla == "off" else "--set xla=off, should trials fail to compile"
-    )
+    return Check("XLA", None, str(works), "" if settings.xla == "off" else "--set xla=off, if trials fail to compile")

@@ -1,4 +1,4 @@
-"""Says what the settings ask for that this machine or data set does not have, before anything starts."""
+"""Refuses settings that this machine or data set cannot satisfy, before anything starts."""
 
 from collections.abc import Sequence
 
@@ -13,32 +13,29 @@ _TF32_CAPABILITY = (8, 0)  # Ampere
 
 
 def check_machine(settings: Settings, gpus: Sequence[Gpu]) -> None:
-    """Refuse settings for which this machine has not the GPUs, as far as NVML tells.
+    """Refuse settings that this machine's GPUs cannot satisfy, as far as NVML tells.
 
     Raises:
         UsageError: with what would work.
     """
-    if settings.gpu_memory_limit_mb != "auto" and not gpus:
-        raise UsageError(
-            f"gpu_memory_limit_mb = {settings.gpu_memory_limit_mb}: this machine has no GPU. Possible: auto."
-        )
+    limit_mb, smallest = settings.gpu_memory_limit_mb, min(gpus, key=lambda gpu: gpu.memory_mb, default=None)
+    if limit_mb != "auto" and not gpus:
+        raise UsageError(f"gpu_memory_limit_mb = {limit_mb}: this machine has no GPU. Possible: auto.")
     if settings.max_kwh and not can_measure_energy([gpu.uuid for gpu in gpus]):
         raise UsageError(
-            f"max_kwh = {settings.max_kwh:g}: this machine tells neither the power of a GPU nor the energy of its "
+            f"max_kwh = {settings.max_kwh:g}: this machine reports neither the power of a GPU nor the energy of its "
             "processors (RAPL, which only root may read by default). Possible: max_hours."
         )
-    limit_mb, smallest = settings.gpu_memory_limit_mb, min(gpus, key=lambda gpu: gpu.memory_mb, default=None)
     if limit_mb != "auto" and smallest and 0 < smallest.memory_mb < limit_mb:
         name, most = smallest.name or "a GPU", smallest.memory_mb
         raise UsageError(f"gpu_memory_limit_mb = {limit_mb}: {name} has {most} MB. Possible: auto, or at most {most}.")
     _check_sharing(settings, gpus)
-    unable = [gpu for gpu in gpus if not _may_have_tf32(gpu)]
+    unable = [gpu for gpu in gpus if gpu.compute_capability and tuple(gpu.compute_capability) < _TF32_CAPABILITY]
     if settings.precision == "tf32" and (unable or not gpus):
-        found = ", ".join(_describe(gpu) for gpu in unable) or "no GPU"
-        possible = "auto, float32 or mixed_float16" if gpus else "auto or float32"
+        found = ", ".join(f"{gpu.name or 'a GPU'} with {_capability(gpu)}" for gpu in unable) or "no GPU"
         raise UsageError(
             f"precision = tf32: needs GPUs of compute capability 8.0 or more, and this machine has {found}. "
-            f"Possible: {possible}."
+            f"Possible: {'auto, float32 or mixed_float16' if gpus else 'auto or float32'}."
         )
 
 
@@ -60,7 +57,7 @@ def check_images(settings: Settings, slot: Slot, images: int) -> None:
     """Refuse more replicas than training images, and steps that the stated micro-batches do not divide.
 
     Args:
-        slot: one with as many GPUs as a trial of the search may get.
+        slot: with as many GPUs as a trial of the search may get.
         images: in the training split.
 
     Raises:
@@ -72,10 +69,5 @@ def check_images(settings: Settings, slot: Slot, images: int) -> None:
         plan_batch(settings, images, replicas)
 
 
-def _may_have_tf32(gpu: Gpu) -> bool:
-    return gpu.compute_capability is None or tuple(gpu.compute_capability) >= _TF32_CAPABILITY
-
-
-def _describe(gpu: Gpu) -> str:
-    capability = ".".join(map(str, gpu.compute_capability or ()))
-    return f"{gpu.name or 'a GPU'} with {capability}"
+def _capability(gpu: Gpu) -> str:
+    return ".".join(map(str, gpu.compute_capability or ()))

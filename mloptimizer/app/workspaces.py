@@ -1,4 +1,4 @@
-"""Makes workspaces, and opens their storage."""
+"""Creates workspaces, and opens their storage."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,16 +25,13 @@ def open_workspace_storage(workspace: Workspace, assignments: Mapping[str, objec
 
 
 def launch_init(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Make the folder a workspace; return the files written and those that were there and stay as they are."""
+    """Make the folder a workspace; return the files written, and existing ones, which stay unchanged."""
     workspace = Workspace(folder)
     texts = {workspace.settings_file: render_settings_file()}
     for path in sorted(builtin_folder().glob("*.py")):
         texts[workspace.search_spaces / path.name] = path.read_text(encoding="utf-8")
-    written, kept = [], []
-    for path, text in texts.items():
-        if path.exists():
-            kept.append(path)
-        else:
-            write_text(path, text)
-            written.append(path)
+    kept = [path for path in texts if path.exists()]
+    written = [path for path in texts if path not in kept]
+    for path in written:
+        write_text(path, texts[path])
     return written, kept

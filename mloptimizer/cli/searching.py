@@ -15,7 +15,7 @@ from mloptimizer.core.interrupts import stop_signals
 from mloptimizer.core.secrets import hide_secrets
 
 if TYPE_CHECKING:
-    from mloptimizer.app.preparation import SearchRequest
+    from mloptimizer.app.search_request import SearchRequest
 
 _ENQUEUE = "Try the configurations in this JSON file first, such as parameters.json of an export."
 _PROFILE_TRIAL = "Record how steps 10 to 20 of trial N spend their time, for TensorBoard."
@@ -102,7 +102,7 @@ def _options_to_repeat(options: dict[str, Any]) -> list[str]:
 
 
 def _make_request(dataset: str | None, study: str | None, options: dict[str, Any]) -> "SearchRequest":
-    from mloptimizer.app.preparation import SearchRequest
+    from mloptimizer.app.search_request import SearchRequest
 
     more = re.fullmatch(r"\+(\d{1,9})", options["trials"] or "")
     stated = stated_settings(options["workspace"], options | ({"trials": None} if more else {}))

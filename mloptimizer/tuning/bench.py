@@ -1,6 +1,6 @@
-"""Measures before and after on this machine: the plain training, each optimisation by itself, and them together.
+"""Measures before and after on this machine: the plain training, each optimisation alone, and all of them together.
 
-The plain training is measured first and last: how far the two are apart is the noise of the figures between them.
+The plain training is measured first and last: the difference between the two is the noise of the others.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ BASELINE_AGAIN = "baseline again"
 
 @dataclass(frozen=True)
 class BenchResult:
-    """The measurements so far, in order, and what they say about each other."""
+    """The measurements so far, in order, and how they compare."""
 
     rows: tuple[Measurement, ...]
 
@@ -33,12 +33,12 @@ class BenchResult:
 
     @property
     def noise_percent(self) -> float | None:
-        """How far the two measurements of the baseline are apart, in % of their mean; None before the second."""
+        """Difference between the two measurements of the baseline, in % of their mean; None before the second."""
         speeds = self._baseline_speeds()
         return 100 * abs(speeds[0] - speeds[1]) / (sum(speeds) / 2) if len(speeds) == 2 else None
 
     def ratio(self, row: Measurement) -> float | None:
-        """Return the row's images per second over the baseline's."""
+        """Return the row's images per second divided by the baseline's."""
         return row.images_per_second / self.baseline if row.images_per_second and self.baseline else None
 
     def _baseline_speeds(self) -> list[float]:
@@ -48,7 +48,7 @@ class BenchResult:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """One thing to switch on; `impossible` says why it cannot be on this machine."""
+    """One thing to switch on; `impossible` says why this machine cannot use it."""
 
     name: str
     changes: Mapping[str, object]
@@ -57,9 +57,10 @@ class Optimisation:
 
 
 def list_optimisations(gpus: Sequence[Gpu]) -> list[Optimisation]:
-    """Return everything that the bench switches on one at a time, what this machine cannot do included."""
+    """Return everything that the bench switches on one at a time, including what this machine cannot do."""
     precisions = [Optimisation(name, {"precision": name}, why_not(name, gpus)) for name in PRECISIONS]
     single = "" if len(gpus) > 1 else f"this machine has {len(gpus) or 'no'} GPU"
+    without = "only without GPUs, to try several devices" if gpus else ""
     return [
         Optimisation("XLA", {"xla": "on"}),
         *precisions,
@@ -68,9 +69,7 @@ def list_optimisations(gpus: Sequence[Gpu]) -> list[Optimisation]:
         Optimisation("8 batches ahead", {"prefetch_batches": 8}),
         Optimisation("automatic batch", {"batch_size": "auto"}),
         Optimisation("all GPUs", {"gpus_per_trial": len(gpus)}, single),
-        Optimisation(
-            "2 logical CPUs", {"cpu_replicas": 2}, "only without GPUs, to try several devices" if gpus else "", False
-        ),
+        Optimisation("2 logical CPUs", {"cpu_replicas": 2}, without, for_speed=False),
         Optimisation("images from disk", {"data_cache": "disk"}, for_speed=False),
         Optimisation("4 micro-batches", {"accumulation_steps": 4}, for_speed=False),
         Optimisation("rematerialisation", {"remat": "on"}, for_speed=False),
@@ -78,7 +77,7 @@ def list_optimisations(gpus: Sequence[Gpu]) -> list[Optimisation]:
 
 
 def bench_settings(stated: Mapping[str, object], base: Settings, gpus: Sequence[Gpu]) -> Settings:
-    """Return the settings of the baseline: the profile basic, on one GPU where there are any, and what is stated.
+    """Return the settings of the baseline: the profile basic, on one GPU if there are any, and the stated settings.
 
     Raises:
         UsageError: an unknown name, an impossible value, or a profile.
@@ -99,42 +98,35 @@ def run_bench(
         RunError: the baseline could not be trained, so there is nothing to compare with.
     """
     rows: list[Measurement] = []
-
-    def run(variants: Iterable[Variant]) -> BenchResult:
-        for variant in variants:
-            rows.append(measure(workload, variant, machine))
-            tell(BenchResult(tuple(rows)))
-            if rows[0].failure:
-                raise RunError(f"bench: the baseline could not be trained ({rows[0].failure}).")
-        return BenchResult(tuple(rows))
-
-    alone = run(_single_variants(settings, machine))
-    return run(_joint_variants(settings, machine, alone))
+    for variant in _variants(settings, machine, rows):
+        rows.append(measure(workload, variant, machine))
+        tell(BenchResult(tuple(rows)))
+        if rows[0].failure:
+            raise RunError(f"bench: the baseline could not be trained ({rows[0].failure}).")
+    return BenchResult(tuple(rows))
 
 
-def _single_variants(settings: Settings, machine: Machine) -> Iterator[Variant]:
+def _variants(settings: Settings, machine: Machine, measured: Sequence[Measurement]) -> Iterator[Variant]:
+    """Yield what to measure next; each variant is in `measured` when the next one is asked for."""
     yield Variant(BASELINE, settings)
-    for one in list_optimisations(machine.gpus):
+    optimisations = list_optimisations(machine.gpus)
+    for one in optimisations:
         yield _variant(one.name, one.changes, settings, one.impossible)
-
-
-def _joint_variants(settings: Settings, machine: Machine, alone: BenchResult) -> Iterator[Variant]:
     for profile in ("balanced", "memory"):
         row = make_settings({"profile": profile}, "bench", settings)
         yield Variant(f"profile {profile}", row, {"profile": profile})
-    for_speed = [one for one in list_optimisations(machine.gpus) if one.for_speed]
-    helped = _changes_that_helped(alone, {one.name for one in for_speed})
+    for_speed = [one for one in optimisations if one.for_speed]
+    helped = _changes_that_helped(BenchResult(tuple(measured)), {one.name for one in for_speed})
     yield _variant("all that helped", helped, settings, "" if helped else "nothing alone was 3 % faster")
     everything = _merged(one.changes for one in for_speed if not one.impossible)
     yield _variant("everything for speed", everything, settings)
     yield Variant(BASELINE_AGAIN, settings)
 
 
-def _changes_that_helped(comparison: BenchResult, names: Collection[str]) -> Mapping[str, object]:
-    """Return the changes of these rows that were faster; of two that change the same setting, those of the faster."""
-    ratios = [(comparison.ratio(row) or 0.0, row.changes) for row in comparison.rows if row.name in names]
-    helped = [(ratio, changes) for ratio, changes in ratios if ratio >= LEAST_GAIN]
-    return _merged(changes for _, changes in sorted(helped, key=lambda pair: pair[0]))
+def _changes_that_helped(measured: BenchResult, names: Collection[str]) -> Mapping[str, object]:
+    """Return the changes of these rows that were faster; if two change the same setting, those of the faster one."""
+    ratios = [(measured.ratio(row) or 0.0, row.changes) for row in measured.rows if row.name in names]
+    return _merged(changes for ratio, changes in sorted(ratios, key=lambda pair: pair[0]) if ratio >= LEAST_GAIN)
 
 
 def _merged(parts: Iterable[Mapping[str, object]]) -> dict[str, object]:
@@ -142,7 +134,7 @@ def _merged(parts: Iterable[Mapping[str, object]]) -> dict[str, object]:
 
 
 def _variant(name: str, changes: Mapping[str, object], settings: Settings, impossible: str = "") -> Variant:
-    """Return the settings with the changes, or why there are none."""
+    """Return the settings with the changes, or why they are impossible."""
     if not impossible and all(getattr(settings, key) == value for key, value in changes.items()):
         impossible = "set for all"
     impossible = impossible or find_conflict(settings.model_copy(update=dict(changes)))

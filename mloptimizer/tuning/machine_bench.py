@@ -1,15 +1,16 @@
-"""Measures one fixed small model on fixed images, on this machine and any other alike.
+"""Measures one fixed small model on fixed images, in the same way on every machine.
 
 A residual network learns generated images of 32 × 32 × 3, on the CPU, or on one GPU and then on all, in float32 and in
-the precision that is automatic here; each twice, in turn, so that the noise is known. Nothing is downloaded, and the
+the automatic precision of this machine; each twice, in turn, so that the noise is known. Nothing is downloaded, and the
 settings of the workspace do not count.
 """
 
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mloptimizer
 from mloptimizer.config.settings import Settings
@@ -25,24 +26,25 @@ from mloptimizer.tuning.measurement import SEED, Machine, Measurement, Variant, 
 from mloptimizer.tuning.tune import why_not
 
 SHAPE, CLASSES = (32, 32, 3), 10
-FRACTION = 1 / 9  # of the images that validate
+FRACTION = 1 / 9  # of the images, for validation
 BATCH = 128  # images per step and GPU
 _FIXED = {"profile": "basic", "batch_size": BATCH, "batch_size_multiplier": 1, "prefetch_batches": 4}
+
+_SAME = ("images_per_second", "seconds_per_epoch", "startup_seconds", "gpu_power_w", "cpu_power_w", "data_wait_percent")
+# Fields of a measurement of which the mean counts, with those of the benchmark.
+_MEANS: Mapping[str, Any] = {**{name: name for name in _SAME}, "gpu_percent": "gpu_utilization_percent"}
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is trained: it changes how steady the figures are, not what they are."""
+    """How much is trained: more makes the measurements steadier, not different."""
 
-    images: int  # those that validate included
+    images: int  # including those for validation
     epochs: int
     repetitions: int = 2
 
 
 ON_CPU, ON_GPUS = Extent(1152, 3), Extent(36_864, 6)
-
-Tell = Callable[[str], None]
-"""Is told in a line what was measured."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class _Case:
 
 
 def list_cases(machine: Machine) -> list[str]:
-    """Return the names of what is measured on this machine."""
+    """Return the names of the cases that are measured on this machine."""
     return [case.name for case in _cases(machine)]
 
 
@@ -68,14 +70,12 @@ def _cases(machine: Machine) -> Iterator[_Case]:
             yield _Case(f"{words}, {'automatic precision' if precision == 'auto' else precision}", count, settings)
 
 
-def run_machine_bench(machine: Machine, tell: Tell, extent: Extent | None = None) -> MachineBenchmark:
-    """Measure everything, in turn, and return it; takes about a minute on two cores.
+def run_machine_bench(machine: Machine, tell: Callable[[str], None], extent: Extent | None = None) -> MachineBenchmark:
+    """Measure every case in turn; takes about a minute on two cores. Raises RunError if nothing could be measured.
 
     Args:
+        tell: takes a line about each measurement.
         extent: how much is trained; None: as much as this kind of machine needs.
-
-    Raises:
-        RunError: nothing could be measured.
     """
     extent, cases = extent or (ON_GPUS if machine.gpus else ON_CPU), list(_cases(machine))
     found: dict[str, list[Measurement]] = {case.name: [] for case in cases}
@@ -87,8 +87,8 @@ def run_machine_bench(machine: Machine, tell: Tell, extent: Extent | None = None
             for case in cases:
                 row = measure(workload, Variant(case.name, case.settings), machine)
                 found[case.name].append(row)
-                figure = row.failure or f"{row.images_per_second or 0.0:.0f} images/s"
-                tell(f"{case.name}, {repetition} of {extent.repetitions}: {figure}")
+                outcome = row.failure or f"{row.images_per_second or 0.0:.0f} images/s"
+                tell(f"{case.name}, {repetition} of {extent.repetitions}: {outcome}")
     runs = tuple(_join(case, found[case.name]) for case in cases)
     if all(run.failure for run in runs):
         raise RunError(f"bench --machine: the model could not be trained ({runs[0].failure}).")
@@ -101,45 +101,31 @@ def run_machine_bench(machine: Machine, tell: Tell, extent: Extent | None = None
 
 
 def _join(case: _Case, rows: Sequence[Measurement]) -> BenchRun:
-    """Return the mean of the repetitions, or why there is none."""
+    """Return the mean of the repetitions, or why one of them failed."""
     stated = case.settings.model_dump(mode="json", include={"profile", *Settings.names("training", "speed")})
-    choices = dict(rows[0].choices)
+    about = (case.name, case.gpus, stated, dict(rows[0].choices))
     if failure := next((row.failure for row in rows if row.failure), ""):
-        return BenchRun(case.name, case.gpus, stated, choices, failure=failure)
-    speed, gpu, cpu = (_mean(rows, name) for name in ("images_per_second", "gpu_power_w", "cpu_power_w"))
-    power = sum(figure or 0.0 for figure in (gpu, cpu)) if gpu is not None or cpu is not None else None
-    speeds = [row.images_per_second for row in rows if row.images_per_second]
+        return BenchRun(*about, failure=failure)
+
+    def values(name: str) -> list[float]:
+        return [value for row in rows if (value := getattr(row, name)) is not None]
+
+    mean: dict[str, Any] = {name: statistics.fmean(values(name)) if values(name) else None for name in _MEANS}
+    speed, speeds = mean["images_per_second"], values("images_per_second")
+    watts = [value for name in ("gpu_power_w", "cpu_power_w") if (value := mean[name]) is not None]
     return BenchRun(
-        case.name,
-        case.gpus,
-        stated,
-        choices,
-        images_per_second=speed,
-        seconds_per_epoch=_mean(rows, "seconds_per_epoch"),
-        startup_seconds=_mean(rows, "startup_seconds"),
-        gpu_power_w=gpu,
-        cpu_power_w=cpu,
-        power_w=power,
-        wh_per_1000_images=power / speed / 3.6 if power is not None and speed else None,
-        peak_memory_mb=_highest(rows, "peak_memory_mb"),
-        gpu_memory_mb=_highest(rows, "gpu_memory_mb"),
-        gpu_utilization_percent=_mean(rows, "gpu_percent"),
-        data_wait_percent=_mean(rows, "data_wait_percent"),
+        *about,
+        **{_MEANS[name]: value for name, value in mean.items()},
+        power_w=sum(watts) if watts else None,
+        wh_per_1000_images=sum(watts) / speed / 3.6 if watts and speed else None,
+        peak_memory_mb=max(values("peak_memory_mb"), default=None),
+        gpu_memory_mb=max(values("gpu_memory_mb"), default=None),
         noise_percent=100 * (max(speeds) - min(speeds)) / statistics.fmean(speeds) if len(speeds) > 1 else None,
     )
 
 
-def _mean(rows: Sequence[Measurement], name: str) -> float | None:
-    figures = [value for row in rows if (value := getattr(row, name)) is not None]
-    return statistics.fmean(figures) if figures else None
-
-
-def _highest(rows: Sequence[Measurement], name: str) -> float | None:
-    return max((value for row in rows if (value := getattr(row, name)) is not None), default=None)
-
-
 def generate_images(folder: Path, count: int) -> DatasetInfo:
-    """Write so many images of noise, the same on every machine, as an entry of the cache of data sets is written."""
+    """Write images of noise, the same on every machine, in the format of the cache of data sets."""
     import numpy as np
 
     draw = np.random.Generator(np.random.PCG64(SEED))
@@ -159,7 +145,7 @@ def generate_images(folder: Path, count: int) -> DatasetInfo:
         train_size=count - validation,
         validation_size=validation,
         test_size=0,
-        mean=(127.5,) * SHAPE[2],  # of whole numbers from 0 to 255, each as likely
+        mean=(127.5,) * SHAPE[2],  # of uniform integers from 0 to 255
         std=(73.9,) * SHAPE[2],
         fingerprint=fingerprint,
         directory=str(folder),

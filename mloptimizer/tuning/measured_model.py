@@ -1,4 +1,4 @@
-"""Chooses the model that is measured."""
+"""Chooses the model to measure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ MEASURED_MODEL: Mapping[str, Any] = {
 
 
 def choose_model(name: str | None, dataset: DatasetInfo, own_folder: Path) -> tuple[SearchSpace, Params]:
-    """Return what is measured: `MEASURED_MODEL`, or the first draw, seed 0, from the named search space.
+    """Return the model to measure: `MEASURED_MODEL`, or the first draw, seed 0, from the named search space.
 
     Raises:
         UsageError: there is no such space, or it cannot be sampled.
@@ -37,7 +37,7 @@ def choose_model(name: str | None, dataset: DatasetInfo, own_folder: Path) -> tu
 
 
 class _Fixed:
-    """Suggests `MEASURED_MODEL`: whole numbers as near to it as the data set allows."""
+    """Suggests `MEASURED_MODEL`, with whole numbers as close to it as the data set allows."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         return int(min(max(MEASURED_MODEL[name], low), high))

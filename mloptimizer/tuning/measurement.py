@@ -1,10 +1,11 @@
 """Measures short trainings, each in a process of its own: their speed, their memory, and how busy the machine was.
 
-Guarantees: a training that fails, or cannot be tried on this machine, is a measurement that says why. Nothing of a
-measured training stays on the disk.
+Guarantees: a training that fails, or cannot run on this machine, is a measurement that says why. A measured training
+leaves nothing on the disk.
 """
 
 import contextlib
+import itertools
 import math
 import statistics
 import tempfile
@@ -29,11 +30,8 @@ from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.training.worker import PRELOAD, run_plan
 
 _WAIT_SECONDS = 0.5
-MONITOR_SECONDS = 0.5  # between two hardware samples: measured trainings are short
+_SHORT = {"storage": "", "monitor_seconds": 0.5, "checkpoint_epochs": 0}  # settings of measured trainings
 SEED = 0  # of every measured training: all of them see the same images in the same order
-
-FindSlot = Callable[[Settings], Slot]
-"""Returns what a training under these settings would run on. Raises UsageError where they ask for too much."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,11 @@ class Machine:
     gpus: tuple[Gpu, ...]
     cpu: str  # its model
     cores: int
-    find_slot: FindSlot
-    make_engine: Callable[[Settings], Engine]  # with that slot alone
+    find_slot: Callable[[Settings], Slot]  # that a training with these settings gets; UsageError: they ask for too much
+    make_engine: Callable[[Settings], Engine]  # with only that slot
 
     def describe(self) -> str:
-        """Return its GPUs, or its cores, in words."""
+        """Return its GPUs, or its cores, as text."""
         return describe_machine({"gpus": group_gpus(self.gpus), "cores": self.cores, "cpu": self.cpu})
 
 
@@ -66,7 +64,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Variant:
-    """Settings to measure under a name; `changes` are those that make it another than the one it is compared with."""
+    """Settings to measure under a name; `changes` are those in which they differ from what they are compared with."""
 
     name: str
     settings: Settings
@@ -76,13 +74,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one training gave; None is a figure that could not be had. One MB is 2**20 bytes."""
+    """What was measured of one training; None: it could not be. One MB is 2**20 bytes."""
 
     name: str
     changes: Mapping[str, object] = field(default_factory=dict)
     images_per_second: float | None = None  # of training alone, median of the epochs after the first
     seconds_per_epoch: float | None = None  # with validation, median of the epochs after the first
-    startup_seconds: float | None = None  # data, model, tracing and compiling: all but epochs at their steady pace
+    startup_seconds: float | None = None  # data, model, tracing and compiling: all but the epochs at their steady pace
     seconds_to_target: float | None = None  # from the start to the end of the epoch that reached it
     val_accuracy: float | None = None  # of the best epoch
     peak_memory_mb: float | None = None  # resident, of the training's processes
@@ -93,13 +91,13 @@ class Measurement:
     cpu_power_w: float | None = None  # of the machine's CPU packages, mean after the first epoch
     data_wait_percent: float | None = None  # share of an epoch in which the device waited for images
     choices: Mapping[str, str] = field(default_factory=dict)  # what was chosen automatically, by topic
-    failure: str = ""  # why there are no figures
+    failure: str = ""  # why nothing was measured
 
     def images_per_second_over(self, images: float) -> float:
-        """Return the images per second of a whole training on so many images, 0 where it failed.
+        """Return the images per second of a whole training on this many images, 0 if it failed.
 
-        That is ``images / (startup_seconds + images / images_per_second)``: what compiling costs counts as much as
-        what it brings over the steps to come.
+        That is ``images / (startup_seconds + images / images_per_second)``, which weighs the cost of compiling against
+        the time that it saves.
         """
         if not self.images_per_second:
             return 0.0
@@ -111,7 +109,7 @@ def this_machine() -> Machine:
     gpus = tuple(list_gpus())
 
     def find_slot(settings: Settings) -> Slot:
-        # On GPUs a training has the share of the cores that it would have in a search; without, all cores.
+        # On GPUs a training has the same share of the cores as in a search; without GPUs it has all of them.
         mine = settings if gpus else settings.model_copy(update={"workers": 1})
         return plan_slots(gpus, list_cpus(), available_memory_mb(), settings.trials, mine)[0][0]
 
@@ -124,18 +122,17 @@ def this_machine() -> Machine:
 def measure(
     workload: Workload, variant: Variant, machine: Machine, waiting: Interruptible = contextlib.nullcontext
 ) -> Measurement:
-    """Train once under the variant's settings, and return what was measured; `waiting` may break it off by raising."""
+    """Train once with the variant's settings; return the measurement. `waiting` may abort it by raising."""
     if variant.impossible:
         return Measurement(variant.name, variant.changes, failure=f"not measured: {variant.impossible}")
     with tempfile.TemporaryDirectory(prefix="mloptimizer-") as folder:
-        plan = _plan(workload, variant.settings, folder)
+        plan = _plan(workload, variant.settings.model_copy(update=_SHORT), folder)
         with contextlib.closing(machine.make_engine(variant.settings)) as engine:
             events = _run(plan, engine, waiting)
     return _summarise(workload, variant, events)
 
 
 def _plan(workload: Workload, settings: Settings, folder: str) -> TrialPlan:
-    short = {"storage": "", "monitor_seconds": MONITOR_SECONDS, "checkpoint_epochs": 0}
     return TrialPlan(
         study="measurement",
         number=0,
@@ -150,7 +147,7 @@ def _plan(workload: Workload, settings: Settings, folder: str) -> TrialPlan:
         directory=folder,
         accumulation_steps=workload.accumulation_steps,
         steps_per_epoch=workload.steps_per_epoch,
-        settings=settings.model_copy(update=short),
+        settings=settings,
     )
 
 
@@ -172,7 +169,7 @@ def _run(plan: TrialPlan, engine: Engine, waiting: Interruptible) -> list[Event]
 
 
 def _summarise(workload: Workload, variant: Variant, events: Sequence[Event]) -> Measurement:
-    """Return what the events of a training say, its result the last of them."""
+    """Return the measurement from the events of a training."""
     result = next(event for event in events if isinstance(event, TrialResult))
     epochs = [event for event in events if isinstance(event, EpochRecord)]
     choices = {event.topic: event.choice for event in events if isinstance(event, Decision)}
@@ -212,28 +209,21 @@ def _describe(result: TrialResult) -> str:
 
 
 def _median(epochs: Sequence[EpochRecord], metric: str) -> float | None:
-    figures = [epoch.metrics[metric] for epoch in epochs if math.isfinite(epoch.metrics.get(metric, math.nan))]
-    return statistics.median(figures) if figures else None
+    values = [epoch.metrics[metric] for epoch in epochs if math.isfinite(epoch.metrics.get(metric, math.nan))]
+    return statistics.median(values) if values else None
 
 
 def _time_to(accuracy: float, before: float, epochs: Sequence[EpochRecord]) -> float | None:
-    seconds = before
-    for epoch in epochs:
-        seconds += epoch.seconds
-        if epoch.metrics["val_accuracy"] >= accuracy:
-            return seconds
-    return None
+    ends = itertools.accumulate((epoch.seconds for epoch in epochs), initial=before)
+    reached = (end for epoch, end in zip(epochs, [*ends][1:], strict=True) if epoch.metrics["val_accuracy"] >= accuracy)
+    return next(reached, None)
 
 
 def _column(rows: Iterable[Row], ending: str, but: str = "\n") -> list[float]:
-    """Return the figures of all columns with this ending, for instance of every GPU."""
-    return [
-        float(value)
-        for row in rows
-        for name, value in row.items()
-        if name.endswith(ending) and not name.endswith(but) and isinstance(value, (int, float))
-    ]
+    """Return the numbers of all columns with this ending, for instance of every GPU."""
+    cells = [(name, value) for row in rows for name, value in row.items() if isinstance(value, (int, float))]
+    return [float(value) for name, value in cells if name.endswith(ending) and not name.endswith(but)]
 
 
-def _mean(figures: Sequence[float]) -> float | None:
-    return statistics.fmean(figures) if figures else None
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None

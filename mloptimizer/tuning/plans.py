@@ -1,6 +1,6 @@
-"""Keeps what tuning found, in the workspace, and fills in the settings that are left to ``auto`` with it.
+"""Stores what tuning found in the workspace, and uses it for settings that are left to ``auto``.
 
-A plan counts for the same machine, library versions, shape of the data and stated settings, and for nothing else.
+A plan is valid only for the same machine, library versions, data shape and stated settings.
 """
 
 from collections.abc import Mapping
@@ -22,19 +22,19 @@ from mloptimizer.tuning.measurement import Machine
 
 @dataclass(frozen=True)
 class TuningPlan:
-    """What tuning found; its JSON form is kept."""
+    """What tuning found, as stored in JSON."""
 
     identity: Mapping[str, Any]  # of machine, libraries, data and settings
     model: str  # what was measured
     decisions: Mapping[str, str | int]  # setting: value, of those that were left to auto
     speed_up: float  # over the starting point, both measured again in turn
-    images: int  # of an exploration trial: over how many the cost of compiling was counted
-    rows: tuple[Mapping[str, Any], ...]  # the measurements, each with what was found
+    images: int  # of an exploration trial, over which the cost of compiling is spread
+    rows: tuple[Mapping[str, Any], ...]  # the measurements, each with its finding
     tuned_utc: str
 
 
 def identify_tuning(machine: Machine, dataset: DatasetInfo, settings: Settings) -> dict[str, Any]:
-    """Return what a plan is kept for: with equal identities, a plan may be used again."""
+    """Return what a plan is valid for: a plan is reused only for an equal identity."""
     return {
         "gpus": [gpu.name for gpu in machine.gpus],
         "cpu": machine.cpu,
@@ -52,24 +52,23 @@ def identify_tuning(machine: Machine, dataset: DatasetInfo, settings: Settings) 
 
 
 def find_plan(workspace: Workspace, identity: Mapping[str, Any], model: str | None = None) -> TuningPlan | None:
-    """Return the newest plan of the workspace for this identity, and for this model where one is named.
+    """Return the newest plan of the workspace for this identity, and for this model if one is named.
 
     Raises:
-        UsageError: the file that keeps them is damaged.
+        UsageError: the plans file is damaged.
     """
     plans = [plan for plan in _read_plans(workspace) if plan.identity == identity and model in (None, plan.model)]
     return max(plans, key=lambda plan: plan.tuned_utc, default=None)
 
 
 def keep_plan(workspace: Workspace, plan: TuningPlan) -> None:
-    """Add the plan to those of the workspace, in the place of an earlier one for the same identity and model."""
+    """Store the plan in the workspace; it replaces an earlier one for the same identity and model."""
     others = [other for other in _read_plans(workspace) if (other.identity, other.model) != (plan.identity, plan.model)]
     write_json(workspace.tuning_file, {"plans": [to_json(kept) for kept in (*others, plan)]})
 
 
 def _read_plans(workspace: Workspace) -> list[TuningPlan]:
-    path = workspace.tuning_file
-    if not path.is_file():
+    if not (path := workspace.tuning_file).is_file():
         return []
     try:
         return TypeAdapter(list[TuningPlan]).validate_python(read_json(path).get("plans"))
@@ -78,27 +77,26 @@ def _read_plans(workspace: Workspace) -> list[TuningPlan]:
 
 
 def tuned_settings(settings: Settings, plan: TuningPlan) -> tuple[Settings, list[Decision]]:
-    """Return the settings with the plan's values where they are ``auto``, and each of them as a decision."""
+    """Return the settings with the plan's values where they are ``auto``, and a decision for each."""
     day = plan.tuned_utc.partition("T")[0]
     gain = f"{plan.speed_up:.2f} times the images per second of" if plan.speed_up > 1 else "nothing was faster than"
     return fill_in(settings, plan.decisions, f"measured on {day}: {gain} the simplest settings")
 
 
 def fill_in(settings: Settings, values: Mapping[str, object], reason: str) -> tuple[Settings, list[Decision]]:
-    """Return the settings with those values that are left to ``auto``, and each of them as a decision; all or none."""
+    """Return the settings with the values of those left to ``auto``, all or none, and a decision for each."""
     fresh = {name: value for name, value in values.items() if getattr(settings, name) == "auto"}
-    conflict = find_conflict(settings.model_copy(update=fresh))
-    if conflict:
+    if conflict := find_conflict(settings.model_copy(update=fresh)):
         return settings, [Decision(None, "tuned plan", "left out", conflict)]
     return with_values(settings, fresh), [Decision(None, name, str(value), reason) for name, value in fresh.items()]
 
 
 def with_values(settings: Settings, values: Mapping[str, object]) -> Settings:
-    """Return the settings with these values, which must be possible together."""
+    """Return the settings with these values, which must not conflict."""
     return Settings.model_validate({**settings.model_dump(), **values})
 
 
 def find_tuned(before: Settings, after: Settings) -> dict[str, object]:
-    """Return by name the values of the settings that tuning filled in."""
+    """Return the values of the settings that tuning filled in, by name."""
     values = after.model_dump(mode="json")
     return {name: value for name, value in values.items() if getattr(before, name) != getattr(after, name)}

@@ -1,13 +1,12 @@
-"""Finds by measuring which precision, compilation, batch and input pipeline train fastest on this machine, once.
+"""Measures, once, which precision, compilation, batch and input pipeline train fastest on this machine.
 
-Greedy: each factor in turn, with the best of those before it, from the simplest value of each.
+Greedy: it starts from the simplest value of each factor, and tries each in turn with the best of those before.
 """
 
 import logging
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mloptimizer.config.conflicts import find_conflict
@@ -34,13 +33,17 @@ from mloptimizer.tuning.plans import (
 
 _logger = logging.getLogger(__name__)
 
-LEAST_GAIN = 1.03  # a variant is taken when it is at least so much faster; less is noise, and the simpler one stays
+LEAST_GAIN = 1.03  # a variant is taken if it is at least this much faster; less is noise, and the simpler one stays
 STEPS_ON_GPU, STEPS_ON_CPU = 100, 25  # of an epoch, at most
-MEASURED_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 200, 3, 12  # small data sets get more epochs, for a steadier figure
+MEASURED_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 200, 3, 12  # small data sets get more epochs, for steadier values
 DEFAULT_MODEL = "the built-in resnet"
-PRECISIONS = {"tf32": (8, 0), "mixed_bfloat16": (8, 0), "mixed_float16": (7, 0)}  # compute capability with units for it
+PRECISIONS = {
+    "tf32": (8, 0),
+    "mixed_bfloat16": (8, 0),
+    "mixed_float16": (7, 0),
+}  # lowest compute capability that speeds it up
 
-# The values of every factor, in the order in which factors are measured; tuning starts from the first, the simplest.
+# The values of every factor, in the order of measurement; tuning starts from the first, the simplest.
 FACTORS: Mapping[str, tuple[str | int, ...]] = {
     "precision": ("float32", *PRECISIONS),
     "xla": ("off", "on"),
@@ -52,7 +55,7 @@ FACTORS: Mapping[str, tuple[str | int, ...]] = {
 
 
 def why_not(precision: str, gpus: Sequence[Gpu]) -> str:
-    """Return why the precision brings nothing on these GPUs; empty where it may be tried."""
+    """Return why the precision cannot be faster on these GPUs; empty: it may be."""
     if not gpus:
         return "a CPU computes it slower than float32"
     known = [gpu.compute_capability for gpu in gpus if gpu.compute_capability]
@@ -72,7 +75,7 @@ def run_tuning(
     space: str | None = None,
     again: bool = False,
 ) -> tuple[TuningPlan, bool]:
-    """Return the plan for this machine, data set and settings, and whether it was measured now (else it was known).
+    """Return the plan for this machine, data set and settings, and whether it was measured now, not known before.
 
     Args:
         space: measure a model of this search space, instead of the fixed one.
@@ -98,21 +101,13 @@ def run_tuning(
     return plan, True
 
 
-@dataclass
-class _Row:
-    measurement: Measurement
-    finding: str
-
-
 class _Tuning:
     """One tuning: its starting point and what was measured."""
 
     def __init__(self, workload: Workload, settings: Settings, machine: Machine) -> None:
-        self._workload = workload
-        self._settings = settings
-        self._machine = machine
+        self._workload, self._settings, self._machine = workload, settings, machine
         self._images = settings.exploration_epochs * workload.dataset.train_size
-        self._rows: list[_Row] = []
+        self._rows: list[dict[str, Any]] = []
         self._left_to_auto: set[str] = set()  # factors whose best value depends on how long a training is
         start = {name: values[0] for name, values in FACTORS.items() if getattr(settings, name) == "auto"}
         self._start = {} if find_conflict(settings.model_copy(update=start)) else start
@@ -126,13 +121,12 @@ class _Tuning:
         for name in FACTORS:
             best, values = self._try_factor(name, best, values)
         speed_up = self._compare(values) if values != self._start else 1.0
-        if speed_up < LEAST_GAIN:  # what looked faster was noise: the simplest settings stay
+        if speed_up < LEAST_GAIN:  # the gain was noise: the simplest settings stay
             for row in self._rows:
-                row.finding = row.finding.replace("taken", "not faster when measured again")
+                row["finding"] = row["finding"].replace("taken", "not faster when measured again")
             values, speed_up = dict(self._start), 1.0
         decisions = {name: value for name, value in values.items() if name not in self._left_to_auto}
-        rows = tuple({**to_json(row.measurement), "finding": row.finding} for row in self._rows)
-        return {"decisions": decisions, "speed_up": speed_up, "images": self._images, "rows": rows}
+        return {"decisions": decisions, "speed_up": speed_up, "images": self._images, "rows": tuple(self._rows)}
 
     def _try_factor(
         self, name: str, best: Measurement, values: dict[str, str | int]
@@ -144,7 +138,7 @@ class _Tuning:
             finding = self._judge(found, best, name)
             if finding == "taken" and name not in self._start:
                 finding = f"faster, but {name} = {getattr(self._settings, name)} is set"
-            self._rows[-1].finding = finding
+            self._rows[-1]["finding"] = finding
             if finding == "taken":
                 best, values = found, changed
             if name == "batch_size" and found.failure:
@@ -152,36 +146,32 @@ class _Tuning:
         return best, values
 
     def _candidates(self, name: str) -> list[tuple[str | int, str]]:
-        """Return the values of a factor to measure, with the reason where one is impossible here."""
+        """Return the values of a factor to measure, each with the reason if it is impossible here."""
         if name == "batch_size" and (name in self._start or self._machine.gpus):
             present = self._start.get(name, self._settings.batch_size)
             replicas = self._settings.gpus_per_trial if self._settings.gpus_per_trial != "auto" else 1
             most = largest_automatic_batch(self._workload.dataset.train_size, replicas)
             return [(size, "") for size in FACTORS[name] if isinstance(present, int) and present < int(size) <= most]
-        if name not in self._start:
+        no_xla = self._settings.deterministic or self._settings.check_numerics
+        if name not in self._start or (name == "xla" and no_xla):
             return []
-        if name == "xla" and (self._settings.deterministic or self._settings.check_numerics):
-            return []
-        return [(value, why_not(str(value), self._machine.gpus)) if name == "precision" else (value, "")
-                for value in FACTORS[name][1:]]  # fmt: skip
+        gpus, is_precision = self._machine.gpus, name == "precision"
+        return [(value, why_not(str(value), gpus) if is_precision else "") for value in FACTORS[name][1:]]
 
     def _measure(self, name: str, values: Mapping[str, object], impossible: str = "") -> Measurement:
-        found = measure(
-            self._workload, Variant(name, with_values(self._settings, values), values, impossible), self._machine
-        )
-        self._rows.append(_Row(found, ""))
+        variant = Variant(name, with_values(self._settings, values), values, impossible)
+        found = measure(self._workload, variant, self._machine)
+        self._rows.append({**to_json(found), "finding": ""})
         _logger.info("tuning: %s: %s", name, found.failure or f"{found.images_per_second:.0f} images/s")
         return found
 
     def _judge(self, found: Measurement, best: Measurement, name: str) -> str:
-        """Say whether it is faster by `LEAST_GAIN`, both at its steady pace and over a whole exploration trial.
+        """Return the finding: taken if it is `LEAST_GAIN` times as fast at its steady pace and over a whole trial.
 
-        Both, because a lucky start alone is no gain, and what a trial never earns back is none either.
+        Both, because a short start-up alone is no gain, and neither is compiling that a trial never earns back.
         """
-        if found.failure:
-            return found.failure
-        if name == "xla" and found.choices.get("XLA") == "off":
-            return "no: compiling failed"
+        if found.failure or (name == "xla" and found.choices.get("XLA") == "off"):
+            return found.failure or "no: compiling failed"
         steady = (found.images_per_second or 0.0) / (best.images_per_second or math.inf)
         whole = found.images_per_second_over(self._images) / best.images_per_second_over(self._images)
         if steady >= LEAST_GAIN and whole < LEAST_GAIN and name == "xla":
@@ -190,11 +180,11 @@ class _Tuning:
         return "taken" if min(steady, whole) >= LEAST_GAIN else "no"
 
     def _compare(self, values: Mapping[str, object]) -> float:
-        """Return the speed-up of the values over the start: each measured twice more, in turn, medians compared."""
+        """Return the speed-up of the values over the start: the medians of two more measurements of each, in turn."""
         speeds: dict[str, list[float]] = {"start again": [], "all taken again": []}
         for name, changes in (("start again", self._start), ("all taken again", values)) * 2:
             speeds[name].append(self._measure(name, changes).images_per_second_over(self._images))
-        start, best = (statistics.median(figures) for figures in speeds.values())
+        start, best = map(statistics.median, speeds.values())
         return best / start if start else 1.0
 
 
@@ -205,17 +195,17 @@ def apply_tuning(
     find_machine: Callable[[], Machine] = this_machine,
     kept: Mapping[str, object] | None = None,
 ) -> tuple[Settings, list[Decision]]:
-    """Return the settings that a search trains with, and the reasons: a kept plan's values fill in what is ``auto``.
+    """Return the settings that a search trains with, and why: a stored plan's values replace those that are ``auto``.
 
-    Without such a plan one is measured first, if `autotune` is on, or auto on a machine with GPUs. A tuning that fails
-    leaves the settings as they are.
+    If there is no such plan, it is measured first, if `autotune` is on, or auto on a machine with GPUs. A tuning that
+    fails leaves the settings as they are.
 
     Args:
-        kept: values that the study was tuned to when it began; they count instead of any plan, so that a continued
-            study trains as before. None: it was not tuned yet.
+        kept: values that the study was tuned to when it began; they count instead of any plan, so that a resumed study
+            trains as before. None: it was not tuned yet.
 
     Raises:
-        UsageError: another process is tuning in this workspace, or the kept plans are damaged.
+        UsageError: another process is tuning in this workspace, or the stored plans are damaged.
     """
     if kept is not None:
         return fill_in(settings, kept, "as the study was tuned when it began")

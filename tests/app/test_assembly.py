@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from mloptimizer.app.assembly import run_request
-from mloptimizer.app.preparation import PreparedSearch, SearchRequest, prepare_search, read_configurations
+from mloptimizer.app.preparation import prepare_search, read_configurations
+from mloptimizer.app.search_request import PreparedSearch, SearchRequest
 from mloptimizer.app.workspaces import launch_init
 from mloptimizer.config.settings import Settings
 from mloptimizer.config.values import make_settings
@@ -234,7 +235,7 @@ def test_trials_are_added_to_those_that_a_study_was_to_have(prepare: Prepare, st
 
 
 def test_trials_cannot_be_added_to_a_new_study(prepare: Prepare) -> None:
-    with pytest.raises(UsageError, match=r"--trials \+50: adds to a study that there is"):
+    with pytest.raises(UsageError, match=r"--trials \+50: extends an existing study"):
         prepare("digits", more=50)
 
 
@@ -275,10 +276,10 @@ def test_what_the_workspaces_file_says_otherwise_is_told_as_it_does_not_count(
     assert prepared.settings.hall_of_fame_size == 6
     start = "system_parameters.py: "
     assert [note.removeprefix(start) for note in prepared.notes if note.startswith(start)] == [
-        "objective = val_loss does not count here: the study has val_accuracy, and cannot change it.",
-        "seed = 6 does not count here: the study has 5, and cannot change it.",
-        "hall_of_fame_size = 2 does not count here: the study has 6; --set hall_of_fame_size=2 changes it.",
-        "workers = 3 does not count here: the study has auto; --set workers=3 changes it.",
+        "objective = val_loss is ignored: the study has val_accuracy, which cannot change.",
+        "seed = 6 is ignored: the study has 5, which cannot change.",
+        "hall_of_fame_size = 2 is ignored: the study has 6; --set hall_of_fame_size=2 changes it.",
+        "workers = 3 is ignored: the study has auto; --set workers=3 changes it.",
     ]
 
 
@@ -342,7 +343,7 @@ def test_a_space_whose_every_trial_failed_for_its_fault_is_fixed_by_the_workspac
     study.start(make_plan(3, study="s", space="cnn"))  # it ran as the search ended
     prepared = prepare(study="s")
     assert [space.source for space in prepared.spaces] == [OTHER]
-    assert "all its trials failed for its fault. From now on the text in" in prepared.notes[0]
+    assert "it made all its trials fail. The text in" in prepared.notes[0]
     assert prepared.settings.trials == trials + 3
     study.start(make_plan(4, study="s", space="cnn"))
     study.finish(make_plan().phase, failed(4, FailureKind.ERROR, "something else"))
@@ -365,7 +366,7 @@ def test_of_a_space_that_was_fixed_twice_only_the_trials_of_the_last_text_are_ma
 
 
 def test_a_study_does_not_learn_from_itself(prepare: Prepare, study: MetricsStore) -> None:
-    with pytest.raises(UsageError, match="--warm-start.*'s'"):
+    with pytest.raises(UsageError, match="--warm-start s: is this study"):
         prepare(study="s", warm_start="s")
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from mloptimizer.app.claims import claim_study
-from mloptimizer.app.preparation import SearchRequest, prepare_search
+from mloptimizer.app.preparation import prepare_search
+from mloptimizer.app.search_request import SearchRequest
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.locks import is_held
 from mloptimizer.store.orders import Order, OrderName, send_order, take_orders

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mloptimizer.app.assembly import run_request
-from mloptimizer.app.preparation import SearchRequest
+from mloptimizer.app.search_request import SearchRequest
 from mloptimizer.core.nouns import Outcome, Phase
 from mloptimizer.store.workspace import Workspace
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from mloptimizer.app.environment import check_environment, examine_environment
-from mloptimizer.app.preparation import SearchRequest, prepare_search
+from mloptimizer.app.preparation import prepare_search
 from mloptimizer.app.probe_checks import run_probe
+from mloptimizer.app.search_request import SearchRequest
 from mloptimizer.core.errors import UsageError
 from mloptimizer.store.workspace import Workspace
 

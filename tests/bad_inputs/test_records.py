@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mloptimizer.app import assembly, exporting
-from mloptimizer.app.preparation import SearchRequest, prepare_search
+from mloptimizer.app.preparation import prepare_search
+from mloptimizer.app.search_request import SearchRequest
 from mloptimizer.core.errors import MloptimizerError, RunError
 from mloptimizer.core.nouns import dataset_from_json
 from mloptimizer.store.orders import take_orders
@@ -26,6 +27,7 @@ COMMANDS = (
     "search --dataset digits --study t --warm-start s",
 )
 WRITTEN = ("out", "studies.journal", "driver.lock")  # by the commands; the journal is mended
+ORDERS = "metrics_data/s/orders/"  # those for an earlier search; the next one removes them
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +76,7 @@ def test_a_command_on_a_damaged_study_tells_it_and_loses_nothing(written: Path, 
             name
             for name in before
             if before[name] != after.get(name)
-            and not (name.endswith(WRITTEN) or (counted and name.endswith("study.json")))
+            and not (name.endswith(WRITTEN) or name.startswith(ORDERS) or (counted and name.endswith("study.json")))
         ]
         assert lost == []
         assert {name for name in after if name not in before and not name.split("/")[0].startswith("out")} <= {

@@ -262,7 +262,7 @@ def test_an_order_breaks_the_measurement_off(search: Search, workspace: Workspac
     chosen = gpus.chosen[Phase.EXPLORATION]
     assert chosen is not None
     assert (chosen.count, gpus.measured) == (8, [])
-    assert chosen.reason.endswith(f"not measured: the search was told to {said}")
+    assert chosen.reason.endswith(f"not measured: the search was asked to {said}")
 
 
 def test_ctrl_c_ends_the_measurement_and_the_search(search: Search) -> None:
