@@ -61,8 +61,8 @@ def main() -> None:
     ratios = []
     for first in range(0, len(walls) - 1, 2):  # the second and third epoch, the fourth and fifth, …
         ratios.append((walls[first + 1] / walls[first], cpus[first + 1] / cpus[first]))
-        figures = f"{walls[first]:.2f} | {walls[first + 1]:.2f} | {ratios[-1][0]:.3f} | {ratios[-1][1]:.3f}"
-        print(f"| {first + 2} and {first + 3} | {figures} |")
+        values = f"{walls[first]:.2f} | {walls[first + 1]:.2f} | {ratios[-1][0]:.3f} | {ratios[-1][1]:.3f}"
+        print(f"| {first + 2} and {first + 3} | {values} |")
     count = len(ratios) + 1  # the last epoch has one too
     print(f"{weights / 1e6:.2f} million weights, {plan.dataset.train_size} images per epoch, {size_mb:.0f} MB per file")
     print(f"the training thread spent {result.timings['checkpoint'] / count:.3f} s per checkpoint")

@@ -34,10 +34,10 @@ def main() -> None:
         for phase in (Phase.EXPLORATION, Phase.HALL_OF_FAME):
             for trial in store.trials(phase):
                 value = trial.result["value"]
-                figures = (
+                values = (
                     f"{len(trial.epochs)} | {'–' if value is None else f'{value:.4f}'} | {trial.result['seconds']:.0f}"
                 )
-                print(f"| {trial.directory.name} | {trial.plan['space']} | {trial.result['outcome']} | {figures} |")
+                print(f"| {trial.directory.name} | {trial.plan['space']} | {trial.result['outcome']} | {values} |")
         for reading in store.test_evaluations():
             accuracy, loss = reading["test_accuracy"], reading["test_loss"]
             print(f"\nTest set, trial {reading['trial']}: accuracy {accuracy:.4f}, loss {loss:.4f}")

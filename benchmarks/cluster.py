@@ -34,8 +34,8 @@ def main() -> None:
                 whole[engine] = timed_search(Path(folder), *words, *_words(options))
                 spans[engine] = _seconds_after_start(Workspace(Path(folder)).study(STUDY))
         ratio = spans["ray"] / spans["process"]
-        figures = (spans["process"], spans["ray"], ratio, whole["process"], whole["ray"])
-        print("| {} | {:.1f} | {:.1f} | {:.3f} | {:.1f} s | {:.1f} s |".format(number + 1, *figures), flush=True)
+        values = (spans["process"], spans["ray"], ratio, whole["process"], whole["ray"])
+        print("| {} | {:.1f} | {:.1f} | {:.3f} | {:.1f} s | {:.1f} s |".format(number + 1, *values), flush=True)
 
 
 def _seconds_after_start(study: Path) -> float:

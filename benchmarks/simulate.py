@@ -66,7 +66,7 @@ class Story(Listener):
     virtual_seconds: float = 0.0
     busy_share: float = 0.0
     filled_share: float = 0.0  # the same, from when every slot has had a trial
-    most_alike: int = 0
+    most_duplicates: int = 0
 
     def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
         self.decisions += 1
@@ -112,7 +112,7 @@ def simulate(scenario: Scenario) -> Story:
             engine = _live(scenario, workspace, settings, clock, story, is_last=life == scenario.lives - 1)
             spans, last_start = spans + engine.spans, engine.last_start
             filled = engine.filled_at if life == 0 else filled
-            story.most_alike = max(story.most_alike, engine.most_alike)
+            story.most_duplicates = max(story.most_duplicates, engine.most_duplicates)
     story.driver_seconds = clock.driver_seconds() - worked
     story.virtual_seconds = clock() - began
     story.busy_share = _busy_share(spans, began, last_start, scenario.workers)
@@ -205,7 +205,7 @@ def show_scale(asked: argparse.Namespace) -> None:
             f"{story.filled_share:.1%}",
             f"{story.decisions / story.driver_seconds:,.0f}",
             str(story.attempts),
-            str(story.most_alike),
+            str(story.most_duplicates),
             f"{story.regrets[-1]:.3f}",
             f"{blind.regrets[-1]:.3f}",
         )
@@ -226,8 +226,8 @@ def show_quality(asked: argparse.Namespace) -> dict[str, dict[int, list[list[flo
                 for seed in range(asked.seeds):
                     story = simulate(Scenario(workers, asked.trials, function, seed, driver="none", sampler=sampler))
                     found.setdefault(function, []).append(story.regrets)
-                    if story.most_alike:
-                        raise SystemExit(f"{story.most_alike} running trials had the same parameters")
+                    if story.most_duplicates:
+                        raise SystemExit(f"{story.most_duplicates} running trials had the same parameters")
             runs[sampler][workers] = [regrets for many in found.values() for regrets in many]
             ratio = _compare(runs[sampler][workers], runs[BOUNDED][asked.workers[0]])
             medians = [f"{statistics.median(one[-1] for one in many):.3f}" for many in found.values()]

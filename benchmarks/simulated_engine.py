@@ -66,7 +66,7 @@ class SimulatedEngine:
         self.spans: list[tuple[float, float]] = []  # from the start of a trial until its result was due
         self.filled_at = self.last_start = clock()  # when the last idle slot got its first trial; the last start
         self._was_filled = False
-        self.most_alike = 0  # running trials with the same parameters
+        self.most_duplicates = 0  # running trials with the same parameters
         self._clock, self._workload, self._interrupt_after = clock, workload, interrupt_after
         self._idle = {slot.name: slot for slot in slots}
         self._running: dict[int, tuple[TrialPlan, Slot, float]] = {}
@@ -86,10 +86,10 @@ class SimulatedEngine:
         """Plan what the trial reports, and when."""
         now, work = self._clock(), self._workload
         del self._idle[slot.name]
-        alike = [
+        duplicates = [
             other for other, _, _ in self._running.values() if (other.space, other.params) == (plan.space, plan.params)
         ]
-        self.most_alike = max(self.most_alike, len(alike))
+        self.most_duplicates = max(self.most_duplicates, len(duplicates))
         self._running[plan.number] = (plan, slot, now)
         self.last_start = now
         if not self._was_filled:
