@@ -1,7 +1,7 @@
-"""Serves optuna-dashboard for a storage: its pages and its interface, with nothing from the network.
+"""Serves optuna-dashboard for a storage: its pages and its API, without the network.
 
-It reads the storage at every request, so that a search that runs meanwhile is seen grow. Requests are answered side by
-side: a browser that keeps an idle connection open blocks nobody. Ctrl-C ends it quietly.
+It reads the storage at every request, so a running search can be watched. Requests are answered in parallel: an idle
+connection of a browser blocks nobody. Ctrl-C ends it quietly.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ def serve_dashboard(storage: Any, host: str, port: int, announce: Callable[[str]
         storage: an Optuna storage.
         host: address to listen on; whoever reaches it can read, rename and delete studies.
         port: port to listen on; 0: any free one.
-        announce: called once with the address of the page, when it listens.
+        announce: called with the address of the page once the server listens.
 
     Raises:
-        UsageError: the port is taken, or the address is not one of this machine.
+        UsageError: the port is taken, or the address is not one of this machine's.
     """
     with _listen(host, port) as server, contextlib.suppress(KeyboardInterrupt):
         from optuna_dashboard import wsgi
@@ -33,7 +33,7 @@ def serve_dashboard(storage: Any, host: str, port: int, announce: Callable[[str]
         server.set_app(wsgi(storage))
         if announce:
             announce(f"http://{host}:{server.server_port}/")
-        # The request handler writes a line per request to standard error; errors of the dashboard go to the log.
+        # The request handler writes a line per request to standard error; the dashboard's errors go to the log.
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
             while True:
                 request, client = server.get_request()
@@ -42,7 +42,7 @@ def serve_dashboard(storage: Any, host: str, port: int, announce: Callable[[str]
 
 def _listen(host: str, port: int) -> WSGIServer:
     server = WSGIServer((host, port), WSGIRequestHandler, bind_and_activate=False)
-    server.allow_reuse_port = False  # some Pythons would share the port with another program
+    server.allow_reuse_port = False  # some Python versions would share the port with another program
     try:
         server.server_bind()
         server.server_activate()

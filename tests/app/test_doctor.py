@@ -64,7 +64,7 @@ def test_the_table_says_what_is_wrong_and_what_to_do() -> None:
         "wrong XLA [/x] broken",
         "→ mend it",
         "",
-        "To be fixed: XLA.",
+        "To fix: XLA.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Renders what the doctors found: of this machine, and of the nodes of a cluster."""
+"""Shows the doctor's findings about this machine, and about the nodes of a cluster."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from mloptimizer.reports.terminal.fitting_table import FittingTable
 
 
 def doctor_table(checks: Sequence[Check]) -> RenderableType:
-    """Return one row per check: what was found and, where something is to be done, what."""
+    """Return one row per check with its result, and with advice where something should be done."""
     marks = {True: ("ok", "green"), False: ("wrong", "bold red"), None: ("note", "yellow")}
     grid = Table.grid(padding=(0, 2))
     for check in checks:
@@ -20,12 +20,12 @@ def doctor_table(checks: Sequence[Check]) -> RenderableType:
             text.append(f"\n→ {check.advice}", style="bold" if check.ok is False else "")
         grid.add_row(Text(*marks[check.ok]), Text(check.name), text)
     wrong = [check.name for check in checks if check.ok is False]
-    ending = f"To be fixed: {', '.join(wrong)}." if wrong else "Nothing is wrong."
+    ending = f"To fix: {', '.join(wrong)}." if wrong else "Nothing is wrong."
     return Group(grid, Text(f"\n{ending}", style="bold red" if wrong else "bold green"))
 
 
 def cluster_table(nodes: Sequence[NodeFacts], checks: Sequence[Check]) -> RenderableType:
-    """Return one row per node, and below it one per check."""
+    """Return one row per node, and below the nodes one row per check."""
     table = FittingTable("node", lined=False)
     table.add_numbers("CPUs", "GPUs")
     table.add_words("Python, mloptimizer, TensorFlow, Keras, Ray", "clock", "data sets")

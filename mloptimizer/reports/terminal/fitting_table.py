@@ -1,4 +1,4 @@
-"""A table that fits its terminal: it breaks no word and no figure, and leaves the last columns out instead."""
+"""A table that fits its terminal: it breaks no words or numbers, and drops its last columns instead."""
 
 import copy
 
@@ -8,31 +8,31 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
 
-_LONGEST_WORD = 24  # of a text column; longer ones, of paths for instance, are folded
+_LONGEST_WORD = 24  # of a text column; longer words, such as paths, are folded
 
 
 class FittingTable(Table):
-    """A rich table that says under it which columns a wider terminal would show."""
+    """A rich table with a line below it that names the dropped columns."""
 
     def __init__(self, *titles: str, lined: bool = True, extras: int = 0) -> None:
         """Make the table.
 
         Args:
-            titles: of columns of words.
-            lined: with a line under the titles.
-            extras: how many of the last columns are left out without a word.
+            titles: titles of text columns.
+            lined: draw a line under the titles.
+            extras: how many of the last columns are dropped without naming them.
         """
         super().__init__(box=box.SIMPLE_HEAD if lined else None, pad_edge=False, padding=(0, 1, 0, 0))
         self.header_style, self._extras = "table.header" if lined else "bold", extras
         self.add_words(*titles)
 
     def add_words(self, *titles: str) -> None:
-        """Add columns of text, which stands left and breaks between words."""
+        """Add columns of text, which is left-aligned and breaks between words."""
         for title in titles:
             self.add_column(title)
 
     def add_numbers(self, *titles: str) -> None:
-        """Add columns of figures, which stand right and never break."""
+        """Add columns of numbers, which are right-aligned and never break."""
         for title in titles:
             self.add_column(title, justify="right")
 
@@ -52,13 +52,10 @@ class FittingTable(Table):
         for column, width in zip(table.columns, widths, strict=True):
             column.width, column.overflow = width, "fold"
         yield from Table.__rich_console__(table, console, options)
-        missing = [_title(column) for column in self.columns[len(kept) : len(self.columns) - self._extras]]
-        if missing:
-            yield Text(f"A wider terminal also shows: {', '.join(missing)}.", style="dim")
-
-
-def _title(column: Column) -> str:
-    return " ".join(str(column.header).split())
+        dropped = self.columns[len(kept) : len(self.columns) - self._extras]
+        if dropped:
+            titles = (" ".join(str(column.header).split()) for column in dropped)
+            yield Text(f"A wider terminal also shows: {', '.join(titles)}.", style="dim")
 
 
 def _lines(column: Column) -> list[str]:
@@ -66,7 +63,7 @@ def _lines(column: Column) -> list[str]:
 
 
 def _narrowest(column: Column) -> int:
-    """Return the width below which a word or a figure would break."""
+    """Return the width below which a word or number would break."""
     title = max(map(cell_len, str(column.header).split()), default=0)
     cells = [str(cell) for cell in column.cells]
     if column.justify == "right":

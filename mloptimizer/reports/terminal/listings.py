@@ -1,4 +1,4 @@
-"""Tables of what a person can choose from: studies, data sets and search spaces."""
+"""Tables that a person chooses from: studies, data sets and search spaces."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ from mloptimizer.store.workspace import Workspace
 
 
 def studies_table(studies: Sequence[StudyLine]) -> FittingTable:
-    """Return a row per study: what it searches, how far it is, and its best value."""
+    """Return a row per study with data set, progress and best value."""
     table = FittingTable("study", "data set", "state", "trials", "best value", "last change")
     for study in studies:
         trials = f"{study.done} of {MISSING if study.planned is None else study.planned}"
@@ -25,21 +25,21 @@ def studies_table(studies: Sequence[StudyLine]) -> FittingTable:
 
 
 def datasets_table() -> FittingTable:
-    """Return the data sets with size, shape, classes and where they are on this machine."""
+    """Return the data sets with size, shape, classes and place on this machine."""
     table = FittingTable("data set")
     table.add_numbers("images", "test", "shape", "classes")
     table.add_words("on this machine")
     for name, place in list_datasets().items():
         dataset = CATALOG[name]
         shape = "×".join(map(str, dataset.input_shape))
-        sizes = (f"{dataset.train_size:,}", f"{dataset.test_size:,}")
+        sizes = f"{dataset.train_size:,}", f"{dataset.test_size:,}"
         table.add_row(name, *sizes, shape, str(dataset.classes), place or "no; downloaded when used")
     return table
 
 
 def spaces_table(workspace: Workspace) -> FittingTable:
-    """Return the search spaces with what they are and where they come from; broken ones say why."""
-    table = FittingTable("space", "what it is, and its file")
+    """Return the search spaces with their summaries and files, or why they are broken."""
+    table = FittingTable("space", "summary and file")
     for name, path in find_spaces(workspace.search_spaces).items():
         try:
             summary = load_space(name, path.read_text(encoding="utf-8"), str(path)).summary

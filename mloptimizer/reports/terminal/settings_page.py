@@ -1,4 +1,4 @@
-"""Shows the settings: the few that people need, all by group, or one with its whole story."""
+"""Shows the settings: the few that people need, all by group, or everything about one."""
 
 from collections.abc import Collection, Sequence
 from typing import Literal
@@ -18,10 +18,10 @@ _NAME_WIDTH, _VALUE_WIDTH = max(map(len, Settings.model_fields)), 12
 
 
 def common_settings(settings: Settings, stated: Collection[str]) -> RenderableType:
-    """Return a line for each of the settings that people need, and for those that are not at their default.
+    """Return a line for each setting that people need or that is not at its default.
 
     Args:
-        stated: names of those whose value the command line states.
+        stated: names of the settings that the command line sets.
     """
     common = Settings.names(common=True)
     names = [name for name in Settings.names() if name in common or _source(settings, name, stated)]
@@ -31,7 +31,7 @@ def common_settings(settings: Settings, stated: Collection[str]) -> RenderableTy
 
 
 def all_settings(settings: Settings, stated: Collection[str]) -> RenderableType:
-    """Return every setting by group, with its meaning."""
+    """Return all settings with their meanings, by group."""
     parts: list[RenderableType] = []
     for group, names in settings_by_group().items():
         parts += [Text(group, style="bold underline"), _table(settings, stated, names, one_line=False), Text("")]
@@ -39,7 +39,7 @@ def all_settings(settings: Settings, stated: Collection[str]) -> RenderableType:
 
 
 def setting_page(name: str, settings: Settings, stated: Collection[str]) -> RenderableType:
-    """Return all about one setting.
+    """Return everything about one setting.
 
     Raises:
         UsageError: there is no such setting.
@@ -65,7 +65,7 @@ def setting_page(name: str, settings: Settings, stated: Collection[str]) -> Rend
 
 
 def _table(settings: Settings, stated: Collection[str], names: Sequence[str], one_line: bool) -> Table:
-    """Return the settings; where one is not at its default it is bold, and a column says where its value comes from."""
+    """Return the settings; one that is not at its default is bold, and a column shows where its value comes from."""
     sources = {name: _source(settings, name, stated) for name in names}
     cut: Literal["ellipsis", "fold"] = "ellipsis" if one_line else "fold"
     table = Table.grid(padding=(0, 1, 0, 0), expand=True)
@@ -76,21 +76,19 @@ def _table(settings: Settings, stated: Collection[str], names: Sequence[str], on
     table.add_column(ratio=1, no_wrap=one_line, overflow=cut)
     for name, source in sources.items():
         meaning = str(Settings.declared(name)["description"])
-        cells = [name, _plain(getattr(settings, name)), *([source] if any(sources.values()) else [])]
+        value = getattr(settings, name)
+        cells = [name, (",".join(value) or "all") if isinstance(value, tuple) else str(value)]
+        cells += [source] if any(sources.values()) else []
         cells.append(meaning.partition(";")[0] if one_line else meaning)
-        table.add_row(*(Text(cell) for cell in cells), style="bold" if source else "")
+        table.add_row(*map(Text, cells), style="bold" if source else "")
     return table
 
 
-def _plain(value: object) -> str:
-    return (",".join(value) or "all") if isinstance(value, tuple) else str(value)
-
-
 def _source(settings: Settings, name: str, stated: Collection[str]) -> str:
-    """Return where the value comes from, empty where it is the default's."""
-    value, row = getattr(settings, name), PROFILES[settings.profile]
+    """Return where the value comes from, empty for the default."""
+    value = getattr(settings, name)
     if name in stated:
         return "command line"
     if value == Settings.declared(name)["default"]:
         return ""
-    return f"profile {settings.profile}" if row.get(name) == value else _FILE
+    return f"profile {settings.profile}" if PROFILES[settings.profile].get(name) == value else _FILE
