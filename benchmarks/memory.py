@@ -103,7 +103,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     Path("/proc/self/clear_refs").write_text("5")
     before, started = memory_mb("VmRSS"), time.perf_counter()
     step(options.batch)
-    model.figures()
+    model.read_metrics()
     seconds, peak = time.perf_counter() - started, memory_mb("VmHWM")
     np.savez(options.weights, **{str(number): value for number, value in enumerate(model.get_weights())})
     micro_batch = options.batch // way.accumulation_steps

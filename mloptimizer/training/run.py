@@ -1,4 +1,4 @@
-"""A trial under way, as its training tells of it: decisions, epochs, signs of life, and where its time went."""
+"""A running trial, as its training reports it: decisions, epochs, signs of life, and where the time went."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -10,15 +10,15 @@ from mloptimizer.core.events import Decision, Emit, EpochRecord, MicroBatching, 
 from mloptimizer.core.nouns import Outcome, TrialPlan, TrialResult
 from mloptimizer.core.words import utc_stamp
 from mloptimizer.hardware.read.training_clock import TrainingClock
-from mloptimizer.training.checkpoints.checkpoint_files import Kept
+from mloptimizer.training.checkpoints.checkpoint_files import PartState
 from mloptimizer.training.memory.batch_plan import BatchPlan
 
-_BEGINS_WITH = {"fit": "first_step"}  # the parts of the hardware log that are named otherwise; callbacks tell the next
+_LOGGED_AS = {"fit": "first_step"}  # in the hardware log, until the callbacks name the next part
 
 
 @dataclass
 class Run:
-    """A trial under way: its plan, whom to tell, and how long its parts took."""
+    """A running trial: its plan, who receives its events, and how long its parts took."""
 
     plan: TrialPlan
     emit: Emit
@@ -26,55 +26,55 @@ class Run:
     started: float = field(default_factory=time.perf_counter)
     timings: dict[str, float] = field(default_factory=dict)
     epochs_done: int = 0
-    history: list[EpochRecord] = field(default_factory=list)  # with those before a checkpoint
+    history: list[EpochRecord] = field(default_factory=list)  # including those before a checkpoint
     batch: BatchPlan | None = None
     memory_mb: float = 0.0
     clock: TrainingClock = field(default_factory=TrainingClock)
 
     def decide(self, topic: str, choice: str, reason: str) -> None:
-        """Tell an automatic choice."""
+        """Emit an automatic choice."""
         self.emit(Decision(self.plan.number, topic, choice, reason))
 
     def divide(self, batch: BatchPlan, memory_mb: float) -> None:
-        """Tell how a step is divided, and how much memory it is estimated to take, MB."""
+        """Emit the micro-batches of a step and its estimated memory, MB."""
         self.batch, self.memory_mb = batch, memory_mb
         self.emit(MicroBatching(self.plan.number, batch.micro_batch, batch.accumulation_steps, memory_mb))
 
     def add_epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> EpochRecord:
-        """Return the record of an epoch that has just ended, which is kept with the others."""
+        """Keep and return the record of an epoch that has just ended."""
         self.epochs_done = epoch
         self.history.append(EpochRecord(self.plan.number, epoch, metrics, seconds, utc_stamp()))
         return self.history[-1]
 
-    def kept(self) -> Kept:
-        """Return the epochs so far: with a `Checkpoint`, those are known that the driver did not live to hear of."""
+    def get_state(self) -> PartState:
+        """Return the epochs so far: the driver may have died before it heard of the last ones."""
         return {"records": {str(r.epoch): {**r.metrics, "seconds": r.seconds} for r in self.history}}, ()
 
-    def take_back(self, kept: Kept) -> None:
-        """Know the epochs again, and tell those that nobody has recorded."""
+    def set_state(self, state: PartState) -> None:
+        """Take over the epochs, and emit those that nobody has recorded."""
         self.history = []
-        for epoch, row in enumerate(kept[0]["records"].values(), start=1):
+        for epoch, row in enumerate(state[0]["records"].values(), start=1):
             metrics = {name: value for name, value in row.items() if name != "seconds"}
             self.history.append(EpochRecord(self.plan.number, epoch, metrics, row.get("seconds") or 0.0))
         for record in self.history[self.plan.recorded_epochs :]:
             self.emit(record)
 
     def sign(self, step: int) -> None:
-        """Tell that the training goes on."""
+        """Emit that the training is running."""
         self.emit(SignOfLife(self.plan.number, step))
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Count the time of the block, for the result's timings and for the hardware log."""
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
-            with self.clock.during(_BEGINS_WITH.get(name, name)):
+            with self.clock.during(_LOGGED_AS.get(name, name)):
                 yield
         finally:
-            self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - begun
+            self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - started
 
     def result(self, outcome: Outcome, value: float | None = None, **more: Any) -> TrialResult:
-        """Return how the trial ended, with its timings and the division of its steps."""
+        """Return how the trial ended, with its timings and its micro-batches."""
         seconds = time.perf_counter() - self.started
         spent = self.clock.spent()[1]
         timings = {**self.timings, "training": spent["training"], "validation": spent["validation"], "total": seconds}

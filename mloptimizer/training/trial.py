@@ -1,13 +1,12 @@
 """Runs one trial: builds the plan's model on the slot's devices, trains or tests it, and returns the result.
 
-Guarantees: `run_trial` never raises; a failure is part of the result. A trial that was cut off can go on as if it had
-not been. The weights kept are those of the best epoch, and reach the disk whole, once, and only when the trial has
-completed.
+Guarantees: `run_trial` never raises; a failure is part of the result. An interrupted trial can resume as if nothing had
+happened. The weights of the best epoch are written once, as a whole file, and only when the trial has completed.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,33 +17,16 @@ from mloptimizer.core.events import Emit, ShouldStop
 from mloptimizer.core.nouns import FailureKind, Objective, Outcome, Phase, Slot, TrialPlan, TrialResult
 from mloptimizer.core.trial_files import CHECKPOINTS, WEIGHTS
 from mloptimizer.hardware.read.training_clock import TrainingClock
-from mloptimizer.training.callbacks import (
-    AveragedWeights,
-    Best,
-    EpochFigures,
-    LowerRate,
-    PartsOfFit,
-    SignsOfLife,
-    SpareMemory,
-    StepProfile,
-    StopOrder,
-)
+from mloptimizer.training import callbacks
+from mloptimizer.training.checkpoints import saving
 from mloptimizer.training.checkpoints.checkpoint_files import keep_only
-from mloptimizer.training.checkpoints.saving import (
-    Checkpoints,
-    CheckpointWriter,
-    Part,
-    TrainingState,
-    identify_training,
-    resume_training,
-)
 from mloptimizer.training.input.pipeline import Evaluation, evaluation_batches, load_images
 from mloptimizer.training.memory.batch_plan import plan_batch
 from mloptimizer.training.network import save_weights
 from mloptimizer.training.run import Run
 from mloptimizer.training.setup import Prepared, choose_devices, choose_objectives, make_model, make_network, set_up
 from mloptimizer.training.step.precision import FLOAT32, precision_policy
-from mloptimizer.training.step.schedule import Plateau, plan_plateau
+from mloptimizer.training.step.schedule import plan_plateau
 from mloptimizer.training.step.stability import GoBack, checked_numerics, find_bad_layer
 from mloptimizer.training.step.training_model import StepOptions, TrainableModel
 from mloptimizer.training.trial_failures import NonFiniteError, TrialStopped, describe_failure
@@ -57,21 +39,19 @@ def run_trial(
 ) -> TrialResult:
     """Train the plan's model (or, for a test evaluation, test it once) and return the result; never raises.
 
-    Every epoch is emitted as an `EpochRecord` with loss (as it is minimised), accuracy and top_k_accuracy, their
-    validation twins (the loss without smoothing and penalties), learning_rate, images_per_second, data_wait_percent,
+    Every epoch is emitted as an `EpochRecord` with loss (as minimised), accuracy and top_k_accuracy, the same on the
+    validation data (the loss without smoothing and penalties), learning_rate, images_per_second, data_wait_percent,
     gradient_norm and skipped_steps; every automatic choice as a `Decision`. The result's timings are setup, build, fit
     (with tracing and validation), save and total, and, as parts of fit, first_step, training, validation and
-    checkpoint: what the training waited until its checkpoints were read, copied and, as far as that took longer than an
-    epoch, written.
+    checkpoint: the time that the training waited for reading, copying and writing checkpoints.
 
-    With `plan.resumes` the training goes on from the newest whole checkpoint in the plan's directory, as if it had
-    never been cut off; otherwise those that are left there are removed. When an epoch is emitted, the checkpoint of the
-    one before, if one was due, is on the disk. The trial leaves its last checkpoint, also of the last epoch. Epochs
-    that a checkpoint knows beyond `plan.recorded_epochs` are emitted again.
+    With `plan.resumes` the training resumes from the newest whole checkpoint in the plan's directory; otherwise it
+    removes the checkpoints there. Before an epoch is emitted, the checkpoint of the one before is on the disk. The
+    last epoch's checkpoint remains. Epochs in a checkpoint beyond `plan.recorded_epochs` are emitted again.
 
     Args:
         should_stop: asked at every batch; True ends the trial as pruned.
-        clock: is told what the trial does meanwhile, for its hardware log.
+        clock: receives what the trial is doing, for the hardware log.
     """
     run = Run(plan, emit, should_stop, clock=clock or TrainingClock())
     try:
@@ -97,7 +77,7 @@ def _train(run: Run, slot: Slot) -> TrialResult:
             prepared = replace(prepared, network=make_network(run.plan, setup.devices, setup.precision))
             best = _fit(run, prepared, False)
     if best.value is None:
-        raise NonFiniteError("no epoch had a validation loss that is finite")
+        raise NonFiniteError("no epoch had a finite validation loss")
     with run.part("save"):
         best.restore()
         weights = Path(run.plan.directory) / WEIGHTS
@@ -105,19 +85,19 @@ def _train(run: Run, slot: Slot) -> TrialResult:
     return run.result(Outcome.COMPLETED, best.value, metrics=best.metrics, weights=str(weights))
 
 
-def _fit(run: Run, prepared: Prepared, xla: bool) -> Best:
-    """Train the network, or go on with its training, and return the best state that it had."""
+def _fit(run: Run, prepared: Prepared, xla: bool) -> callbacks.Best:
+    """Train the network, from the start or from a checkpoint, and return the best state that it had."""
     plan, setup = run.plan, prepared.setup
     with run.part("build"):
         model = make_model(plan, prepared.network, setup, xla, run.decide)
-    followed = _follow(run, prepared, model)
+    followed = _Followed(run, prepared, model)
     with run.part("fit"), precision_policy(setup.precision):
         epochs_done = followed.start()
         if plan.initial_weights and not epochs_done:
             with run.clock.during("validation"):
                 followed.best.offer(_evaluate_start(model, prepared.validation))
         run.clock.follow(setup.steps.global_batch, lambda: (model.steps_run, model.seconds_waited))
-        if epochs_done < plan.epochs and not followed.figures.is_over(epochs_done):
+        if epochs_done < plan.epochs and not followed.metrics.is_over(epochs_done):
             try:
                 model.fit(
                     prepared.training.start(epochs_done * setup.steps.per_epoch),
@@ -126,90 +106,78 @@ def _fit(run: Run, prepared: Prepared, xla: bool) -> Best:
                     steps_per_epoch=setup.steps.per_epoch,
                     validation_data=prepared.validation.batches,
                     validation_steps=prepared.validation.steps,
-                    shuffle=False,  # the batches are shuffled already
+                    shuffle=False,  # the batches are already shuffled
                     verbose=0,
                     callbacks=followed.callbacks,
                 )
             finally:
                 followed.wait()
-    run.timings["first_step"] = followed.figures.first_call_seconds
+    run.timings["first_step"] = followed.metrics.first_call_seconds
     return followed.best
 
 
-@dataclass(frozen=True)
 class _Followed:
-    """What follows a training."""
+    """A training with what follows it: callbacks, the best state and checkpoints."""
 
-    best: Best
-    figures: EpochFigures
-    callbacks: list[keras.callbacks.Callback]
-    start: Callable[[], int]  # goes on from a checkpoint, or starts anew; returns how many epochs are done
-    wait: Callable[[], None]  # returns when the last checkpoint is on the disk
+    def __init__(self, run: Run, prepared: Prepared, model: TrainableModel) -> None:
+        plan, settings, steps = run.plan, run.plan.settings, prepared.setup.steps
+        objective, plateau = Objective(settings.objective), plan_plateau(plan.params, plan)
+        self._run, self._timed = run, partial(run.part, "checkpoint")
+        self._folder = Path(plan.directory) / CHECKPOINTS
+        self._writer = saving.CheckpointWriter(self._folder, run.decide)
+        self._identity = saving.identify_training(plan, steps)
+        self.best = callbacks.Best(prepared.network, objective)
+        self.metrics = callbacks.EpochMetrics(steps.global_batch, self._record, self.best, plan.patience, objective)
 
+        def find_layer(step: int) -> str:
+            return find_bad_layer(prepared.network, prepared.training.batch(step)[0])
 
-def _follow(run: Run, prepared: Prepared, model: TrainableModel) -> _Followed:
-    plan, settings, steps = run.plan, run.plan.settings, prepared.setup.steps
-    folder, timed = Path(plan.directory) / CHECKPOINTS, partial(run.part, "checkpoint")
-    writer = CheckpointWriter(folder, run.decide)
-    objective = Objective(settings.objective)
-
-    def wait() -> None:
+        go_back = GoBack(settings.nan_patience, settings.nan_retries, find_layer, run.decide)
+        parts: dict[str, saving.Part] = {"best": self.best, "figures": self.metrics, "go_back": go_back, "epochs": run}
+        self._state = saving.TrainingState(model, prepared.network, parts | ({"plateau": plateau} if plateau else {}))
+        self.callbacks = [self.metrics, callbacks.PartsOfFit(run.clock), go_back, *_watchers(run)]
+        self.callbacks.append(callbacks.SpareMemory(settings.memory_threshold))
+        if plateau:
+            self.callbacks.append(callbacks.LowerRate(plateau, self.metrics))
+        if plan.profiled:
+            self.callbacks.append(callbacks.StepProfile(Path(plan.directory) / PROFILE_FOLDER))
+        if settings.ema_momentum:  # behind all that may bring weights back
+            self.callbacks.append(callbacks.AveragedWeights())
         if settings.checkpoint_epochs:
-            with timed():
-                writer.wait()
+            take = partial(self._state.take, identity=self._identity)
+            every = settings.checkpoint_epochs
+            self.callbacks.append(saving.Checkpoints(self._writer, take, every, self.metrics, self._timed))
 
-    def record(epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
-        wait()  # who is told of an epoch may rely on the checkpoint of the one before
-        run.emit(run.add_epoch(epoch, metrics, seconds))
-
-    def start() -> int:
-        if not plan.resumes:
-            keep_only(folder, ())
+    def start(self) -> int:
+        """Resume from a checkpoint or start anew; return how many epochs are done."""
+        if not self._run.plan.resumes:
+            keep_only(self._folder, ())
             return 0
-        with timed():
-            return resume_training(folder, identity, state, run.decide)
+        with self._timed():
+            return saving.resume_training(self._folder, self._identity, self._state, self._run.decide)
 
-    def find_layer(step: int) -> str:
-        return find_bad_layer(prepared.network, prepared.training.batch(step)[0])
+    def wait(self) -> None:
+        """Return when the last checkpoint is on the disk."""
+        if self._run.plan.settings.checkpoint_epochs:
+            with self._timed():
+                self._writer.wait()
 
-    best = Best(prepared.network, objective)
-    figures = EpochFigures(steps.global_batch, record, best, plan.patience, objective)
-    go_back = GoBack(settings.nan_patience, settings.nan_retries, find_layer, run.decide)
-    plateau = plan_plateau(plan.params, plan)
-    parts: dict[str, Part] = {"best": best, "figures": figures, "go_back": go_back, "epochs": run}
-    state = TrainingState(model, prepared.network, parts | ({"plateau": plateau} if plateau else {}))
-    identity = identify_training(plan, steps)
-    callbacks = [figures, PartsOfFit(run.clock), go_back, *_callbacks(run, plateau, figures)]
-    if settings.checkpoint_epochs:
-        take = partial(state.take, identity=identity)
-        callbacks.append(Checkpoints(writer, take, settings.checkpoint_epochs, figures, timed))
-    return _Followed(best, figures, callbacks, start, wait)
-
-
-def _callbacks(run: Run, plateau: Plateau | None, figures: EpochFigures) -> list[keras.callbacks.Callback]:
-    """Return what else follows the training; the moving average stands last, behind what may bring weights back."""
-    plan, settings = run.plan, run.plan.settings
-    callbacks = [*_watchers(run), SpareMemory(settings.memory_threshold)]
-    if plateau:
-        callbacks.append(LowerRate(plateau, figures))
-    if plan.profiled:
-        callbacks.append(StepProfile(Path(plan.directory) / PROFILE_FOLDER))
-    if settings.ema_momentum:
-        callbacks.append(AveragedWeights())
-    return callbacks
+    def _record(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
+        self.wait()  # when an epoch is reported, the checkpoint of the one before exists
+        self._run.emit(self._run.add_epoch(epoch, metrics, seconds))
 
 
 def _watchers(run: Run) -> list[keras.callbacks.Callback]:
-    return [StopOrder(run.should_stop), SignsOfLife(run.sign)]
+    return [callbacks.StopOrder(run.should_stop), callbacks.SignsOfLife(run.sign)]
 
 
 def _evaluate_start(model: TrainableModel, validation: Evaluation) -> dict[str, float]:
-    """Return the validation figures of the initial weights, which are a candidate for the best."""
+    """Return the validation metrics of the initial weights, which are a candidate for the best."""
     model.evaluate(validation.batches, steps=validation.steps, verbose=0)
-    figures = model.figures()
-    if not math.isfinite(figures["loss"]):
-        raise NonFiniteError(f"the validation loss of the initial weights is {figures['loss']}")
-    return {f"val_{name}": value for name, value in figures.items()}
+    metrics = model.read_metrics()
+    if not math.isfinite(metrics["loss"]):
+        raise NonFiniteError(f"the validation loss of the initial weights is {metrics['loss']}")
+    return {f"val_{name}": value for name, value in metrics.items()}
 
 
 def _test(run: Run, slot: Slot) -> TrialResult:
@@ -228,8 +196,10 @@ def _test(run: Run, slot: Slot) -> TrialResult:
             model = TrainableModel(network, choose_objectives(plan, run.decide), options)
             model.compile(None)
     with run.part("fit"):
-        model.evaluate(test.batches, steps=test.steps, verbose=0, callbacks=[*_watchers(run), PartsOfFit(run.clock)])
-    metrics = {f"test_{name}": value for name, value in model.figures().items()}
+        model.evaluate(
+            test.batches, steps=test.steps, verbose=0, callbacks=[*_watchers(run), callbacks.PartsOfFit(run.clock)]
+        )
+    metrics = {f"test_{name}": value for name, value in model.read_metrics().items()}
     if not math.isfinite(metrics["test_loss"]):
         raise NonFiniteError(f"the test loss is {metrics['test_loss']}")
     value = metrics[plan.settings.objective.replace("val_", "test_")]

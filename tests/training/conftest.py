@@ -139,6 +139,6 @@ def validate() -> Callable[[TrialPlan, str], Mapping[str, float]]:
         model.compile(None)
         validation = evaluation_batches(load_images(plan.dataset, "validation", lambda *_: None), 16, devices)
         model.evaluate(validation.batches, steps=validation.steps, verbose=0)
-        return model.figures()
+        return model.read_metrics()
 
     return measure

@@ -10,7 +10,7 @@ import pytest
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.events import SignOfLife
 from mloptimizer.core.nouns import Objective, Phase
-from mloptimizer.training.callbacks import Best, EpochFigures, SignsOfLife
+from mloptimizer.training.callbacks import Best, EpochMetrics, SignsOfLife
 from mloptimizer.training.step.optimizers import make_optimizer
 
 
@@ -20,17 +20,17 @@ class Played:
     def __init__(self, accuracies: list[float]) -> None:
         self.accuracies = accuracies
         self.optimizer = make_optimizer({}, 0.1, [], Settings(), scale_loss=False)
-        self.guard = SimpleNamespace(figures=dict)
+        self.guard = SimpleNamespace(read_metrics=dict)
         self.steps_run, self.seconds_waited = 0, 0.0
         self.stop_training = False
 
-    def figures(self) -> dict[str, float]:
+    def read_metrics(self) -> dict[str, float]:
         return {"loss": 1.0, "accuracy": self.accuracies[0]}
 
     def get_weights(self) -> list[float]:
         return [self.accuracies[0]]
 
-    def train(self, callback: EpochFigures) -> int:
+    def train(self, callback: EpochMetrics) -> int:
         """Return how many epochs the callback lets it train."""
         callback.set_model(self)
         for epoch in range(len(self.accuracies)):
@@ -52,7 +52,7 @@ def test_a_warm_start_may_stay_behind_its_start_for_longer_than_the_patience_whi
     objective = Objective("val_accuracy")
     best = Best(model, objective)
     best.offer({"val_accuracy": 0.9})
-    assert model.train(EpochFigures(64, silent, best, 3, objective)) == 8
+    assert model.train(EpochMetrics(64, silent, best, 3, objective)) == 8
     assert best.value == 0.9
 
 

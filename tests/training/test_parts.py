@@ -129,7 +129,7 @@ def test_the_figures_of_an_uneven_number_of_images_are_exact(make_training_plan:
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(80), labels]
     ranks = (logits > logits[np.arange(80), labels][:, None]).sum(axis=1)
     expected = {"loss": losses.mean(), "accuracy": (ranks == 0).mean(), "top_k_accuracy": (ranks < 3).mean()}
-    assert model.figures() == pytest.approx(expected, abs=1e-5)
+    assert model.read_metrics() == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_network_with_constant_outputs_is_no_better_than_chance(make_training_plan: Any, digits: Any) -> None:
@@ -137,8 +137,8 @@ def test_a_network_with_constant_outputs_is_no_better_than_chance(make_training_
     model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
     validation = evaluation_batches(load_images(digits, "validation", silent), 16, CPU)
     model.evaluate(validation.batches, steps=validation.steps, verbose=0)
-    assert model.figures()["accuracy"] == pytest.approx(0.1, abs=0.05)
-    assert model.figures()["top_k_accuracy"] == pytest.approx(0.3, abs=0.1)
+    assert model.read_metrics()["accuracy"] == pytest.approx(0.1, abs=0.05)
+    assert model.read_metrics()["top_k_accuracy"] == pytest.approx(0.3, abs=0.1)
 
 
 def test_a_constraint_of_a_weight_holds(make_training_plan: Any, completed: Any) -> None:

@@ -1,18 +1,20 @@
-"""Writes and reads the files of checkpoints: whole, compressed, and checked to the last byte.
+"""Writes and reads checkpoint files: whole, compressed, and checked to the last byte.
 
-A file is one line of JSON, padded with spaces, and behind it the bytes of the arrays, one after the other, compressed
-by zstd. The line says the format, the epoch, what training it is of, the versions that wrote it, the plain values, type
-and shape of each array, and the checksums of itself and of what follows. Nothing is unpacked before these are right,
-and there is no pickle in it. A file appears by renaming a finished one, so a kill leaves none that is half written.
+A file is one line of JSON, padded with spaces, followed by the bytes of all arrays, compressed by zstd. The line holds
+the format, the epoch, the identity of the training, the versions that wrote it, the plain values, type and shape of
+each array, and the checksums of itself and of the arrays. Nothing is unpacked before they match, and nothing is
+pickled. A finished file is renamed into place, so a kill leaves no half-written one.
 """
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -28,40 +30,39 @@ from mloptimizer.core.words import in_a_line
 _FORMAT = 1
 COMPRESSION_LEVEL = 1  # weights hardly get smaller at higher ones
 LONGEST_HEADER = 2**26  # bytes
-LARGEST = 2**34  # bytes of the arrays, where nothing else is known
-Kept = tuple[Mapping[str, Any], Sequence[Any]]
-"""What a checkpoint keeps of a part of the training: plain JSON values, and arrays that do not change any more."""
+LARGEST = 2**34  # bytes of the arrays, by default
+PartState = tuple[Mapping[str, Any], Sequence[Any]]
+"""What a checkpoint keeps of a part of the training: plain JSON values, and arrays that will not change."""
 
-_CHUNK = 2**20  # bytes
 _FIELDS = {"format": int, "epoch": int, "identity": dict, "values": dict, "arrays": dict, "size": int, "sha256": str}
 _DAMAGE = (
     *(OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RecursionError, OverflowError),
     zstandard.ZstdError,
 )
-_UNKNOWN = "0" * 64  # stands for a checksum that is not known yet
+_UNKNOWN = "0" * 64  # placeholder of a checksum
 
 
 class DamagedCheckpoint(Exception):  # noqa: N818  (no error: the one before serves)
-    """The file is not a whole checkpoint; the text says why, as in 'it …'."""
+    """The file is not a whole checkpoint; the text says why: 'it …'."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a training after an epoch: of each of its parts plain JSON values and arrays."""
+    """The state of a training after an epoch: plain JSON values and arrays of each part."""
 
     epoch: int  # how many are done
-    identity: Mapping[str, Any]  # what a training must have in common with it to go on from it
+    identity: Mapping[str, Any]  # what a training must share with it to resume from it
     values: Mapping[str, Mapping[str, Any]]
     arrays: Mapping[str, Sequence[np.ndarray]]
 
 
 def checkpoint_path(folder: Path, epoch: int) -> Path:
-    """Return the file of the checkpoint after so many epochs."""
+    """Return the file of the checkpoint after this many epochs."""
     return folder / f"epoch_{epoch:05d}.ckpt"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the files of the checkpoints, newest first; none where the folder is missing or cannot be read."""
+    """Return the checkpoint files, newest first; none if the folder is missing or cannot be read."""
     try:
         return sorted((path for path in folder.iterdir() if path.match("epoch_?????.ckpt")), reverse=True)
     except OSError:
@@ -69,7 +70,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def keep_only(folder: Path, kept: Sequence[Path]) -> None:
-    """Remove what else is in the folder, as far as it can be removed: older checkpoints, and leftovers of a kill."""
+    """Remove everything else from the folder, as far as possible: older checkpoints, and leftovers of a kill."""
     with contextlib.suppress(OSError):
         for path in [path for path in folder.iterdir() if path not in kept]:
             with contextlib.suppress(OSError):
@@ -77,7 +78,7 @@ def keep_only(folder: Path, kept: Sequence[Path]) -> None:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the whole file, down to the disk, or leave what was there.
+    """Write the whole file to the disk, or leave what was there.
 
     Raises:
         UsageError, RunError, OSError: the folder cannot be written, the disk is full or failed.
@@ -89,29 +90,28 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "versions": {"mloptimizer": mloptimizer.__version__, "keras": keras.__version__, "tensorflow": tf.__version__},
         "values": checkpoint.values,
         "arrays": {
-            name: [[array.dtype.name, array.shape] for array in arrays] for name, arrays in checkpoint.arrays.items()
+            name: [[item.dtype.name, item.shape] for item in found] for name, found in checkpoint.arrays.items()
         },
     }
     length = len(_seal({**header, "size": 2**62, "sha256": _UNKNOWN})) + 1
     with whole_file(path) as file:
-        file.write(b" " * length)  # the place of the line, which is known last
+        file.write(b" " * length)  # room for the line, which is known last
         target = _Checked(file)
         compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL)
         with compressor.stream_writer(cast(BinaryIO, target), closefd=False) as stream:
-            for arrays in checkpoint.arrays.values():
-                for array in arrays:
-                    stream.write(_bytes_of(np.ascontiguousarray(array)))
+            for array in itertools.chain.from_iterable(checkpoint.arrays.values()):
+                stream.write(_bytes_of(np.ascontiguousarray(array)))
         file.seek(0)
-        file.write(_seal({**header, "size": target.size, "sha256": target.sha256.hexdigest()}).ljust(length - 1))
-        file.write(b"\n")
+        sealed = _seal({**header, "size": target.size, "sha256": target.sha256.hexdigest()})
+        file.write(sealed.ljust(length - 1) + b"\n")
     _sync_folder(path.parent)
 
 
 def read_checkpoint(path: Path, most_bytes: int = LARGEST) -> Checkpoint:
-    """Return what is in the file.
+    """Return the contents of the file.
 
     Args:
-        most_bytes: that its arrays may have; nothing of a file that states more is unpacked.
+        most_bytes: of its arrays; a file that states more is not unpacked.
 
     Raises:
         DamagedCheckpoint: it is missing, cut off, changed, too large, or of another format.
@@ -120,19 +120,18 @@ def read_checkpoint(path: Path, most_bytes: int = LARGEST) -> Checkpoint:
         with path.open("rb") as file:
             header = _read_header(file)
             if path != checkpoint_path(path.parent, header["epoch"]):
-                raise DamagedCheckpoint(f"its first line tells of epoch {header['epoch']}")
-            start = file.tell()
+                raise DamagedCheckpoint(f"its first line is of epoch {header['epoch']}")
             _check_payload(file, header)
-            file.seek(start)
             kinds = _read_kinds(header["arrays"], most_bytes)
-            arrays = {name: list(found) for name, found in _unpack(file, kinds)}
+            stream = zstandard.ZstdDecompressor().stream_reader(file, closefd=False)
+            arrays = {name: [_read_array(stream, *kind) for kind in items] for name, items in kinds.items()}
         return Checkpoint(header["epoch"], header["identity"], header["values"], arrays)
     except _DAMAGE as error:
         raise DamagedCheckpoint(f"it cannot be read ({type(error).__name__}: {in_a_line(error)})") from error
 
 
 class _Checked:
-    """A file that is written through: counts the bytes and makes their checksum."""
+    """A file that counts the bytes written to it and computes their checksum."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.size = 0
@@ -175,7 +174,7 @@ _Kind = tuple[np.dtype, tuple[int, ...]]
 
 
 def _read_kinds(stated: Mapping[str, Any], most_bytes: int) -> dict[str, list[_Kind]]:
-    """Return type and shape of every array; what they need is bounded before any of it is taken."""
+    """Return type and shape of every array, after a check of the memory that they need."""
     kinds = {name: [(np.dtype(str(dtype)), tuple(shape)) for dtype, shape in items] for name, items in stated.items()}
     every = [kind for items in kinds.values() for kind in items]
     if any(dtype.hasobject or not all(type(side) is int and side >= 0 for side in shape) for dtype, shape in every):
@@ -186,41 +185,32 @@ def _read_kinds(stated: Mapping[str, Any], most_bytes: int) -> dict[str, list[_K
     return kinds
 
 
-def _check_payload(file: BinaryIO, header: Mapping[str, Any]) -> None:
-    size, sha256 = 0, hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        size += len(chunk)
-        sha256.update(chunk)
-    if size != header["size"]:
+def _check_payload(file: BufferedReader, header: Mapping[str, Any]) -> None:
+    start, sha256 = file.tell(), hashlib.file_digest(file, "sha256").hexdigest()
+    if (size := file.tell() - start) != header["size"]:
         raise DamagedCheckpoint(f"it is cut off or too long: {size} compressed bytes, not {header['size']}")
-    if sha256.hexdigest() != header["sha256"]:
+    if sha256 != header["sha256"]:
         raise DamagedCheckpoint("its checksum is wrong")
-
-
-def _unpack(file: BinaryIO, kinds: Mapping[str, Sequence[_Kind]]) -> Iterator[tuple[str, Iterator[np.ndarray]]]:
-    stream = zstandard.ZstdDecompressor().stream_reader(file, closefd=False)
-    for name, arrays in kinds.items():
-        yield name, (_read_array(stream, dtype, shape) for dtype, shape in arrays)
+    file.seek(start)
 
 
 def _read_array(stream: Any, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     array = np.empty(shape, dtype)
     rest = _bytes_of(array)
     while len(rest):
-        count = stream.readinto(rest)
-        if not count:
-            raise EOFError("there are fewer bytes than its arrays have")
+        if not (count := stream.readinto(rest)):
+            raise EOFError("there are fewer bytes than its arrays need")
         rest = rest[count:]
     return array
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    """Return the memory of the contiguous array, without a copy; NumPy's own view does not know every type of TF."""
+    """Return the memory of the contiguous array without a copy; NumPy's own view rejects some of TensorFlow's types."""
     return array.reshape(-1).view(np.uint8).data
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the names of the files to the disk too, where the system can."""
+    """Write the folder's entries to the disk too, if the system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -230,19 +220,17 @@ def _sync_folder(folder: Path) -> None:
 
 
 def is_like(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether the plain values have the names of those that are wanted, and may stand in their place."""
+    """Whether the plain values have the names and the kinds of those wanted."""
     return found.keys() == wanted.keys() and all(_fits(found[name], wanted[name]) for name in wanted)
 
 
 def _fits(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, Mapping):  # figures by name, or by epoch and name, which may be others
-        return isinstance(found, Mapping) and (_are_figures(found.values()) or all(map(_is_row, found.values())))
+    if isinstance(wanted, Mapping):  # metrics by name, or by epoch and name, which may be others
+        return isinstance(found, Mapping) and (_are_numbers(found) or all(map(_are_numbers, found.values())))
     return isinstance(found, (int, float)) or (found is None and wanted is None)
 
 
-def _is_row(value: Any) -> bool:
-    return isinstance(value, Mapping) and _are_figures(value.values())
-
-
-def _are_figures(values: Iterable[Any]) -> bool:
-    return all(_fits(value, None) for value in values)
+def _are_numbers(found: Any) -> bool:
+    return isinstance(found, Mapping) and all(
+        value is None or isinstance(value, (int, float)) for value in found.values()
+    )

@@ -108,7 +108,7 @@ def measure_speed(model: Any, shape: tuple[int, ...], classes: int) -> float:
     steps = max(FEWEST_TIMED_STEPS, math.ceil(TIMED_IMAGES / shape[0]))
     started = time.perf_counter()
     model.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
-    model.figures()  # waits until the last step is done
+    model.read_metrics()  # waits until the last step is done
     return steps * shape[0] / (time.perf_counter() - started)
 
 

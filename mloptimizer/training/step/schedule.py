@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from mloptimizer.core.nouns import Objective, Params, TrialPlan
-from mloptimizer.training.checkpoints.checkpoint_files import Kept
+from mloptimizer.training.checkpoints.checkpoint_files import PartState
 from mloptimizer.training.devices import Decide
 from mloptimizer.training.memory.batch_plan import REFERENCE_BATCH, BatchPlan
 from mloptimizer.training.step.optimizers import LEARNING_RATE
@@ -163,11 +163,11 @@ class Plateau:
         self._since = 0
         return PLATEAU_FACTOR
 
-    def kept(self) -> Kept:
+    def get_state(self) -> PartState:
         """Return what a checkpoint keeps of it: plain values, and no arrays."""
         return {"best": self._best, "since": self._since, "unheeded": self._unheeded}, ()
 
-    def take_back(self, kept: Kept) -> None:
+    def set_state(self, kept: PartState) -> None:
         """Be as it was when `kept` was returned."""
         values, _ = kept
         self._best, self._since, self._unheeded = values["best"], values["since"], values["unheeded"]

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mloptimizer.training.checkpoints.checkpoint_files import Kept
+from mloptimizer.training.checkpoints.checkpoint_files import PartState
 from mloptimizer.training.devices import Decide
 from mloptimizer.training.step.optimizers import flat_optimizer
 from mloptimizer.training.trial_failures import NonFiniteError
@@ -82,7 +82,7 @@ class StepGuard:
         """Return the gradient norms of the last steps, oldest first; 0 where there was no step yet."""
         return [float(norm) for norm in self._read()[_NORMS + 1 :]]
 
-    def figures(self) -> dict[str, float]:
+    def read_metrics(self) -> dict[str, float]:
         """Return the epoch's mean gradient norm (NaN when no step was made) and its skipped steps."""
         state = self._read()
         mean = float(state[_NORM_SUM] / state[_NORMS]) if state[_NORMS] else float("nan")
@@ -158,11 +158,11 @@ class GoBack(keras.callbacks.Callback):
             self._older = ()
         self.model.guard.start_epoch()
 
-    def kept(self) -> Kept:
+    def get_state(self) -> PartState:
         """Return what a checkpoint keeps of it when an epoch begins: the retries left, and older values."""
         return {"left": self._left}, self._older
 
-    def take_back(self, kept: Kept) -> None:
+    def set_state(self, kept: PartState) -> None:
         """Be as it was when `kept` was returned; before the training begins."""
         values, self._older = kept
         self._left = values["left"]
@@ -177,7 +177,7 @@ class GoBack(keras.callbacks.Callback):
         self._check_steps()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if not math.isfinite(self.model.figures()["loss"]):
+        if not math.isfinite(self.model.read_metrics()["loss"]):
             self._bad_validation = f"the validation loss of epoch {self._epoch} is not finite"
             self._use_up_a_retry(self._bad_validation, self.model.steps_run - 1)
 

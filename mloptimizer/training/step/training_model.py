@@ -136,7 +136,7 @@ class TrainableModel(keras.Model):
         weights = self.trainable_variables
         gradients = tape.gradient(share, [weight.value for weight in weights])
         vector = tf.concat([flatten_gradients(gradients, weights), share[tf.newaxis]], axis=0)
-        return vector, self._sum_figures(losses, logits, tf.argmax(targets, axis=1, output_type=tf.int32))
+        return vector, self._sum_metrics(losses, logits, tf.argmax(targets, axis=1, output_type=tf.int32))
 
     def _training_losses(self, targets: Any, logits: Any) -> Any:
         """Return each image's cross-entropy plus the network's penalties.
@@ -154,10 +154,10 @@ class TrainableModel(keras.Model):
         logits = tf.cast(self(images, training=False), tf.float32)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         losses = tf.where(weights > 0, losses, 0.0)
-        self._count_sums(self._sum_figures(losses, logits, labels, weights), True)
+        self._count_sums(self._sum_metrics(losses, logits, labels, weights), True)
         return dict(_STEP_DONE)
 
-    def _sum_figures(self, losses: Any, logits: Any, labels: Any, weights: Any = None) -> Any:
+    def _sum_metrics(self, losses: Any, logits: Any, labels: Any, weights: Any = None) -> Any:
         """Return the weighted sums of loss, hits and hits among the best k, and the weight, as one vector."""
         # top_k breaks ties by position; comparing values instead would call a network with constant outputs right.
         best = tf.math.top_k(logits, k=self.objectives.top_k).indices
@@ -223,7 +223,7 @@ class TrainableModel(keras.Model):
         """Return how many images the figures are the means of."""
         return float(tf.convert_to_tensor(self.loss_mean.count.value))
 
-    def figures(self) -> dict[str, float]:
+    def read_metrics(self) -> dict[str, float]:
         """Return loss, accuracy and top-k accuracy since the last reset; NaN where no image counted."""
         means = (self.loss_mean, self.accuracy_mean, self.top_k_mean)
         return {mean.name: float(mean.result()) if self.images_counted() else float("nan") for mean in means}
