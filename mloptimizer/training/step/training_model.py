@@ -1,10 +1,9 @@
 """The model that is trained: a network with training and evaluation steps that are exact on any number of replicas.
 
-Guarantees: several replicas, and several micro-batches, train as one device does with the same global batch: the loss
-is the mean over the global batch, and gradients are summed before they are judged, clipped and applied. A step whose
-loss or gradient is not finite changes nothing and is counted. The evaluation is exact for any number of images.
-Validation and test losses are the plain cross-entropy, without label smoothing and penalties, so that trials which
-differ in these can be compared.
+Guarantees: replicas and micro-batches train as one device does with the same global batch: the loss is the mean over
+the global batch, and gradients are summed before they are judged, clipped and applied. A step whose loss or gradient
+is not finite changes nothing and is counted. The evaluation is exact for any number of images. Validation and test
+losses are the plain cross-entropy, so that trials with different label smoothing and penalties can be compared.
 """
 
 import time
@@ -24,7 +23,7 @@ _STEP_DONE = {"steps": 1}  # a step of Keras must return something
 
 @dataclass(frozen=True)
 class Objectives:
-    """What the model is trained for and measured by."""
+    """What defines the loss and the metrics of a model."""
 
     classes: int
     top_k: int
@@ -36,22 +35,22 @@ class StepOptions:
     """How a training step is computed; none of it changes the result."""
 
     per_epoch: int = 1  # steps
-    per_execution: int = 1  # steps that run in one call
+    per_execution: int = 1  # steps per call
     accumulation_steps: int = 1  # micro-batches, one after the other, which must divide a replica's images
     remat: bool = False
     xla: bool = False
-    deterministic: bool = False  # TensorFlow's own clock is refused then
-    prepare: Callable[..., tuple[Any, Any]] | None = None  # turns an element of the pipeline into images and targets
+    deterministic: bool = False  # TensorFlow then refuses its own clock
+    prepare: Callable[..., tuple[Any, Any]] | None = None  # makes images and targets of an element of the pipeline
 
 
 class TrainableModel(keras.Model):
     """A network whose outputs are logits of shape (batch, classes), with its steps and its running means.
 
-    With XLA, one replica compiles its whole step, several compile each their forward and backward passes, apart from
-    the sum over the replicas, which XLA cannot compile.
+    With XLA, one replica compiles its whole step; of several, each compiles its forward and backward passes, as XLA
+    cannot compile the sum over the replicas.
     """
 
-    train_function: Any  # of Keras: None until it is made
+    train_function: Any  # Keras's, None until it is made
     test_function: Any
 
     def __init__(self, network: Any, objectives: Objectives, options: StepOptions | None = None) -> None:
@@ -60,11 +59,10 @@ class TrainableModel(keras.Model):
         self.objectives = objectives
         self.options = options or StepOptions()
         self.guard = StepGuard()
-        # A variable, so that trials which differ in it share what XLA has compiled.
+        # A variable, so that trials with other values share XLA's compiled code.
         self._smoothing = tf.Variable(self.objectives.label_smoothing, trainable=False, name="label_smoothing")
-        self.loss_mean = keras.metrics.Mean("loss", dtype="float32")
-        self.accuracy_mean = keras.metrics.Mean("accuracy", dtype="float32")
-        self.top_k_mean = keras.metrics.Mean("top_k_accuracy", dtype="float32")
+        names = ("loss", "accuracy", "top_k_accuracy")
+        self.means = [keras.metrics.Mean(name, dtype="float32") for name in names]
         self.steps_run = 0  # of the training, skipped ones included
         self.seconds_waited = 0.0  # for batches
         self._steps_evaluated, self._evaluation_steps = 0, 1
@@ -74,13 +72,13 @@ class TrainableModel(keras.Model):
 
     @property
     def recomputed(self) -> int:
-        """How many segments of the network are computed again in the backward pass."""
+        """How many segments of the network are recomputed in the backward pass."""
         return self._forward.recomputed if isinstance(self._forward, Rematerialised) else 0
 
     # Steps, on one replica
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Train on one element of the pipeline; the figures are in `figures` and `guard`."""
+        """Train on one element of the pipeline; `read_metrics` and `guard` hold the metrics."""
         statistics = [weight.value for weight in self.non_trainable_weights if weight.dtype.startswith("float")]
         before = [tf.identity(value) for value in statistics]
         gradient, sums = (self._gradient or self._sum_micro_batches)(data)
@@ -95,19 +93,19 @@ class TrainableModel(keras.Model):
             if not scaled:
                 self.optimizer.apply([gradient[:-1]])
 
-        def restore() -> None:  # the forward pass has already put what is not finite into the normalisations
+        def restore() -> None:  # the forward pass may have spoiled the statistics of the normalisations
             for value, old in zip(statistics, before, strict=True):
                 value.assign(old)
 
         if scaled:
-            # It skips what is not finite by itself, and lowers the loss scale; it does not know the loss.
+            # It skips a gradient that is not finite, and lowers the loss scale; it does not see the loss.
             self.optimizer.apply([tf.where(finite, gradient[:-1], float("nan"))])
         tf.cond(finite, apply, restore)
         self._count_sums(sums, finite)
         return dict(_STEP_DONE)
 
     def _sum_micro_batches(self, data: Any) -> tuple[Any, Any]:
-        """Return this replica's share of the gradient with the loss behind it, and the sums of its figures."""
+        """Return this replica's share of the gradient, followed by the loss, and the sums of its metrics."""
         parts = self.options.accumulation_steps
         if parts == 1:
             return self._find_gradient(data)
@@ -120,7 +118,7 @@ class TrainableModel(keras.Model):
 
         size = sum(weight.value.shape.num_elements() for weight in self.trainable_variables) + 1
         start = (tf.constant(0), tf.zeros(size), tf.zeros(4))
-        # One after the other, so that the activations of one micro-batch are gone before the next are made.
+        # One after the other, so that the activations of one micro-batch are freed before those of the next.
         _, gradient, sums = tf.while_loop(
             lambda index, *_: index < parts, add, start, parallel_iterations=1, maximum_iterations=parts
         )
@@ -149,7 +147,7 @@ class TrainableModel(keras.Model):
         return losses + tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else losses
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        """Measure one (images, labels, weights) batch; the figures are in `figures`."""
+        """Measure one (images, labels, weights) batch; `read_metrics` holds the metrics."""
         images, labels, weights = data
         logits = tf.cast(self(images, training=False), tf.float32)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
@@ -159,7 +157,7 @@ class TrainableModel(keras.Model):
 
     def _sum_metrics(self, losses: Any, logits: Any, labels: Any, weights: Any = None) -> Any:
         """Return the weighted sums of loss, hits and hits among the best k, and the weight, as one vector."""
-        # top_k breaks ties by position; comparing values instead would call a network with constant outputs right.
+        # top_k breaks ties by position; a comparison of values would call a network with constant outputs right.
         best = tf.math.top_k(logits, k=self.objectives.top_k).indices
         # As int64: a GPU leaves the comparison of int32 to the host.
         hits = tf.cast(tf.cast(best, tf.int64) == tf.cast(labels, tf.int64)[:, tf.newaxis], tf.float32)
@@ -167,11 +165,9 @@ class TrainableModel(keras.Model):
         return tf.reduce_sum(rows if weights is None else rows * weights, axis=1)
 
     def _count_sums(self, sums: Any, counts: Any) -> None:
-        """Add the sums to the means; those of a step that was not made count for nothing."""
+        """Add the sums to the means, unless the step was skipped."""
         weight = tf.where(counts, sums[3], 0.0)
-        for mean, total in zip(
-            (self.loss_mean, self.accuracy_mean, self.top_k_mean), tf.unstack(sums[:3]), strict=True
-        ):
+        for mean, total in zip(self.means, tf.unstack(sums[:3]), strict=True):
             mean.update_state(tf.where(weight > 0, tf.math.divide_no_nan(total, sums[3]), 0.0), sample_weight=weight)
 
     # Loops over steps
@@ -179,7 +175,7 @@ class TrainableModel(keras.Model):
     def make_train_function(self, force: bool = False) -> Any:
         """Make the function that Keras's loop calls: `per_execution` steps, fewer at the end of an epoch.
 
-        It returns no logs: Keras would fetch them from the GPU every step.
+        It returns no logs, which Keras would fetch from the GPU every step.
         """
         if self.train_function is None or force:
             one_replica = self.distribute_strategy.num_replicas_in_sync == 1
@@ -210,26 +206,25 @@ class TrainableModel(keras.Model):
         return self.test_function
 
     def _next_steps(self, done: int, per_round: int) -> int:
-        """Return how many steps the next call runs: never beyond the end of an epoch, or of an evaluation."""
+        """Return how many steps the next call runs: up to the end of the epoch, or of the evaluation."""
         return min(self.options.per_execution, per_round - done % per_round)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate `steps` batches as Keras does, with the same statistics of the normalisations on every replica."""
+        """Evaluate `steps` batches as Keras does, after making the normalisation statistics equal on all replicas."""
         self._average_statistics()
         self._steps_evaluated, self._evaluation_steps = 0, kwargs["steps"]
         return super().evaluate(*args, **kwargs)
 
     def images_counted(self) -> float:
-        """Return how many images the figures are the means of."""
-        return float(tf.convert_to_tensor(self.loss_mean.count.value))
+        """Return how many images the metrics are the means of."""
+        return float(tf.convert_to_tensor(self.means[0].count.value))
 
     def read_metrics(self) -> dict[str, float]:
-        """Return loss, accuracy and top-k accuracy since the last reset; NaN where no image counted."""
-        means = (self.loss_mean, self.accuracy_mean, self.top_k_mean)
-        return {mean.name: float(mean.result()) if self.images_counted() else float("nan") for mean in means}
+        """Return loss, accuracy and top-k accuracy since the last reset; NaN if no image counted."""
+        return {mean.name: float(mean.result()) if self.images_counted() else float("nan") for mean in self.means}
 
     def _average_statistics(self) -> None:
-        """Set the replicas' statistics, which each gathered from its own images, to their mean."""
+        """Set the statistics, which each replica gathered from its own images, to their mean."""
         strategy = self.distribute_strategy
         if strategy.num_replicas_in_sync == 1:
             return
@@ -244,17 +239,17 @@ def _compiled(function: Callable[..., Any]) -> Any:
 
 
 def _make_loop(strategy: Any, step: Callable[[Any], Any], deterministic: bool) -> Any:
-    """Return a function of (iterator, count) that runs so many steps, and returns how long it waited for batches, s."""
+    """Return a function of (iterator, count) that runs `count` steps and returns the seconds it waited for batches."""
 
     def now() -> Any:
         return tf.numpy_function(time.time, [], tf.float64) if deterministic else tf.timestamp()
 
     def run(iterator: Any) -> Any:
-        begun = now()
-        with tf.control_dependencies([begun]):
+        started = now()
+        with tf.control_dependencies([started]):
             data = next(iterator)
         with tf.control_dependencies(tf.nest.flatten(data, expand_composites=True)):
-            waited = now() - begun
+            waited = now() - started
         strategy.run(step, args=(data,))
         return waited
 
@@ -268,7 +263,4 @@ def _make_loop(strategy: Any, step: Callable[[Any], Any], deterministic: bool) -
 
     run_one = tf.function(run, reduce_retracing=True, autograph=False)
 
-    def loop(iterator: Any, count: int) -> Any:
-        return run_one(iterator) if count == 1 else run_several(iterator, tf.constant(count))
-
-    return loop
+    return lambda iterator, count: run_one(iterator) if count == 1 else run_several(iterator, tf.constant(count))
