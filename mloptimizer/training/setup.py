@@ -163,7 +163,7 @@ def choose_devices(plan: TrialPlan, slot: Slot, decide: Decide) -> Devices:
     if settings.deterministic:
         keras.utils.set_random_seed(plan.seed)  # without seeds, TensorFlow refuses random operations
         tf.config.experimental.enable_op_determinism()
-        decide("determinism", "on", "set by the person; XLA stays off")
+        decide("determinism", "on", "set by the user; XLA stays off")
     return configure_devices(slot, settings.cpu_replicas, decide, settings.gpu_memory_limit_mb)
 
 
@@ -221,7 +221,7 @@ def make_model(plan: TrialPlan, network: Any, setup: Setup, xla: bool, decide: D
         )
         if settings.ema_momentum:
             decide("moving average", f"momentum {settings.ema_momentum:g}", "it is validated and kept")
-        rate = plan_learning_rate(plan.params, plan, setup.steps)
+        rate = plan_learning_rate(plan, setup.steps)
         scaled = setup.precision.scales_loss
         optimizer = make_optimizer(plan.params, rate, model.trainable_variables, plan.settings, scale_loss=scaled)
         model.compile(optimizer, auto_scale_loss=False, steps_per_execution=options.per_execution)
@@ -238,7 +238,7 @@ def choose_objectives(plan: TrialPlan, decide: Decide) -> Objectives:
 
 def _steps_per_execution(setting: int | Literal["auto"], devices: Devices, decide: Decide) -> int:
     if setting != "auto":
-        decide("steps per execution", str(setting), "set by the person, or measured by tune")
+        decide("steps per execution", str(setting), "set by the user, or measured by tune")
         return setting
     count = STEPS_PER_EXECUTION_ON_GPUS if devices.kind == "GPU" else 1
     reason = "launching a step costs a GPU time" if devices.kind == "GPU" else "on a CPU a call costs little"

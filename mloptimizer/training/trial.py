@@ -121,7 +121,7 @@ class _Followed:
 
     def __init__(self, run: Run, prepared: Prepared, model: TrainableModel) -> None:
         plan, settings, steps = run.plan, run.plan.settings, prepared.setup.steps
-        objective, plateau = Objective(settings.objective), plan_plateau(plan.params, plan)
+        objective, plateau = Objective(settings.objective), plan_plateau(plan)
         self._run, self._timed = run, partial(run.part, "checkpoint")
         self._folder = Path(plan.directory) / CHECKPOINTS
         self._writer = saving.CheckpointWriter(self._folder, run.decide)

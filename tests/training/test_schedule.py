@@ -134,7 +134,7 @@ def test_the_warm_up_is_a_third_of_the_training_at_most(
     make_training_plan: Any, epochs: int, warmup_steps: int
 ) -> None:
     plan = make_training_plan({"warmup_epochs": 3}, epochs=epochs, params={"learning_rate": 0.5})
-    rate = plan_learning_rate(plan.params, plan, Steps(32, 10, 10 * epochs, 2.0))
+    rate = plan_learning_rate(plan, Steps(32, 10, 10 * epochs, 2.0))
     assert np.argmax([float(rate(step)) for step in range(10 * epochs)]) == warmup_steps
     assert float(rate(warmup_steps)) == pytest.approx(1.0)
 
@@ -144,7 +144,7 @@ def test_a_schedule_of_the_search_space_beats_the_setting(make_training_plan: An
     steps, decisions = planned(plan)
     assert decisions["schedule"][0] == "one_cycle"
     assert "warmup_epochs is not used" in decisions["schedule"][1]
-    assert float(plan_learning_rate(plan.params, plan, steps)(0)) == pytest.approx(0.04)
+    assert float(plan_learning_rate(plan, steps)(0)) == pytest.approx(0.04)
 
 
 # --- plateau
@@ -172,10 +172,10 @@ def test_epochs_of_the_warm_up_are_no_plateau() -> None:
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 1), (2, 1), (10, 5)])
 def test_a_plateau_lasts_half_of_the_patience(make_training_plan: Any, patience: int, epochs: int) -> None:
     plan = make_training_plan({"schedule": "plateau", "warmup_epochs": 0}, patience=patience)
-    rule = plan_plateau(plan.params, plan)
+    rule = plan_plateau(plan)
     assert factors(rule, [0.5] * (epochs + 1)) == [None] * epochs + [0.5]
 
 
 def test_other_schedules_have_no_plateau(make_training_plan: Any) -> None:
     plan = make_training_plan()
-    assert plan_plateau(plan.params, plan) is None
+    assert plan_plateau(plan) is None

@@ -61,7 +61,7 @@ def choose_augmentation(plan: TrialPlan, decide: Decide) -> Augmentation:
     settings, (height, width, channels) = plan.settings, plan.dataset.input_shape
     kind = f"{channels}-channel images of {height} × {width} pixels"
     if settings.augmentation == "off":
-        decide("augmentation", "none", "set by the person")
+        decide("augmentation", "none", "set by the user")
         return Augmentation()
     given = {name: plan.params[name] for name in asdict(Augmentation()) if name in plan.params}
     strengths = {name: getattr(settings, name) for name in asdict(Augmentation())} | given

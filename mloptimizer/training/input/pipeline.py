@@ -202,7 +202,7 @@ def choose_on_device(
         training_mb: estimated memory of the training on one device.
     """
     if setting != "auto":
-        decide("images on the device", setting, "set by the person")
+        decide("images on the device", setting, "set by the user")
         return setting == "on"
     room_mb = min(LARGEST_SHARE * devices.memory_mb, FITTING_SHARE * devices.memory_mb - training_mb)
     fits = devices.kind == "GPU" and images.size_mb <= room_mb

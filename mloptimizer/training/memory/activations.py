@@ -1,8 +1,8 @@
-"""Estimates from a network's graph what a training step keeps of every image until its gradient is due.
+"""Estimates from a network's graph the memory that a training step keeps of every image for the gradient.
 
-An operation keeps its inputs, its output or tensors of its own, as its gradient needs them; what several operations
-keep is counted once. The figures were read from the graphs that TensorFlow makes of each layer. XLA, which merges
-operations, keeps less; a layer that is not known is taken to keep its inputs, its output and one tensor more.
+An operation keeps its inputs, its output or other tensors, as its gradient needs them; a tensor that several operations
+keep counts once. The numbers were read from the graphs that TensorFlow makes of each layer. XLA merges operations and
+keeps less; an unknown layer counts with its inputs, its output and one more tensor.
 """
 
 import math
@@ -22,7 +22,7 @@ class _Kept:
     inputs: bool = False
     output: bool = False
     extra: float = 0.0  # further tensors of the output's size
-    in_float32: bool = False  # it computes in float32, and keeps such copies of inputs that are not
+    in_float32: bool = False  # computes in float32, and keeps such copies of other inputs
 
 
 _UNKNOWN = _Kept(inputs=True, output=True, extra=1)
@@ -48,14 +48,12 @@ _LAYERS = {
     **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _Kept(inputs=True, extra=1)),
     **dict.fromkeys(("BatchNormalization", "GroupNormalization"), _Kept(inputs=True, in_float32=True)),
     **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _Kept(inputs=True, extra=1, in_float32=True)),
-    **dict.fromkeys((f"{kind}Pooling{d}" for d in _DIMENSIONS for kind in ("Max", "GlobalMax")), _BOTH),
+    **{f"{kind}Pooling{d}": _BOTH for d in _DIMENSIONS for kind in ("Max", "GlobalMax")},
     **dict.fromkeys(("Maximum", "Minimum", "Max", "Min"), _BOTH),
     **dict.fromkeys(("UnitNormalization", "Multiply", "Divide", "Square", "Power", "Matmul", "Dot"), _INPUTS),
-    **dict.fromkeys((f"{kind}Pooling{d}" for d in _DIMENSIONS for kind in ("Average", "GlobalAverage")), _NOTHING),
-    **dict.fromkeys(
-        (f"{kind}{d}" for d in _DIMENSIONS for kind in ("ZeroPadding", "Cropping", "UpSampling")), _NOTHING
-    ),
-    **dict.fromkeys((f"SpatialDropout{d}" for d in _DIMENSIONS), _NOTHING),
+    **{f"{kind}{d}": _NOTHING for d in _DIMENSIONS for kind in ("AveragePooling", "GlobalAveragePooling")},
+    **{f"{kind}{d}": _NOTHING for d in _DIMENSIONS for kind in ("ZeroPadding", "Cropping", "UpSampling")},
+    **{f"SpatialDropout{d}": _NOTHING for d in _DIMENSIONS},
     **dict.fromkeys(("Add", "Subtract", "Average", "Concatenate", "Split", "GetItem", "Mean", "Sum", "Pad"), _NOTHING),
     **dict.fromkeys(("InputLayer", "Rescaling", "GaussianNoise", "Permute", "Transpose", "Cast", "Negative"), _NOTHING),
     **dict.fromkeys(("SimpleRNN", "GRU", "LSTM", "Bidirectional"), _Kept(inputs=True, output=True, extra=8)),
@@ -66,9 +64,9 @@ _VIEWS = ("Flatten", "Reshape", "ExpandDims", "Squeeze", "Identity")  # their ou
 
 
 def kept_bytes(nodes: Sequence[Any]) -> list[int]:
-    """Return, for each node in the order of computation, the bytes that it adds to what is kept of an image."""
+    """Return the bytes per image that each node, in the order of computation, adds to the memory kept."""
     counted: set[int] = set()
-    same: dict[int, Any] = {}  # by tensor: the one whose memory it shares
+    same: dict[int, Any] = {}  # by id of a tensor: the one whose memory it shares
     sizes = []
     for node in nodes:
         if type(node.operation).__name__ in _VIEWS:
@@ -81,12 +79,12 @@ def kept_bytes(nodes: Sequence[Any]) -> list[int]:
 
 
 def tensor_bytes(tensor: Any) -> int:
-    """Return the bytes of the tensor for one image."""
+    """Return the bytes of the tensor per image."""
     return count_elements(tensor) * _size(tensor)
 
 
 def count_elements(tensor: Any) -> int:
-    """Return how many values of the tensor belong to one image."""
+    """Return the number of elements of the tensor per image."""
     return math.prod(length or 1 for length in tensor.shape[1:])
 
 
@@ -95,7 +93,7 @@ def _size(tensor: Any) -> int:
 
 
 def _kept_tensors(node: Any) -> Iterator[Any]:
-    """Yield those of the graph's tensors that the node's gradient needs."""
+    """Yield the tensors of the graph that the node's gradient needs."""
     kept, after = _kept_by(node.operation), _kept_after(node.operation)
     if kept.inputs and not _makes_copy(kept, node):
         yield from node.input_tensors
@@ -104,10 +102,10 @@ def _kept_tensors(node: Any) -> Iterator[Any]:
 
 
 def _own_bytes(node: Any) -> int:
-    """Return the bytes of the tensors that only the node's gradient sees."""
+    """Return the bytes of the further tensors that the node's gradient needs."""
     operation, kept, after = node.operation, _kept_by(node.operation), _kept_after(node.operation)
     name = type(operation).__name__
-    if is_network(operation):  # a network as a layer
+    if is_network(operation):
         return sum(kept_bytes(graph_nodes(operation)))
     if name == "MultiHeadAttention":
         return _attention_bytes(node)
@@ -138,7 +136,7 @@ def _kept_by(operation: Any) -> _Kept:
 
 
 def _kept_after(operation: Any) -> _Kept:
-    """Return what the activation function of a layer keeps; its input is the layer's own."""
+    """Return what a layer's activation function keeps; its input belongs to the layer alone."""
     has_one = type(operation).__name__ in _WITH_ACTIVATION and operation.activation is not None
     return _of_function(operation) if has_one else _NOTHING
 
@@ -148,9 +146,9 @@ def _of_function(operation: Any) -> _Kept:
 
 
 def _attention_bytes(node: Any) -> int:
-    """Return what attention keeps: queries, keys, values and their mean, and the weight of every pair of positions."""
+    """Return the bytes of queries, keys, values and their mean, and of the weight of every pair of positions."""
     layer, size = node.operation, _size(node.outputs[0])
     lengths = [math.prod(length or 1 for length in tensor.shape[1:-1]) for tensor in node.input_tensors]
     ours, theirs = lengths[0], lengths[-1]
-    softmax = _FLOAT32 if size == _FLOAT32 else _FLOAT32 + size  # it is computed in float32, and handed on as it came
+    softmax = _FLOAT32 if size == _FLOAT32 else _FLOAT32 + size  # computed in float32, and cast back
     return 2 * (ours + theirs) * layer.num_heads * layer.key_dim * size + layer.num_heads * ours * theirs * softmax

@@ -1,4 +1,4 @@
-"""Plans how many images a step, a replica and a micro-batch have; the driver and the workers plan alike."""
+"""Plans the batch sizes of a step, a replica and a micro-batch, for the driver and the workers alike."""
 
 import math
 from dataclasses import dataclass
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
 
-REFERENCE_BATCH = 64  # global batch that the learning rates of the search spaces are for
+REFERENCE_BATCH = 64  # global batch size for which search spaces choose learning rates
 MULTIPLIER_WITH_SEVERAL_GPUS = 2
-MOST_PARTS_OF_ASKED = 2  # the number of micro-batches may grow to so many times what was asked, to divide a step
-ROUNDED_PART = 16  # a batch cut to the data is rounded by at most one image in so many, or the stated micro-batches
-FEWEST_STEPS = 20  # an automatic batch leaves an epoch at least so many: fewer updates teach less than they save
+MOST_PARTS_OF_ASKED = 2  # to divide a step evenly, there may be this many times the micro-batches asked for
+ROUNDED_PART = 16  # rounding a batch that is limited by the data drops at most one image in 16
+FEWEST_STEPS = 20  # of an epoch with an automatic batch size: fewer updates cost more accuracy than they save time
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How a step is divided: over the replicas, and on each into micro-batches that run one after the other."""
+    """How a step is divided among the replicas, and on each into micro-batches that run one after the other."""
 
     global_batch: int  # images per step
     replicas: int
     accumulation_steps: int
-    wanted: int  # the global batch that the settings ask for, before it was fitted to the data
+    wanted: int  # the global batch size of the settings, before it was limited by the data
 
     @property
     def micro_batch(self) -> int:
@@ -31,20 +31,19 @@ class BatchPlan:
 def plan_batch(
     settings: Settings, images: int, replicas: int, accumulation_steps: int = 1, per_replica: int | None = None
 ) -> BatchPlan:
-    """Return the division of a step: `batch_size` × multiplier images per replica, but never more than there are.
+    """Return a step of `batch_size` × multiplier images per replica, or of all images if there are fewer.
 
-    Where there are fewer, and their number can neither be divided as stated nor halved (a prime, say), it is rounded
-    down: alike for any `accumulation_steps`, so that all attempts of a trial have the same images per step.
+    If their number then divides badly (a prime, say), it is rounded down, in the same way for any `accumulation_steps`,
+    so that all attempts of a trial have the same global batch.
 
     Args:
         images: in the training split.
-        accumulation_steps: at least so many micro-batches; the next number that divides a replica's images is taken,
-            so that the global batch stays what it is.
-        per_replica: measured images per replica, multiplier included, where `batch_size` is auto.
+        accumulation_steps: the least number of micro-batches; the next one that divides a replica's images is taken.
+        per_replica: measured images per replica, multiplier included, if `batch_size` is auto.
 
     Raises:
-        UsageError: there are fewer training images than replicas, or the stated batch cannot be divided into about as
-            many micro-batches as are stated.
+        UsageError: there are fewer training images than replicas, or the batch size set cannot be divided into about as
+            many micro-batches as are set.
     """
     multiplier = settings.batch_size_multiplier
     if multiplier == "auto":
@@ -65,17 +64,17 @@ def plan_batch(
 
 
 def _divide(images: int, asked: int) -> int:
-    """Return the least number of equal parts that is at least what was asked; at most parts of one image."""
+    """Return the least possible number of equal parts that is at least `asked`, or parts of one image."""
     return next(parts for parts in range(min(asked, images), images + 1) if images % parts == 0)
 
 
 def _is_awkward(images: int, asked: int) -> bool:
-    """Whether the images divide into far more parts only than was asked, so that each part is of no use."""
+    """Whether the images divide only into far more, and far smaller, parts than asked for."""
     return _divide(images, asked) > MOST_PARTS_OF_ASKED * asked
 
 
 def _round_down(images: int, stated: int) -> int:
-    """Return the nearest multiple, not above, of the stated parts times a power of two; see `ROUNDED_PART`."""
+    """Round down to a multiple of the stated parts times a power of two; see `ROUNDED_PART`."""
     unit = stated
     while 2 * unit * ROUNDED_PART <= images:
         unit *= 2
@@ -83,8 +82,7 @@ def _round_down(images: int, stated: int) -> int:
 
 
 def _explain_division(batch_size: int, images: int, stated: int) -> str:
-    parts = _divide(images, stated)
-    below = batch_size - batch_size % stated
+    parts, below = _divide(images, stated), batch_size - batch_size % stated
     possible = " or ".join(str(size) for size in (below, below + stated) if size)
     return (
         f"accumulation_steps = {stated}: does not divide the {images} images per GPU and step; {parts} micro-batches "
@@ -93,14 +91,12 @@ def _explain_division(batch_size: int, images: int, stated: int) -> str:
 
 
 def largest_automatic_batch(images: int, replicas: int) -> int:
-    """Return the most images per replica that an automatic batch may have, a power of two."""
+    """Return the largest automatic batch size per replica, a power of two."""
     return 2 ** max(3, math.floor(math.log2(max(images // replicas // FEWEST_STEPS, 1))))
 
 
 def fewer_at_once(batch: BatchPlan, min_micro_batch: int) -> int | None:
-    """Return the accumulation steps that at least halve the micro-batch, or None if that would be below the least."""
+    """Return the accumulation steps that at least halve the micro-batch; None if it would get too small."""
     mine = batch.global_batch // batch.replicas
-    for parts in range(2 * batch.accumulation_steps, mine + 1):
-        if mine % parts == 0:
-            return parts if mine // parts >= min_micro_batch else None
-    return None
+    parts = next((parts for parts in range(2 * batch.accumulation_steps, mine + 1) if mine % parts == 0), None)
+    return parts if parts and mine // parts >= min_micro_batch else None

@@ -1,9 +1,8 @@
-"""Finds by measuring with how many images per replica a model trains fastest, once per shape of model.
+"""Measures which batch size per replica trains fastest, once per shape of model.
 
-What was found is kept as JSON in the folder that the trials of a study share. One process of a machine measures a shape
-at a time; the others wait and take what it chose. A size is noted before it is tried, so that a later attempt of the
-same trial does not try again where an earlier one died. A measurement that was interrupted in another way, which says
-nothing about that size, is resumed.
+The results are kept as JSON in a folder that the trials of a study share. One process of a machine at a time measures a
+shape; the others wait and take its choice. A size is recorded before it is tried, so that the next attempt of the same
+trial skips the size at which the last one died. A measurement interrupted in another way resumes.
 """
 
 import contextlib
@@ -24,12 +23,14 @@ from mloptimizer.training.devices import Decide
 from mloptimizer.training.keras_internals import all_outputs
 
 SMALLEST_BATCH = 16
-CLOSE_TO_FASTEST = 0.95  # the smallest size within 5 % of the fastest is taken: small batches teach more per image
+CLOSE_TO_FASTEST = (
+    0.95  # the smallest size within 5 % of the fastest wins: with small batches an epoch has more updates
+)
 WARM_UP_STEPS, FEWEST_TIMED_STEPS, TIMED_IMAGES = 2, 3, 512
-SLOWER_IN_A_ROW = 2  # then larger ones are not tried
+SLOWER_IN_A_ROW = 2  # then no larger size is tried
 
 Measure = Callable[[int], float]
-"""Takes images per replica; returns images per second, or raises where they do not fit."""
+"""Takes images per replica; returns images per second, or raises if they do not fit."""
 
 
 def choose_batch_size(
@@ -38,14 +39,14 @@ def choose_batch_size(
     """Return the images per replica: a power of two from 16 to `largest`.
 
     Args:
-        record: file of what was measured; None: nothing is kept.
-        trial: number and attempt of the trial that asks. A size that is noted as being tried by an earlier attempt of
-            the same trial is taken for one at which that attempt died.
+        record: file of the measurements; None: nothing is kept.
+        trial: number and attempt of the trial. A size that an earlier attempt recorded as being tried counts as the
+            one at which it died.
 
     Raises:
         UsageError, RunError: the record cannot be written.
     """
-    # One process at a time measures for the record; the system lets the next one in however this one ends.
+    # The system frees the lock however this process ends.
     with hold_lock(record.with_suffix(".lock")) if record else contextlib.nullcontext():
         found = _read(record)
         if "chosen" in found:
@@ -63,7 +64,7 @@ def choose_batch_size(
 
 
 def _died_at(found: Mapping[str, Any], trial: tuple[int, int]) -> int:
-    """Return the size that an earlier attempt of the trial noted and did not get beyond; 0: none."""
+    """Return the size at which an earlier attempt of the trial died; 0: none."""
     number, attempt = trial
     earlier = found.get("trial") == number and int(found.get("attempt", attempt)) < attempt
     return int(found.get("trying", 0)) if earlier else 0
@@ -72,13 +73,15 @@ def _died_at(found: Mapping[str, Any], trial: tuple[int, int]) -> int:
 def _measure_all(
     measure: Measure, largest: int, speeds: dict[int, float], record: Path | None, trial: tuple[int, int]
 ) -> Mapping[int, float]:
-    """Measure growing sizes into `speeds`, with 0 for one that does not fit."""
+    """Measure growing sizes into `speeds`, with 0 for a size that does not fit."""
     size, slower = SMALLEST_BATCH, 0
     while size <= max(largest, SMALLEST_BATCH) and slower < SLOWER_IN_A_ROW:
         if size not in speeds:
-            noted = {"trying": size, "trial": trial[0], "attempt": trial[1]}
-            _write(record, {"images_per_second": speeds, **noted})
-            speeds[size] = _measure(measure, size)
+            _write(record, {"images_per_second": speeds, "trying": size, "trial": trial[0], "attempt": trial[1]})
+            try:
+                speeds[size] = measure(size)
+            except (MemoryError, tf.errors.ResourceExhaustedError):
+                speeds[size] = 0.0
         if not speeds[size]:
             break
         slower = slower + 1 if speeds[size] < max(speeds.values()) else 0
@@ -86,15 +89,8 @@ def _measure_all(
     return speeds
 
 
-def _measure(measure: Measure, size: int) -> float:
-    try:
-        return measure(size)
-    except (MemoryError, tf.errors.ResourceExhaustedError):
-        return 0.0
-
-
 def measure_speed(model: Any, shape: tuple[int, ...], classes: int) -> float:
-    """Return how many images per second the model trains on, in batches of made-up images; its weights change.
+    """Return the training speed of the model on made-up images, in images per second; its weights change.
 
     Args:
         shape: of a global batch, (batch, height, width, channels).
@@ -122,7 +118,7 @@ def _describe(speeds: Mapping[Any, float]) -> str:
 
 
 def identify_model(network: Any, *conditions: object) -> str:
-    """Return a name for all models of the network's shape under the conditions: layers, their sizes, their weights."""
+    """Return a name for all models with the network's layers, sizes and weight shapes under the conditions."""
     kinds = [type(operation).__name__ for operation in network.operations]
     outputs = [list(tensor.shape) for operation in network.operations for tensor in all_outputs(operation)]
     weights = [list(weight.shape) for weight in network.weights]
@@ -133,7 +129,7 @@ def identify_model(network: Any, *conditions: object) -> str:
 def _read(record: Path | None) -> dict[str, Any]:
     try:
         return read_json(record) if record and record.is_file() else {}
-    except MloptimizerError:  # a damaged record is measured again
+    except MloptimizerError:  # damaged: measure again
         return {}
 
 

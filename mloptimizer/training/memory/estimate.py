@@ -1,11 +1,12 @@
-"""Estimates the memory that a training needs, divides its steps so that it fits, and returns what can be spared.
+"""Estimates the memory that a training needs, divides its steps so that it fits, and frees unused memory.
 
-The estimate is of one replica's peak, in MB of 2^20 bytes, beyond what the process holds before its first step. It
-assumes that a step keeps what `activations` counts, that beside it live `WORKING_TENSORS` float32 tensors of the size
-of the largest one, and that the operations run one after the other. Not counted are the programs themselves, the
-images, what libraries take as workspace (cuDNN's may be large), and gaps between allocations.
+The estimate is one replica's peak, in MB of 2^20 bytes, beyond the memory of the process before its first step. It adds
+the activations that `activations` counts and `WORKING_TENSORS` float32 tensors of the largest size, and assumes that
+operations run one after the other. It leaves out code, images, workspaces of libraries (cuDNN's may be large) and gaps
+between allocations.
 """
 
+import contextlib
 import ctypes
 import gc
 import itertools
@@ -25,8 +26,8 @@ from mloptimizer.training.memory.activations import count_elements, kept_bytes, 
 from mloptimizer.training.memory.batch_plan import BatchPlan, fewer_at_once
 from mloptimizer.training.memory.recompute import can_rematerialise, cut_graph
 
-FITTING_SHARE = 0.9  # of a device's memory: the rest is for what the estimate leaves out
-WORKING_TENSORS = 3  # the gradients on both sides of an operation, and what it works with
+FITTING_SHARE = 0.9  # of a device's memory; the rest is for what the estimate leaves out
+WORKING_TENSORS = 3  # the gradients on both sides of an operation, and its workspace
 _FLOAT32 = 4  # bytes
 
 
@@ -34,17 +35,16 @@ _FLOAT32 = 4  # bytes
 class Estimate:
     """The memory of one replica, MB."""
 
-    weights_mb: float  # what lasts: weights, optimizer state, moving average, and on a CPU the copies kept of them
+    weights_mb: float  # permanent: weights, optimizer state, moving average, and on a CPU the copies kept of them
     activations_mb: float  # of a micro-batch, at their peak, with the gradients
-    update_mb: float  # what the update of the weights works with, when the activations are gone
+    update_mb: float  # of the weight update, after the activations are freed
 
     @property
     def total_mb(self) -> float:
-        """The peak."""
         return self.weights_mb + max(self.activations_mb, self.update_mb)
 
     def fits(self, memory_mb: float) -> bool:
-        """Whether a device with so much memory has room for it; 0: unknown, and taken for enough."""
+        """Whether a device with this much memory has room for it; 0: unknown, and assumed to be enough."""
         return not memory_mb or self.total_mb <= FITTING_SHARE * memory_mb
 
 
@@ -55,11 +55,11 @@ def estimate_memory(
 
     Args:
         micro_batch: images per replica and pass.
-        precision: the Keras dtype policy that the network was built under; halves keep a second copy of the weights.
-        optimizer_vectors: of the size of the weights, that the optimizer remembers: its states and a moving average.
-        remat: activations are computed again in the backward pass.
-        on_host: the replica trains in the main memory, where the best weights and the last good state (weights and
-            optimizer vectors) are kept too. A GPU holds neither.
+        precision: the network's Keras dtype policy; half precision keeps a second copy of the weights.
+        optimizer_vectors: the optimizer's states and moving average, each of the size of the weights.
+        remat: the backward pass recomputes activations.
+        on_host: the replica trains in main memory, which also holds the best weights and the last good state (weights
+            and optimizer vectors).
     """
     trainable, weights = _bytes(network.trainable_weights), _bytes(network.weights)
     state = weights + optimizer_vectors * trainable
@@ -89,7 +89,7 @@ def _bytes_per_image(network: Any, remat: bool) -> int:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a step is computed so that it fits."""
+    """How a step is computed so that it fits into memory."""
 
     accumulation_steps: int
     remat: bool
@@ -104,14 +104,14 @@ def plan_memory(
     memory_mb: float,
     decide: Decide,
 ) -> MemoryPlan:
-    """Return the first way of computing a step that is estimated to fit; the most sparing one where none does.
+    """Return the first plan whose estimate fits, or the one with the smallest estimate if none does.
 
-    What the settings leave at auto is changed only as far as needed. Micro-batches come first, as they cost least,
-    unless the network normalises over the batch: then computing activations again, which leaves the result as it is.
+    Settings at auto change only as far as needed. Micro-batches come first, as they cost least, unless the network
+    normalises over the batch: then recomputation, which leaves the result unchanged, comes first.
 
     Args:
-        estimate: takes images per micro-batch, and whether activations are computed again.
-        memory_mb: what a replica may take; 0: unknown, so that nothing is changed.
+        estimate: takes images per micro-batch, and whether activations are recomputed.
+        memory_mb: what a replica may take; 0: unknown, so nothing changes.
     """
     as_set = settings.remat == "auto" and estimate(batch.micro_batch, False).fits(memory_mb)
     remats = [False] if as_set else _possible_remats(network, settings.remat, decide)
@@ -129,57 +129,46 @@ def plan_memory(
         tried.append(MemoryPlan(way.accumulation_steps, remat, estimate(way.micro_batch, remat)))
         if tried[-1].estimate.fits(memory_mb):
             break
-    chosen = min(tried, key=lambda plan: plan.estimate.total_mb)  # where one fits, none before it did
+    chosen = min(tried, key=lambda plan: plan.estimate.total_mb)  # the last one if it fits
     decide("memory", _describe(chosen), _reason(tried[0], chosen, memory_mb))
     return chosen
 
 
 def _possible_remats(network: Any, setting: str, decide: Decide) -> list[bool]:
-    """Return whether activations may be computed again, in the order to try; where it would save nothing, say so."""
+    """Return the choices of recomputation in the order to try; report if it would save nothing."""
     if setting == "off":
         return [False]
     if can_rematerialise(network):
         return [True] if setting == "on" else [False, True]
-    reason = "no segment of the network can run twice: each draws without a seed, adds a loss or talks to replicas"
-    if not cut_graph(network)[1]:
-        reason = "the network's whole graph nowhere passes through one tensor"
-    decide("remat", "off", reason)
+    impure = "no segment of the network can run twice: each draws without a seed, adds a loss or syncs replicas"
+    decide("remat", "off", impure if cut_graph(network)[1] else "the graph cannot be cut at a single tensor")
     return [False]
 
 
 def _describe(plan: MemoryPlan) -> str:
     parts = "1 pass" if plan.accumulation_steps == 1 else f"{plan.accumulation_steps} micro-batches"
-    return f"{parts} a step{', activations computed again' if plan.remat else ''}"
+    return f"{parts} per step{', activations recomputed' if plan.remat else ''}"
 
 
 def _reason(first: MemoryPlan, chosen: MemoryPlan, memory_mb: float) -> str:
-    need = f"an estimated {chosen.estimate.total_mb:,.0f} MB a replica"
+    need = f"an estimated {chosen.estimate.total_mb:,.0f} MB per replica"
     if not memory_mb:
-        return f"{need}; how much there is, is unknown"
+        return f"{need}; the available memory is unknown"
     space = f"{FITTING_SHARE:.0%} of {memory_mb:,.0f} MB"
     if not chosen.estimate.fits(memory_mb):
-        return f"{need}, which may be too much for {space}, but nothing spares more"
-    if chosen is first:
-        return f"{need} fit into {space}"
-    return f"{need} fit into {space}; {first.estimate.total_mb:,.0f} MB, as set, would not"
+        return f"{need}, which may exceed {space}, but nothing needs less"
+    rest = "" if chosen is first else f"; {first.estimate.total_mb:,.0f} MB, as set, would not"
+    return f"{need} fit into {space}{rest}"
 
 
 def relieve_memory(threshold_percent: float, read_percent: Callable[[], float] = memory_percent) -> bool:
-    """Return what the process can spare to the system if the main memory is in use from the threshold on.
+    """Free unused memory of the process if the use of main memory has reached the threshold; return whether it did.
 
-    Collecting takes some tenths of a second: call it at most every few seconds. Returns whether it was done.
+    This takes some tenths of a second, so call it at most every few seconds.
     """
     if read_percent() < threshold_percent:
         return False
     gc.collect()
-    _trim_heap()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc needs to be asked for its free pages
+        ctypes.CDLL(None).malloc_trim(0)
     return True
-
-
-def _trim_heap() -> None:
-    """Let glibc give its free pages back; other C libraries do so by themselves or not at all."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return
-    trim(0)

@@ -1,11 +1,11 @@
-"""Computes activations again in the backward pass instead of keeping them, which trades time for memory.
+"""Recomputes activations in the backward pass instead of keeping them, which trades time for memory.
 
-A network is cut where the whole graph passes through one tensor. Of each segment between two cuts only the input is
-kept, and its other activations are computed a second time when its gradient is due (Chen et al. 2016, section 3).
+A network is cut where the whole graph passes through one tensor. Only the input of each segment between two cuts is
+kept; its other activations are recomputed for its gradient (Chen et al. 2016, section 3).
 
-Guarantees: gradients, random masks and the statistics of normalisations are those of the plain network: a segment is
-run as a pure function of its input, its weights and its state before the step, so that both runs give the same, and the
-state is written once. A segment that is no such function is not computed again.
+Guarantees: gradients, random masks and normalisation statistics are those of the plain network. A segment runs as a
+pure function of its input, its weights and its state before the step, so both runs give the same result, and the state
+is written once. A segment that is not pure is not recomputed.
 """
 
 import itertools
@@ -22,18 +22,17 @@ from mloptimizer.training.memory.activations import kept_bytes, tensor_bytes
 
 @dataclass(frozen=True)
 class Rematerialised:
-    """A network's forward pass in training: images to logits; call it in a `tf.function`, as eagerly nothing is saved.
+    """A network's forward pass in training, from images to logits; saves memory only within a `tf.function`.
 
-    It may be called on replicas, in loops and in what XLA compiles. Without a segment that is computed again it is the
-    plain network.
+    It works on replicas, in loops and in code that XLA compiles.
     """
 
     segments: Sequence[Any]  # of keras.Model
-    again: Sequence[bool]  # which of them are computed again
+    again: Sequence[bool]  # which of them are recomputed
 
     @property
     def recomputed(self) -> int:
-        """How many segments are computed again; with none, nothing is saved."""
+        """How many segments are recomputed; with none, nothing is saved."""
         return sum(self.again)
 
     def __call__(self, images: Any) -> Any:
@@ -43,16 +42,16 @@ class Rematerialised:
 
 
 def rematerialised(network: Any) -> Rematerialised:
-    """Return the network's forward pass in training, which keeps the inputs of its segments only.
+    """Return the network's forward pass in training, which keeps only the inputs of its segments.
 
-    The last segment is not computed again: its gradient is due at once.
+    The last segment is not recomputed, as its gradient comes first.
     """
     segments = split_network(network)
     return Rematerialised(segments, [_is_pure(segment) for segment in segments[:-1]] + [False])
 
 
 def split_network(network: Any) -> list[Any]:
-    """Return models that give the network when they run one after the other; one where it cannot be cut."""
+    """Return models that together are the network, one after the other; a single one if it cannot be cut."""
     whole = keras.Model(network.inputs[0], network.outputs[0])
     nodes, cuts = cut_graph(whole)
     borders = [whole.inputs[0], *(nodes[cut].outputs[0] for cut in cuts), whole.outputs[0]]
@@ -60,19 +59,19 @@ def split_network(network: Any) -> list[Any]:
 
 
 def can_rematerialise(network: Any) -> bool:
-    """Whether a part of the network would be computed again: where none is cut off or can run twice, nothing is saved.
+    """Whether a part of the network can be recomputed.
 
-    It traces segments until one can run twice, which takes a fraction of a second, or about one for a deep network.
+    It traces segments until one can run twice, which takes up to about a second.
     """
     return any(_is_pure(segment) for segment in split_network(network)[:-1])
 
 
 def cut_graph(network: Any) -> tuple[list[Any], list[int]]:
-    """Return the nodes of the network in an order of computation, and after which of them to cut.
+    """Return the nodes of the network in an order of computation, and the indices of the nodes to cut after.
 
-    Of the places where the whole graph passes through one tensor, for instance after the sum of a residual block, those
-    are taken that leave the least to keep: the inputs of all segments, and the activations within the largest. With
-    even segments that is about the square root of the number of activations.
+    Of the places where the whole graph passes through one tensor, such as the sum of a residual block, it takes those
+    that minimise the memory for the inputs of all segments and the activations of the largest. With even segments that
+    is about the square root of the number of activations.
     """
     nodes = graph_nodes(keras.Model(network.inputs[0], network.outputs[0]))
     possible, within = _possible_cuts(nodes), kept_bytes(nodes)
@@ -88,7 +87,7 @@ def cut_graph(network: Any) -> tuple[list[Any], list[int]]:
 
 
 def _possible_cuts(nodes: Sequence[Any]) -> list[int]:
-    """Return after which nodes nothing but their one output is needed any more."""
+    """Return the indices of the nodes after which only their one output is needed."""
     last_use = {id(tensor): position for position, node in enumerate(nodes) for tensor in node.input_tensors}
     cuts, needed_until = [], 0  # the last use of any tensor made before the node
     for position, node in enumerate(nodes[:-1]):
@@ -100,11 +99,7 @@ def _possible_cuts(nodes: Sequence[Any]) -> list[int]:
 
 
 def _even_cuts(ends: Sequence[int], possible: Sequence[int], limit: float) -> list[int]:
-    """Return cuts between segments that keep no more than the limit where the possible cuts allow it.
-
-    Args:
-        ends: bytes kept from the start to each node.
-    """
+    """Return cuts between segments that keep at most `limit` bytes if possible; `ends`: kept up to each node."""
     cuts: list[int] = []
     for cut, following in itertools.pairwise([*possible, len(ends) - 1]):
         if ends[following] - (ends[cuts[-1]] if cuts else 0) > limit:
@@ -113,10 +108,9 @@ def _even_cuts(ends: Sequence[int], possible: Sequence[int], limit: float) -> li
 
 
 def _is_pure(segment: Any) -> bool:
-    """Whether all that running the segment does is in its output and its Keras state, so that it can run twice.
+    """Whether the segment changes nothing but its output and its Keras state, so that it can run twice.
 
-    A random draw without a seed generator, a loss that a layer adds, a sum over the replicas or another kind of
-    variable is not.
+    Random draws without a seed generator, added losses, sums over replicas and other kinds of variables are effects.
     """
     if any(getattr(layer, "synchronized", False) for layer in all_layers(segment)):
         return False
@@ -137,7 +131,7 @@ def _spec(value: Any) -> Any:
 
 
 def _run_again_later(segment: Any, images: Any) -> Any:
-    """Return the segment's output, and update its state; its gradient runs it again."""
+    """Return the segment's output, and update its state; the gradient runs it again."""
     weights = [tf.convert_to_tensor(variable.value) for variable in segment.trainable_variables]
     state = [tf.convert_to_tensor(variable.value) for variable in segment.non_trainable_variables]
     after = []
@@ -166,10 +160,10 @@ def _run_again_later(segment: Any, images: Any) -> Any:
 def _run_purely(
     segment: Any, images: Any, weights: Sequence[Any], state: Sequence[Any], losses: list[Any] | None = None
 ) -> tuple[Any, list[Any]]:
-    """Return the segment's output in training and its state afterwards; no variable is read or written.
+    """Return the segment's output in training and its new state, without access to variables.
 
     Args:
-        losses: what the segment's layers add as losses is put here, if given.
+        losses: receives the losses that the layers add, if given.
     """
     values = [*zip(segment.trainable_variables, weights, strict=True)]
     values += [*zip(segment.non_trainable_variables, state, strict=True)]
@@ -181,10 +175,10 @@ def _run_purely(
 
 
 def _once_there(images: Any, gradient: Any) -> Any:
-    """Return the images, but not before the gradient is there.
+    """Return the images, but only after the gradient has been computed.
 
-    Otherwise both runs of a segment would be merged into one, whose activations are kept. The condition is never met,
-    which neither TensorFlow's nor XLA's simplifications see; XLA does not respect control dependencies.
+    Otherwise both runs of a segment would be merged into one, whose activations are kept. Neither TensorFlow nor XLA
+    sees that the condition is never met; XLA ignores control dependencies.
     """
     one = tf.reduce_max(tf.reshape(gradient, [-1])[:1])
     never = tf.math.is_nan(one) & tf.math.is_inf(one)

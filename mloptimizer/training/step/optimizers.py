@@ -1,9 +1,9 @@
 """Makes the optimizer that a trial's parameters name.
 
-It works on one vector: all gradients, one after the other, summed over the replicas before they come here. So clipping
-and the check for overflow see the whole gradient (Keras clips each replica's share, and looks for overflow on the first
-replica only), a sum over the replicas is one message, and the graph has a handful of operations where Keras makes about
-25 per weight: tracing them is half of a short trial. The weights that result are those of Keras's own optimizers.
+It works on one vector of all gradients, already summed over the replicas. So clipping and the overflow check see the
+whole gradient (Keras clips each replica's share, and checks the first replica only), the sum over the replicas is one
+message, and the graph has a handful of operations where Keras makes about 25 per weight, whose tracing is half of a
+short trial. The resulting weights are those of Keras's own optimizers.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ Update = Callable[[Any, Sequence[Any], Any, Any], tuple[Any, Sequence[Any]]]
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """An optimization algorithm: how many vectors it remembers, and how it updates."""
+    """An optimization algorithm: the number of its state vectors, and its update."""
 
     states: int
     update: Update
@@ -43,7 +43,7 @@ def _adamw(gradient: Any, state: Sequence[Any], rate: Any, step: Any) -> tuple[A
 
 
 def _nesterov(gradient: Any, state: Sequence[Any], rate: Any, step: Any) -> tuple[Any, Sequence[Any]]:
-    """SGD with Nesterov momentum: Sutskever et al. 2013, section 2, rewritten for the point looked ahead to."""
+    """SGD with Nesterov momentum: Sutskever et al. 2013, section 2, rewritten for the look-ahead point."""
     momentum = 0.9
     velocity = momentum * state[0] + rate * gradient
     return momentum * velocity + rate * gradient, (velocity,)
@@ -60,10 +60,10 @@ UPDATE_RULES = {"adamw": UpdateRule(2, _adamw), "sgd": UpdateRule(1, _nesterov),
 
 
 class FlatOptimizer(keras.optimizers.Optimizer):
-    """Applies a rule to all weights as one vector; give `apply` a list of one such gradient.
+    """Applies a rule to all weights as one vector; `apply` takes a list of one such gradient.
 
-    Guarantees: every replica updates its own copies, all in the same way, and none waits for another: `apply` may stand
-    in a branch, a loop or a compiled function. What it remembers is in `variables`: step, rate factor, state, average.
+    Guarantees: every replica updates its own copies alike, and none waits for another, so `apply` works in branches,
+    loops and compiled functions. Its memory is in `variables`: step, rate factor, state, average.
     """
 
     def __init__(
@@ -74,27 +74,23 @@ class FlatOptimizer(keras.optimizers.Optimizer):
         self._clip = clip
         self._momentum = ema_momentum
         self._state: list[Any] = []
-        self._average: Any = None
         count_on_every_replica(self)
-
-    @property
-    def averages(self) -> bool:
-        """Whether it keeps a moving average of the weights."""
-        return self._average is not None
 
     def build(self, variables: Sequence[Any]) -> None:
         """Make the state for these weights; call it in the scope of the strategy.
 
-        The moving average starts at the weights' present values.
+        The moving average starts at the weights' current values.
         """
         super().build(list(variables))
         size = sum(sizes_of(variables))
-        share = keras.initializers.Constant(self.weight_decay)  # a variable: trials share what XLA has compiled
+        share = keras.initializers.Constant(self.weight_decay)  # a variable: trials share XLA's compiled code
         self._decay = self.add_variable((), initializer=share, dtype="float32", name="weight_decay")
         self.rate_factor = self.add_variable((), initializer="ones", dtype="float32", name="rate_factor")
-        self._state = [self._add_vector(size, f"state_{number}") for number in range(self._rule.states)]
+        vectors = [f"state_{number}" for number in range(self._rule.states)] + ["average"] * bool(self._momentum)
+        made = [self.add_variable((size,), dtype="float32", name=name) for name in vectors]
+        self._state = made[: self._rule.states]
         if self._momentum:
-            self._average = self._add_vector(size, "average")
+            self._average = made[-1]
             self._average.value.assign(_flatten([weight.value for weight in variables]))
 
     def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
@@ -109,24 +105,26 @@ class FlatOptimizer(keras.optimizers.Optimizer):
         weights = trained_weights(self)
         for weight, part in zip(weights, tf.split(change, sizes_of(weights)), strict=True):
             _subtract(weight, tf.reshape(part, weight.shape), decay)
-        if self.averages:
-            self._update_average(step)
+        if self._momentum:  # the average moves faster in the first steps, as TensorFlow's own does
+            momentum = tf.minimum(self._momentum, (1 + step) / (10 + step))
+            gap = _flatten([weight.value for weight in weights]) - self._average.value
+            self._average.value.assign_add((1 - momentum) * gap)
         self.iterations.value.assign_add(1)
 
     def multiply_rate(self, factor: float) -> None:
-        """Multiply the schedule's learning rates by this factor too from now on; not for use within a step."""
+        """Multiply the schedule's learning rates by one more factor from now on; not for use within a step."""
         self.rate_factor.value.assign(tf.convert_to_tensor(self.rate_factor.value) * factor)
 
     def current_rate(self) -> float:
-        """Return the learning rate of the next step: the schedule's times the factor; not for use within a step."""
+        """Return the learning rate of the next step, with the factor; not for use within a step."""
         return float(tf.convert_to_tensor(self.learning_rate)) * float(tf.convert_to_tensor(self.rate_factor.value))
 
     def swap_average(self) -> None:
-        """Exchange the weights and their moving average, on every replica; not for use within a step.
+        """Swap the weights and their moving average, if any, on every replica; not for use within a step.
 
-        A second call gives everything back exactly. Without an average it does nothing.
+        A second call restores both exactly.
         """
-        if not self.averages:
+        if not self._momentum:
             return
         weights = trained_weights(self)
         average = tf.split(tf.convert_to_tensor(self._average.value), sizes_of(weights))
@@ -134,19 +132,10 @@ class FlatOptimizer(keras.optimizers.Optimizer):
         for weight, part in zip(weights, average, strict=True):
             weight.value.assign(tf.cast(tf.reshape(part, weight.shape), weight.value.dtype))
 
-    def _add_vector(self, size: int, name: str) -> Any:
-        return self.add_variable((size,), dtype="float32", name=name)
-
-    def _update_average(self, step: Any) -> None:
-        """Move the average towards the new weights, faster in the first steps, as TensorFlow's own average does."""
-        momentum = tf.minimum(self._momentum, (1 + step) / (10 + step))
-        gap = _flatten([weight.value for weight in trained_weights(self)]) - self._average.value
-        self._average.value.assign_add((1 - momentum) * gap)
-
 
 def _subtract(weight: Any, change: Any, decay: Any) -> None:
     variable = weight.value
-    if len(weight.shape) > 1:  # not of biases and the scales of normalisations, which are vectors
+    if len(weight.shape) > 1:  # biases and the scales of normalisations, which are vectors, do not decay
         change = change + decay * tf.cast(variable, tf.float32)
     variable.assign_sub(tf.cast(change, variable.dtype))
     if weight.constraint is not None:
@@ -158,13 +147,13 @@ def _flatten(tensors: Sequence[Any]) -> Any:
 
 
 def flatten_gradients(gradients: Sequence[Any], weights: Sequence[Any]) -> Any:
-    """Return all gradients as one float32 vector; a weight that has none counts with zeros."""
+    """Return all gradients as one float32 vector, with zeros for a weight without a gradient."""
     pairs = zip(gradients, sizes_of(weights), strict=True)
     return _flatten([tf.zeros(size) if gradient is None else gradient for gradient, size in pairs])
 
 
 def choose_rule(params: Params) -> UpdateRule:
-    """Return the rule that the checked parameter `optimizer` names."""
+    """Return the rule named by the checked parameter `optimizer`."""
     return UPDATE_RULES[str(params.get("optimizer", "adamw"))]
 
 
@@ -173,16 +162,13 @@ def make_optimizer(params: Params, schedule: Any, weights: Sequence[Any], settin
 
     Args:
         params: `optimizer` (adamw, the default, sgd or lion) and `weight_decay` (default 2e-4): the share of each
-            weight, times the learning rate, that every step takes away.
+            weight, times the learning rate, that every step subtracts.
         schedule: learning rate by step.
-        weights: the model's trainable ones.
         settings: clipping, clip_threshold and ema_momentum count.
         scale_loss: scale the loss against underflow in float16.
     """
-    rule = choose_rule(params)
-    weight_decay = float(params.get("weight_decay", WEIGHT_DECAY))
-    clip = make_clip(settings, weights)
-    optimizer: Any = FlatOptimizer(rule, schedule, weight_decay, clip, settings.ema_momentum)
+    weight_decay, clip = float(params.get("weight_decay", WEIGHT_DECAY)), make_clip(settings, weights)
+    optimizer: Any = FlatOptimizer(choose_rule(params), schedule, weight_decay, clip, settings.ema_momentum)
     if scale_loss:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(weights)
@@ -190,6 +176,5 @@ def make_optimizer(params: Params, schedule: Any, weights: Sequence[Any], settin
 
 
 def flat_optimizer(optimizer: Any) -> FlatOptimizer:
-    """Return the part of what `make_optimizer` made that updates the weights: the optimizer under a loss scale."""
-    inner = optimizer.inner_optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
-    return cast(FlatOptimizer, inner)
+    """Return the part of `make_optimizer`'s result that updates the weights: the optimizer within a loss scale."""
+    return cast(FlatOptimizer, getattr(optimizer, "inner_optimizer", optimizer))

@@ -1,4 +1,4 @@
-"""Chooses the number format of a trial and builds its model under it."""
+"""Chooses the number format of a trial, and applies it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ TENSOR_FLOAT_SINCE = (8, 0)  # of Ampere, also for bfloat16
 
 @dataclass(frozen=True)
 class Precision:
-    """A number format: the Keras dtype policy, and whether float32 products may be computed in TensorFloat-32."""
+    """A number format: the Keras dtype policy, and whether float32 products may use TensorFloat-32."""
 
     name: str
     policy: str  # float32, mixed_float16 or mixed_bfloat16
@@ -28,8 +28,11 @@ class Precision:
         return self.policy == "mixed_float16"
 
 
+FLOAT32 = Precision("float32", "float32")
+
+
 def choose_precision(setting: str, devices: Devices, decide: Decide) -> Precision:
-    """Return the number format for the devices. Raises RunError: the GPU cannot compute in the one that was set."""
+    """Return the number format for the devices. Raises RunError: the GPU cannot compute in the format set."""
     capability = devices.compute_capability
     number = ".".join(map(str, capability or ()))
     if setting != "auto":
@@ -38,21 +41,21 @@ def choose_precision(setting: str, devices: Devices, decide: Decide) -> Precisio
             raise RunError(
                 f"precision = tf32: {device} has no TensorFloat-32; it needs compute capability 8.0. Possible: float32."
             )
-        decide("precision", setting, "set by the person")
+        decide("precision", setting, "set by the user")
         return Precision(setting, "float32" if setting == "tf32" else setting, setting == "tf32")
     if capability is None:
-        decide("precision", "float32", "a CPU computes half precision slower")
-        return Precision("float32", "float32")
+        decide("precision", "float32", "a CPU is slower in half precision")
+        return FLOAT32
     if capability >= TENSOR_CORES_SINCE:
         decide("precision", "mixed_float16", f"compute capability {number} has tensor cores")
         return Precision("mixed_float16", "mixed_float16")
     decide("precision", "float32", f"compute capability {number} has no tensor cores")
-    return Precision("float32", "float32")
+    return FLOAT32
 
 
 @contextlib.contextmanager
 def precision_policy(precision: Precision) -> Iterator[None]:
-    """Compute in this format meanwhile: Keras's policy, and TensorFlow's TensorFloat-32, which is on otherwise."""
+    """Compute in this format within the block: Keras's policy, and TensorFlow's TensorFloat-32, on by default."""
     policy, tensor_float = keras.config.dtype_policy(), tf.config.experimental.tensor_float_32_execution_enabled()
     keras.config.set_dtype_policy(precision.policy)
     tf.config.experimental.enable_tensor_float_32_execution(precision.tensor_float)
@@ -61,6 +64,3 @@ def precision_policy(precision: Precision) -> Iterator[None]:
     finally:
         keras.config.set_dtype_policy(policy)
         tf.config.experimental.enable_tensor_float_32_execution(tensor_float)
-
-
-FLOAT32 = Precision("float32", "float32")

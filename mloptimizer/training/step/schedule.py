@@ -1,4 +1,4 @@
-"""Plans the steps of a training, and the learning rate of every step."""
+"""Plans the steps of a training and the learning rate of each."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mloptimizer.core.nouns import Objective, Params, TrialPlan
+from mloptimizer.core.nouns import Objective, TrialPlan
 from mloptimizer.training.checkpoints.checkpoint_files import PartState
 from mloptimizer.training.devices import Decide
 from mloptimizer.training.memory.batch_plan import REFERENCE_BATCH, BatchPlan
@@ -19,7 +19,7 @@ PLATEAU_FACTOR = 0.5
 
 @dataclass(frozen=True)
 class Steps:
-    """How the training images are cut into steps."""
+    """How the training images are divided into steps."""
 
     global_batch: int  # images per step, over all replicas
     per_epoch: int
@@ -28,7 +28,7 @@ class Steps:
 
 
 def plan_steps(plan: TrialPlan, batch: BatchPlan, decide: Decide) -> Steps:
-    """Return the steps of the plan's epochs; `plan.steps_per_epoch` limits those of each."""
+    """Return the steps of the plan's epochs; `plan.steps_per_epoch` limits the steps of each."""
     settings, images = plan.settings, plan.dataset.train_size
     reason = f"{batch.wanted // batch.replicas} images per replica × {batch.replicas} replicas"
     if settings.batch_size != "auto":
@@ -40,7 +40,11 @@ def plan_steps(plan: TrialPlan, batch: BatchPlan, decide: Decide) -> Steps:
     if batch.accumulation_steps > 1:
         reason = f"{batch.accumulation_steps} micro-batches of {batch.micro_batch} images × {batch.replicas} replicas"
         decide("accumulation", str(batch.accumulation_steps), reason)
-    _decide_schedule(plan, decide)
+    name = choose_schedule(plan)
+    reason = "the search space's parameter" if "schedule" in plan.params else "setting"
+    if name == "one_cycle":
+        reason += "; it rises by itself, so warmup_epochs is not used"
+    decide("schedule", name, reason)
     per_epoch = images // batch.global_batch
     if plan.steps_per_epoch:
         per_epoch = min(per_epoch, plan.steps_per_epoch)
@@ -61,27 +65,19 @@ def _scale(plan: TrialPlan, batch: BatchPlan, decide: Decide) -> float:
     return scale
 
 
-def _decide_schedule(plan: TrialPlan, decide: Decide) -> None:
-    name = choose_schedule(plan.params, plan)
-    reason = "the search space's parameter" if "schedule" in plan.params else "setting"
-    if name == "one_cycle":
-        reason += "; it has a rise of its own, so warmup_epochs is not used"
-    decide("schedule", name, reason)
-
-
-def choose_schedule(params: Params, plan: TrialPlan) -> str:
+def choose_schedule(plan: TrialPlan) -> str:
     """Return the name of the schedule: the space's checked parameter, otherwise the setting."""
-    return str(params.get("schedule", plan.settings.schedule))
+    return str(plan.params.get("schedule", plan.settings.schedule))
 
 
-def plan_learning_rate(params: Params, plan: TrialPlan, steps: Steps) -> Any:
-    """Return the schedule of the plan's `learning_rate` (default 1e-3), scaled with the global batch.
+def plan_learning_rate(plan: TrialPlan, steps: Steps) -> Any:
+    """Return the schedule of the plan's `learning_rate`, scaled with the global batch.
 
     Call it in the scope of the strategy.
     """
-    peak = float(params.get("learning_rate", LEARNING_RATE)) * steps.learning_rate_scale
+    peak = float(plan.params.get("learning_rate", LEARNING_RATE)) * steps.learning_rate_scale
     warmup_steps = round(_warmup_epochs(plan) * steps.per_epoch)
-    return PeakRate(learning_rate_schedule(choose_schedule(params, plan), 1.0, steps.total, warmup_steps), peak)
+    return PeakRate(learning_rate_schedule(choose_schedule(plan), 1.0, steps.total, warmup_steps), peak)
 
 
 def _warmup_epochs(plan: TrialPlan) -> float:
@@ -89,12 +85,12 @@ def _warmup_epochs(plan: TrialPlan) -> float:
 
 
 def learning_rate_schedule(name: str, peak: float, total_steps: int, warmup_steps: int) -> Any:
-    """Return the learning rate by step, counted from 0; all but one_cycle rise linearly to `peak` over the warm-up.
+    """Return the learning rate by step, counted from 0; all but one_cycle rise linearly to `peak` during the warm-up.
 
     cosine: then half a cosine to 0 at `total_steps` (equation 5 of Loshchilov and Hutter 2017, without restarts).
     one_cycle: linearly from peak / 25 to the peak over 30 % of the steps, then half a cosine to peak / 10,000 (Smith
-    and Topin 2019; the momentum stays). step: a tenth from half of the steps on, a hundredth from three quarters on (He
-    et al. 2016, section 4.2). plateau: constant, and lowered by `Plateau`.
+    and Topin 2019; constant momentum). step: a tenth after half of the steps, a hundredth after three quarters (He et
+    al. 2016, section 4.2). plateau: constant, and lowered by `Plateau`.
     """
     if name == "one_cycle":
         return _rise_and_cosine(peak, peak / 25, total_steps, round(ONE_CYCLE_RISE * total_steps), 1e-4)
@@ -113,7 +109,7 @@ def _rise_and_cosine(peak: float, start: float, total_steps: int, rise_steps: in
 
 
 class PeakRate(keras.optimizers.schedules.LearningRateSchedule):
-    """A course whose highest value is 1, times the peak: a variable, so that trials share what XLA has compiled."""
+    """A course with the maximum 1, times the peak: a variable, so that trials share XLA's compiled code."""
 
     def __init__(self, course: Any, peak: float) -> None:
         self._course = course
@@ -124,7 +120,7 @@ class PeakRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Staircase(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear rise, as that of Keras's cosine, then the peak, and a tenth of what was before at every fall."""
+    """A linear rise, as in Keras's cosine, then the peak, and a division by ten at every fall."""
 
     def __init__(self, peak: float, warmup_steps: int, falls: tuple[int, ...]) -> None:
         self.peak = peak
@@ -132,7 +128,6 @@ class Staircase(keras.optimizers.schedules.LearningRateSchedule):
         self.falls = falls
 
     def __call__(self, step: Any) -> Any:
-        """Return the rate of the step, counted from 0."""
         step = tf.cast(step, tf.float32)
         start = 1 / max(self.warmup_steps, 1)
         rise = tf.minimum(1.0, start + (1 - start) * step / max(self.warmup_steps, 1))
@@ -141,10 +136,9 @@ class Staircase(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Plateau:
-    """Says when to halve the learning rate: whenever so many epochs have brought no better value."""
+    """Halves the learning rate after `epochs` epochs without a better value; those of the warm-up do not count."""
 
     def __init__(self, objective: Objective, epochs: int, warmup_epochs: float = 0.0) -> None:
-        """Take `epochs` without a better value for a plateau; those within the warm-up do not count."""
         self._objective = objective
         self._epochs = epochs
         self._unheeded = math.ceil(warmup_epochs)
@@ -152,7 +146,7 @@ class Plateau:
         self._since = 0
 
     def update(self, value: float) -> float | None:
-        """Take the value of the epoch that ended; return what to multiply the rate by, or None if it stays."""
+        """Take the value of the last epoch; return the factor for the rate, or None if it stays."""
         if self._objective.is_better(value, self._best):
             self._best, self._since = value, 0
         elif self._unheeded <= 0:
@@ -164,17 +158,14 @@ class Plateau:
         return PLATEAU_FACTOR
 
     def get_state(self) -> PartState:
-        """Return what a checkpoint keeps of it: plain values, and no arrays."""
         return {"best": self._best, "since": self._since, "unheeded": self._unheeded}, ()
 
-    def set_state(self, kept: PartState) -> None:
-        """Be as it was when `kept` was returned."""
-        values, _ = kept
-        self._best, self._since, self._unheeded = values["best"], values["since"], values["unheeded"]
+    def set_state(self, state: PartState) -> None:
+        self._best, self._since, self._unheeded = (state[0][name] for name in ("best", "since", "unheeded"))
 
 
-def plan_plateau(params: Params, plan: TrialPlan) -> Plateau | None:
-    """Return what lowers the rate between epochs: half of the plan's patience without a better value; else None."""
-    if choose_schedule(params, plan) != "plateau":
+def plan_plateau(plan: TrialPlan) -> Plateau | None:
+    """Return the plateau rule, with half of the plan's patience; None with another schedule."""
+    if choose_schedule(plan) != "plateau":
         return None
     return Plateau(Objective(plan.settings.objective), max(1, plan.patience // 2), _warmup_epochs(plan))
