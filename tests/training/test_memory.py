@@ -157,7 +157,7 @@ def test_half_precision_keeps_about_half_of_the_activations() -> None:
 
 
 def one_mb_an_image(micro_batch: int, remat: bool) -> Estimate:
-    """A model whose activations, computed again, are a quarter."""
+    """A model whose activations, recomputed, are a quarter."""
     return Estimate(0.0, micro_batch / 4 if remat else micro_batch, 0.0)
 
 
@@ -183,7 +183,7 @@ class Divided:
 def test_what_fits_is_left_as_it_is() -> None:
     divided = Divided(100)
     assert divided.way == (1, False)
-    assert divided.decisions == [("memory", "1 pass a step", "an estimated 64 MB a replica fit into 90% of 100 MB")]
+    assert divided.decisions == [("memory", "1 pass per step", "an estimated 64 MB per replica fit into 90% of 100 MB")]
 
 
 def test_micro_batches_are_no_more_than_needed() -> None:
@@ -211,7 +211,7 @@ def test_what_the_person_set_stands() -> None:
 def test_where_nothing_fits_the_most_sparing_way_is_tried_and_said_to_be_too_large() -> None:
     divided = Divided(1)
     assert divided.way == (8, True)
-    assert "nothing spares more" in divided.decisions[-1][2]
+    assert "nothing needs less" in divided.decisions[-1][2]
 
 
 def test_of_an_unknown_memory_nothing_is_concluded() -> None:

@@ -1,7 +1,7 @@
-"""Exports a trained model as one Keras file that takes raw pixels and gives probabilities.
+"""Exports a trained model as one Keras file that takes raw pixels and returns probabilities.
 
-Guarantees: the file opens with Keras alone (no code of mloptimizer or of the space, safe mode), and was opened so and
-compared with the trained network before this returned.
+Guarantees: the file opens with Keras alone, in safe mode and without code of mloptimizer or of the space. The export
+opens it so and compares it with the trained network.
 """
 
 from pathlib import Path
@@ -21,30 +21,28 @@ from mloptimizer.training.network import build_network, load_weights
 from mloptimizer.training.step.precision import FLOAT32, precision_policy
 
 COMPARED_IMAGES = 64
-# Between two probabilities that should be equal, by what the least exact layer computes in.
+# Of two probabilities that should be equal, by the number format of the least exact layer.
 LARGEST_DIFFERENCES = {"bfloat16": 0.1, "float16": 0.02, "float32": 1e-4}
 
 
 def export_model(
     space: tuple[str, str], params: Params, dataset: DatasetInfo, weights: Path, target: Path
 ) -> dict[str, Any]:
-    """Write the model to `target` and return what is to be known about it.
+    """Write the model to `target`, a path that ends in ``.keras``, and return a description of it.
 
-    The model is rebuilt in float32, whatever it was trained in, but for layers to which the space itself gives another
-    type. It takes pixels from 0 to 255 of shape (batch, height, width, channels) and returns probabilities of shape
-    (batch, classes).
+    The model is rebuilt in float32, except for layers to which the space itself gives another type. It takes pixels
+    from 0 to 255 of shape (batch, height, width, channels) and returns probabilities of shape (batch, classes).
 
     Args:
         space: name and text of the search space.
-        weights: the trained ones.
-        target: a path that ends in ``.keras``.
+        weights: file of the trained weights.
 
     Returns:
-        parameters (count of weights), compared_images, max_abs_difference (between two probabilities), and what it
-        takes and gives: input, output, labels.
+        parameters (number of weights), compared_images, max_abs_difference (of two probabilities), input, output,
+        labels.
 
     Raises:
-        SpaceError, UsageError, RunError: the model cannot be built, written or opened, or it computes something else.
+        SpaceError, UsageError, RunError: the model cannot be built, written or opened, or its results differ.
     """
     with precision_policy(FLOAT32):
         network = build_network(*space, params, dataset)
@@ -69,15 +67,15 @@ def _with_pixels_and_probabilities(network: Any, dataset: DatasetInfo) -> Any:
     variance = (std.astype("float64") ** 2).tolist()
     pixels = keras.Input(dataset.input_shape, name="pixels_0_to_255", dtype="float32")
     standardised = keras.layers.Normalization(mean=mean.tolist(), variance=variance, dtype="float32")(pixels)
-    named = keras.Model(network.inputs[0], network.outputs[0], name="network")  # its own name may be one of these
+    named = keras.Model(network.inputs[0], network.outputs[0], name="network")  # its own name may clash
     probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(named(standardised))
     return keras.Model(pixels, probabilities, name=dataset.name)
 
 
 def _save(model: Any, network: Any, target: Path, pixels: Any, dataset: DatasetInfo) -> float:
-    """Write the file, and return by how much what it gives differs from what the network gives."""
+    """Write the file, and return the largest difference of its probabilities from the network's."""
     try:
-        model.save(target)  # before the network is run, which moves the seeds of what is random in it
+        model.save(target)  # before the network runs, which changes its random seeds
         with as_fresh_keras():
             loaded = keras.models.load_model(target, safe_mode=True, compile=False)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Finds what keeps a model from being opened with Keras alone, without the code that built it."""
+"""Finds what prevents a model from opening with Keras alone, without the code that built it."""
 
 import contextlib
 import sys
@@ -16,14 +16,12 @@ REMEDY = "Build it of Keras's own layers and activations, with keras.ops between
 
 
 def find_own_code(network: Any) -> str:
-    """Return in words the first layer that Keras alone cannot make again; empty where there is none.
+    """Describe the first layer that Keras alone cannot rebuild; empty if there is none.
 
-    A layer is tried, without its weights, where more than Keras's own classes and plain values stands in its
-    configuration.
+    A layer is rebuilt, without its weights, if its configuration holds more than Keras's classes and plain values.
     """
     layers = all_layers(network)
-    operations = [part for layer in layers for part in getattr(layer, "operations", ())]
-    for part in (*layers, *operations):
+    for part in (*layers, *(part for layer in layers for part in getattr(layer, "operations", ()))):
         if not type(part).__module__.startswith("keras."):
             return f"layer '{part.name}' is of the class {type(part).__name__}, which Keras does not have"
     for layer in layers:
@@ -33,24 +31,23 @@ def find_own_code(network: Any) -> str:
 
 
 def _try(layer: Any) -> str:
-    """Return why Keras alone cannot make the layer from its configuration; empty where it can."""
+    """Return why Keras alone cannot rebuild the layer from its configuration; empty if it can."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # it warns of a lambda, and says where it stands
+        with warnings.catch_warnings(action="ignore"):  # of a lambda
             saved = keras.saving.serialize_keras_object(layer)
-    except Exception:  # noqa: BLE001  (it asks the person's objects for theirs)
+    except Exception:  # noqa: BLE001  (it calls the space's objects)
         return "has an argument that Keras cannot save"
-    config = saved["config"]
-    if own := next(_own_code([*config.values()]), ""):
+    if own := next(_own_code([*saved["config"].values()]), ""):
         with as_fresh_keras():
             try:
                 keras.saving.deserialize_keras_object({**saved, "build_config": None}, safe_mode=True)
             except Exception:  # noqa: BLE001  (as many kinds as there are classes)
                 return f"needs {own}, which Keras does not have"
-    return _compare_activations(layer, config.get("activation"))
+    return _compare_activations(layer, saved["config"].get("activation"))
 
 
 def _own_code(value: Any) -> Iterator[str]:
-    """Yield what stands in a configuration and may be code of the person."""
+    """Yield the parts of a configuration that may be the user's code."""
     if isinstance(value, (list, tuple)):
         for item in value:
             yield from _own_code(item)
@@ -67,27 +64,25 @@ def _own_code(value: Any) -> Iterator[str]:
 
 
 def _compare_activations(layer: Any, saved: Any) -> str:
-    """Return that Keras saves another function's name for the layer's: `keras.ops.gelu` is no `"gelu"`."""
+    """Return that Keras saves the name of another function: `keras.ops.gelu` is not `"gelu"`."""
     used = getattr(layer, "activation", None)
     if not isinstance(saved, str) or used is None or (named := keras.activations.get(saved)) is used:
         return ""
     values = keras.ops.reshape(keras.ops.linspace(-4.0, 4.0, 64), (1, 64))
     try:
         same = np.allclose(used(values), named(values), atol=1e-6)
-    except Exception:  # noqa: BLE001  (a function of the person's may need another shape)
+    except Exception:  # noqa: BLE001  (the user's function may need another shape)
         same = False
-    return "" if same else f"has an activation that Keras saves as its own '{saved}', which computes otherwise"
+    return "" if same else f"has an activation that Keras saves as its own '{saved}', which gives other values"
 
 
 @contextlib.contextmanager
 def as_fresh_keras() -> Iterator[None]:
-    """Forget meanwhile what search spaces have defined and registered."""
+    """Hide, within the block, what search spaces have defined and registered."""
     registered = keras.saving.get_custom_objects()
     objects = dict(registered)
-    modules = {name: module for name, module in sys.modules.items() if name.startswith(MODULE_PREFIX)}
     registered.clear()
-    for name in modules:
-        del sys.modules[name]
+    modules = {name: sys.modules.pop(name) for name in [*sys.modules] if name.startswith(MODULE_PREFIX)}
     try:
         yield
     finally:

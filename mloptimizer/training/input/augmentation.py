@@ -1,7 +1,7 @@
 """Changes training images at random: flips, shifted crops, RandAugment, random erasing, MixUp and CutMix.
 
-Guarantees: everything random about an image is drawn beforehand, in a row of numbers of its own, so that a batch gives
-the same images whole or in parts, in the pipeline or on the device. A strength of 0 leaves the images untouched.
+Guarantees: the random numbers of each image are drawn beforehand, so a batch gives the same images whole or in parts,
+in the pipeline or on the device. A strength of 0 leaves the images unchanged.
 """
 
 import math
@@ -16,13 +16,13 @@ from mloptimizer.training.devices import Decide
 from mloptimizer.training.input.randaugment import DRAWS_PER_IMAGE, transform
 
 COLOUR_CHANNELS = 3
-SMALLEST_SIDE = 24  # of images that are flipped and cropped without being asked to
+SMALLEST_SIDE = 24  # of images that "auto" flips and crops
 FLIP_PROBABILITY = 0.5
 CROP_PADDING = 0.125  # of the side: 4 pixels of CIFAR-10, as in section 4.2 of He et al. 2016
 ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = 0.3  # height / width lies between this and its inverse
 
-Draws = Mapping[str, Any]  # a vector with a number per image, by name
+Draws = Mapping[str, Any]  # vectors of one number per image, by name
 _UNIFORM_DRAWS = {
     "flip_probability": ("flip",),
     "crop_padding": ("crop_y", "crop_x"),
@@ -34,10 +34,10 @@ _UNIFORM_DRAWS = {
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly training images are changed; 0 is not at all."""
+    """How strongly training images are changed; 0: not at all."""
 
     flip_probability: float = 0.0
-    crop_padding: int = 0  # pixels that an image is shifted at most, up or down and left or right
+    crop_padding: int = 0  # largest shift in each direction, pixels
     randaugment_magnitude: float = 0.0  # 0 to 10
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
@@ -50,14 +50,14 @@ class Augmentation:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the numbers that are drawn for an image; all lie in [0, 1)."""
+        """Names of the numbers drawn for an image, all in [0, 1)."""
         uniform = [name for strength, names in _UNIFORM_DRAWS.items() if getattr(self, strength) > 0 for name in names]
-        # Never none: tensors without a number cannot be cut into parts of unknown size.
+        # Never empty: an empty tensor cannot be split into parts of unknown size.
         return (*uniform, "cut", "share") if self.mixes else tuple(uniform) or ("unused",)
 
 
 def choose_augmentation(plan: TrialPlan, decide: Decide) -> Augmentation:
-    """Return the strengths: the plan's parameters of these names before its settings, nothing where that is off."""
+    """Return the strengths: the plan's parameters of these names, else its settings; none if that is off."""
     settings, (height, width, channels) = plan.settings, plan.dataset.input_shape
     kind = f"{channels}-channel images of {height} × {width} pixels"
     if settings.augmentation == "off":
@@ -66,8 +66,7 @@ def choose_augmentation(plan: TrialPlan, decide: Decide) -> Augmentation:
     given = {name: plan.params[name] for name in asdict(Augmentation()) if name in plan.params}
     strengths = {name: getattr(settings, name) for name in asdict(Augmentation())} | given
     like_photos = channels == COLOUR_CHANNELS and min(height, width) >= SMALLEST_SIDE
-    defaults = {"flip_probability": FLIP_PROBABILITY, "crop_padding": CROP_PADDING}
-    for name, default in defaults.items():
+    for name, default in {"flip_probability": FLIP_PROBABILITY, "crop_padding": CROP_PADDING}.items():
         if strengths[name] == "auto":
             strengths[name] = default if like_photos else 0.0
     strengths["crop_padding"] = round(strengths["crop_padding"] * min(height, width))
@@ -84,14 +83,13 @@ def choose_augmentation(plan: TrialPlan, decide: Decide) -> Augmentation:
 def draw_augmentation(augmentation: Augmentation, count: int, seed: int, step: Any) -> Any:
     """Return the numbers for `count` images, float32 (count, columns), drawn from the seed and the step alone.
 
-    The share that an image keeps of itself is Beta(alpha, alpha); with MixUp and CutMix both, a batch gets one of them.
+    An image's share in its mixture is Beta(alpha, alpha); of MixUp and CutMix, each batch gets one.
     """
     mixing = 2 if augmentation.mixes else 0
     uniform = _uniform((count, len(augmentation.columns) - mixing), seed, step, 0)
     if not mixing:
         return uniform
-    cut = float(augmentation.cutmix_alpha > 0)
-    cuts: Any = tf.constant(cut)
+    cuts: Any = tf.constant(float(augmentation.cutmix_alpha > 0))
     if augmentation.mixup_alpha > 0 and augmentation.cutmix_alpha > 0:
         cuts = tf.cast(_uniform((), seed, step, 1) < 0.5, tf.float32)
     alpha = cuts * augmentation.cutmix_alpha + (1.0 - cuts) * augmentation.mixup_alpha
@@ -100,7 +98,7 @@ def draw_augmentation(augmentation: Augmentation, count: int, seed: int, step: A
 
 
 def _seed(seed: int, step: Any, stream: int) -> Any:
-    """Return the seed of an operation: steps and streams never share one, nor do they with the order of an epoch."""
+    """Return the seed of an operation, unique by step and stream, and never that of an epoch's order."""
     return tf.stack([tf.constant(seed + (stream + 1) * 2**32, tf.int64), tf.cast(step, tf.int64)])
 
 
@@ -109,9 +107,9 @@ def _uniform(shape: tuple[int, ...], seed: int, step: Any, stream: int) -> Any:
 
 
 def _beta(alpha: Any, count: int, seed: int, step: Any) -> Any:
-    """Return draws of Beta(alpha, alpha), also for an alpha so small that draws of Gamma(alpha) would be 0.
+    """Return draws of Beta(alpha, alpha), even for an alpha so small that draws of Gamma(alpha) would be 0.
 
-    Gamma(alpha) is Gamma(alpha + 1) · U^(1 / alpha), and Beta is the share of one such number in the sum of two.
+    Gamma(alpha) is Gamma(alpha + 1) · U^(1 / alpha), and Beta is the share of one of them in the sum of two.
     """
     large = tf.random.stateless_gamma((count, 2), _seed(seed, step, 2), alpha=alpha + 1.0)
     uniform = tf.maximum(_uniform((count, 2), seed, step, 3), 1e-7)
@@ -123,13 +121,13 @@ def _beta(alpha: Any, count: int, seed: int, step: Any) -> Any:
 
 
 def augment(augmentation: Augmentation, pixels: Any, draws: Any, standardise: Callable[[Any], Any], fill: Any) -> Any:
-    """Return the standardised images, float32, changed as was drawn.
+    """Return the standardised images, float32, changed by the draws.
 
     Args:
         pixels: (batch, height, width, channels), whole numbers from 0 to 255 of any type.
         draws: (batch, columns).
         standardise: makes pixels float32, with the mean of the data set as 0.
-        fill: pixel (channels,) of what RandAugment moves in from outside the image; elsewhere that becomes 0.
+        fill: pixel (channels,) that RandAugment moves in from outside the image; crops move in 0.
     """
     by_name = dict(zip(augmentation.columns, tf.unstack(draws, axis=-1), strict=True))
     if augmentation.randaugment_magnitude > 0:
@@ -147,10 +145,7 @@ def augment(augmentation: Augmentation, pixels: Any, draws: Any, standardise: Ca
 
 
 def _shift_and_flip(augmentation: Augmentation, pixels: Any, draws: Draws) -> tuple[Any, Any]:
-    """Return the images shifted and then mirrored, and a mask of where they lie inside of the old ones.
-
-    One gather of pixels does both.
-    """
+    """Return the images shifted and mirrored by one gather, and a mask of the pixels that come from inside."""
     _, height, width, channels = pixels.shape
     rows, columns = _positions(height), _positions(width)
     if augmentation.flip_probability > 0:
@@ -162,7 +157,7 @@ def _shift_and_flip(augmentation: Augmentation, pixels: Any, draws: Draws) -> tu
         rows, columns = rows + down[:, tf.newaxis], columns + right[:, tf.newaxis]
     inside = _outer((rows >= 0) & (rows < height), (columns >= 0) & (columns < width), channels)
     rows, columns = tf.clip_by_value(rows, 0.0, height - 1.0), tf.clip_by_value(columns, 0.0, width - 1.0)
-    # Whole numbers of 64 bits: GPUs compute those of 32 bits on the host.
+    # 64-bit integers: GPUs compute 32-bit ones on the host.
     images = tf.range(tf.shape(pixels, tf.int64)[0], dtype=tf.int64)[:, tf.newaxis]
     lines = (images * height + tf.cast(rows, tf.int64)) * width
     places = lines[:, :, tf.newaxis] + tf.cast(columns, tf.int64)[:, tf.newaxis, :]
@@ -174,8 +169,8 @@ def _positions(size: int) -> Any:
 
 
 def _outer(rows: Any, columns: Any, channels: int) -> Any:
-    """Return a mask (batch, height, width, channels) of 1 where both row and column are chosen, and 0 elsewhere."""
-    # The channels are repeated before the product: broadcasting over so short an axis is slow.
+    """Return a mask (batch, height, width, channels) of 1 where row and column are chosen, else 0."""
+    # The channels are repeated before the product: broadcasting over a short axis is slow.
     wide = tf.tile(tf.cast(columns, tf.float32)[:, :, tf.newaxis], (1, 1, channels))
     wide = tf.reshape(wide, (-1, 1, columns.shape[1] * channels))
     mask = tf.cast(rows, tf.float32)[:, :, tf.newaxis] * wide
@@ -189,8 +184,8 @@ def _between(size: int, first: Any, end: Any) -> Any:
 def _erased(probability: float, draws: Draws, shape: Any) -> Any:
     """Return a mask of 1 in the rectangles of random erasing (Zhong et al. 2020, algorithm 1).
 
-    Unlike there, the aspect is drawn on a logarithmic scale, so that lying rectangles are as likely as standing ones,
-    and a rectangle larger than the image is cut to it instead of being drawn again.
+    Unlike there, the aspect is drawn on a logarithmic scale, so that wide rectangles are as likely as tall ones, and a
+    rectangle larger than the image is clipped instead of drawn again.
     """
     _, height, width, channels = shape
     least, most = ERASED_AREA
@@ -229,7 +224,7 @@ def mix(augmentation: Augmentation, own: Batch, partners: Batch, draws: Any) -> 
 
 
 def _cut(draws: Draws, shape: Any) -> tuple[Any, Any]:
-    """Return a mask of 0 in the box that is the partner's and 1 elsewhere, and the share of the latter."""
+    """Return a mask of 0 in the partner's box and 1 elsewhere, and the share of the latter."""
     _, height, width, channels = shape
     side = tf.sqrt(1.0 - draws["share"])
     edges = []

@@ -1,9 +1,8 @@
 """Feeds images to the training: shuffled, augmented, standardised and batched by tf.data, or on the device itself.
 
 Guarantees: every epoch sees each training image at most once, in an order that depends on the seed and the epoch only;
-what is random about an image depends on the seed and the step only. Where the images lie (in memory, on the disk, on
-the device) changes nothing. Validation and test see each image exactly once, in batches of one size whose last images
-may be padding of weight 0.
+random changes depend on the seed and the step only. The place of the images (memory, disk or device) changes nothing.
+Validation and test see each image exactly once, in batches of equal size, with padding of weight 0 at the end.
 """
 
 import math
@@ -25,23 +24,23 @@ from mloptimizer.training.memory.estimate import FITTING_SHARE
 from mloptimizer.training.step.schedule import Steps
 from mloptimizer.training.trial_failures import DataError
 
-EVALUATION_BATCHES = 4  # an evaluation batch holds so many training batches: it keeps no activations
+EVALUATION_BATCHES = 4  # training batches in an evaluation batch, which keeps no activations
 PREFETCHED_BATCHES = 4
-LARGEST_SHARE = 0.25  # of the free memory, or of a GPU's, that images take by themselves
+LARGEST_SHARE = 0.25  # of the free memory, or of a GPU's, for the images
 SMALLEST_STD = 1e-7
 LAST_EPOCH = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Images:
-    """A split, shared by all batches made of it."""
+    """A split of a data set."""
 
-    pixels: Any  # uint8 (n, height, width, channels): a tensor, or, with `rows`, a file mapped into memory
+    pixels: Any  # uint8 (n, height, width, channels): a tensor, or, with `rows`, a memory-mapped file
     labels: Any  # int32 tensor (n,)
     mean: np.ndarray  # per channel, on the scale of the pixels
     std: np.ndarray
     classes: int
-    rows: np.ndarray | None = None  # where the split's images are in the file
+    rows: np.ndarray | None = None  # the split's images in the file
 
     @property
     def count(self) -> int:
@@ -56,7 +55,7 @@ class Images:
 def load_images(
     info: DatasetInfo, split: Split, decide: Decide, cache: Literal["auto", "memory", "disk"] = "auto"
 ) -> Images:
-    """Return the split in the main memory if it takes at most a quarter of what is free, else as a file.
+    """Return the split in main memory if it takes at most a quarter of the free memory, else memory-mapped.
 
     Raises:
         DataError: it cannot be read.
@@ -68,7 +67,7 @@ def load_images(
             mapped = Images(pixels, tf.constant(labels, tf.int32), *scale, info.classes, rows)
             if not _fits_memory(mapped, split, decide, cache):
                 return mapped
-            # The labels come after the pixels: TensorFlow keeps what it copied until it converts another array.
+            # Labels after pixels: TensorFlow keeps its copy until it converts another array.
             return Images(tf.constant(pixels[rows]), tf.constant(labels, tf.int32), *scale, info.classes)
     except (MloptimizerError, OSError, ValueError) as error:
         raise DataError(str(error)) from error
@@ -77,20 +76,20 @@ def load_images(
 def _fits_memory(images: Images, split: Split, decide: Decide, cache: str) -> bool:
     available = available_memory_mb()
     fits = cache == "memory" or (cache == "auto" and images.size_mb <= LARGEST_SHARE * available)
-    reason = f"{images.count} images as bytes are {images.size_mb:.1f} MB, {available} MB are free"
+    reason = f"{images.count} images as bytes take {images.size_mb:.1f} MB of {available} MB free"
     decide("cache", f"{split} {'in memory' if fits else 'on disk'}", f"data_cache = {cache}; {reason}")
     return fits
 
 
 def channel_scale(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation per channel, as float32; a constant channel divides by a tiny number."""
+    """Return mean and standard deviation per channel, as float32; that of a constant channel is tiny, not 0."""
     return np.asarray(info.mean, "float32"), np.maximum(np.asarray(info.std, "float32"), SMALLEST_STD)
 
 
 def standardise(pixels: Any, mean: np.ndarray, std: np.ndarray) -> Any:
     """Return the images (batch, height, width, channels) as float32 with mean 0 and standard deviation 1 per channel.
 
-    A line is one vector here: broadcasting over the few channels takes five times as long.
+    It works on whole lines: broadcasting over the few channels takes five times as long.
     """
     _, height, width, channels = pixels.shape
     factor, offset = (np.tile(values.astype("float32"), width) for values in (1.0 / std, -mean / std))
@@ -103,11 +102,10 @@ def standardise(pixels: Any, mean: np.ndarray, std: np.ndarray) -> Any:
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """Endless elements of a global batch each, from any 0-based step on, and how to make images of them.
+    """Endless elements of one global batch each, from any step (counted from 0) on.
 
     `prepare` turns an element, or a part of it along axis 0, into float32 images (batch, height, width, channels) and
-    targets (batch, classes); it is None where the elements are these already. `batch` makes them again for any 0-based
-    step of the training.
+    targets (batch, classes); None if the elements are these already. `batch` makes them for any single step.
     """
 
     start: Callable[[int], Any]
@@ -127,11 +125,11 @@ def training_batches(
 ) -> TrainingBatches:
     """Return the batches of the training, `steps.per_epoch` of them an epoch.
 
-    The order of an epoch is a permutation drawn from (seed, epoch); what does not fill a batch is left out of it.
+    The order of an epoch is a permutation drawn from (seed, epoch); an incomplete last batch is dropped.
 
     Args:
-        prefetch: batches made ready ahead of the training.
-        on_device: the images lie on the device, and an element holds only which of them to take, and what was drawn.
+        prefetch: batches prepared ahead of the training.
+        on_device: the images are on the device, and an element holds only their indices and the draws.
     """
 
     @tf.autograph.experimental.do_not_convert
@@ -174,7 +172,7 @@ def _make_batch(images: Images, augmentation: Augmentation, chosen: Any, labels:
     own = _augmented(images, augmentation, _gather(images, chosen), labels, draws)
     if not augmentation.mixes:
         return own
-    # The next image of the batch is the partner: the order of the batch is random already.
+    # The next image of the batch is the partner: the order of the batch is already random.
     return mix(augmentation, own, (_next(own[0]), _next(own[1])), draws)
 
 
@@ -194,35 +192,32 @@ def _next(batch: Any) -> Any:
 def choose_on_device(
     setting: Literal["auto", "on", "off"], images: Images, devices: Devices, training_mb: float, decide: Decide
 ) -> bool:
-    """Return whether the images live on the device: where asked for, and on GPUs that have room for them.
-
-    That is four times their size, and enough beside the training.
+    """Return whether the images are kept on the device: if asked for, and on GPUs with four times their size.
 
     Args:
-        training_mb: estimated memory of the training on one device.
+        training_mb: estimated memory of the training on one device, for which room must remain.
     """
     if setting != "auto":
         decide("images on the device", setting, "set by the user")
         return setting == "on"
     room_mb = min(LARGEST_SHARE * devices.memory_mb, FITTING_SHARE * devices.memory_mb - training_mb)
     fits = devices.kind == "GPU" and images.size_mb <= room_mb
-    reason = f"they are {images.size_mb:.1f} MB; each GPU has {devices.memory_mb} MB, the training takes "
-    reason += f"an estimated {training_mb:,.0f} MB"
-    decide("images on the device", "on" if fits else "off", reason if devices.kind == "GPU" else "there is no GPU")
+    sizes = f"they take {images.size_mb:.1f} MB, the training an estimated {training_mb:,.0f} MB"
+    reason = f"{sizes}, and each GPU has {devices.memory_mb} MB" if devices.kind == "GPU" else "there is no GPU"
+    decide("images on the device", "on" if fits else "off", reason)
     return fits
 
 
 def device_images(images: Images, devices: Devices) -> Any:
-    """Return the images as a uint8 variable that lies whole on every device, for use inside of a training step."""
+    """Return all images as a uint8 variable on every device, for use within a training step."""
     pixels = images.pixels if images.rows is None else images.pixels[images.rows]
+    only_first = tf.VariableAggregation.ONLY_FIRST_REPLICA
     with devices.scope():
-        return tf.Variable(
-            pixels, trainable=False, dtype=tf.uint8, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
-        )
+        return tf.Variable(pixels, trainable=False, dtype=tf.uint8, aggregation=only_first)
 
 
 def _with_partners(augmentation: Augmentation, *parts: Any) -> tuple[Any, ...]:
-    """Return the parts as (batch, images that one is made of, …): with its partner, if any, an image stands alone."""
+    """Return the parts as (batch, 1 or 2, …): each image with its partner, if it is mixed with one."""
     if not augmentation.mixes:
         return tuple(part[:, tf.newaxis] for part in parts)
     return tuple(tf.stack([part, _next(part)], axis=1) for part in parts)
@@ -234,7 +229,7 @@ def _prepare_on_device(images: Images, augmentation: Augmentation, devices: Devi
     def prepare(element: Any) -> tuple[Any, Any]:
         chosen, labels, draws = (tf.unstack(part, axis=1) for part in element)
         made = [
-            # As float32, since GPUs gather no single bytes
+            # As float32: GPUs cannot gather single bytes
             _augmented(images, augmentation, tf.cast(tf.gather(pixels, chosen[i]), tf.float32), labels[i], draws[i])
             for i in range(len(chosen))
         ]
@@ -248,17 +243,17 @@ def _prepare_on_device(images: Images, augmentation: Augmentation, devices: Devi
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Endless batches of (float32 images, int32 labels, float32 weights) that come back to the start every `steps`."""
+    """Endless batches of (float32 images, int32 labels, float32 weights) that repeat every `steps`."""
 
     batches: Any
     steps: int
 
 
 def evaluation_batches(images: Images, global_batch: int, devices: Devices) -> Evaluation:
-    """Return batches of one size that show every image once in `steps` of them; padding weighs 0.
+    """Return batches of equal size, of which `steps` hold every image once; padding weighs 0.
 
     The size is at most `EVALUATION_BATCHES` global batches and a multiple of the replicas, with as little padding as
-    that allows. The batches are endless so that one iterator serves all epochs, and fetches while the model trains.
+    possible. The batches are endless, so one iterator serves all epochs and fetches while the model trains.
     """
     steps = math.ceil(images.count / (EVALUATION_BATCHES * global_batch))
     size = math.ceil(images.count / steps / devices.replicas) * devices.replicas
@@ -276,7 +271,7 @@ def evaluation_batches(images: Images, global_batch: int, devices: Devices) -> E
 
 
 def _gather(images: Images, chosen: Any) -> Any:
-    """Return the bytes of the images at these positions."""
+    """Return the pixels of the images at these positions."""
     if images.rows is None:
         return tf.gather(images.pixels, chosen)
     pixels, rows = images.pixels, images.rows
@@ -287,11 +282,11 @@ def _gather(images: Images, chosen: Any) -> Any:
 def _options(threads: int) -> Any:
     options = tf.data.Options()
     options.deterministic = True
-    # With tuning, taking an iterator down can wait until the tuner wakes, up to a minute; fixed numbers are as fast.
+    # A tuner can delay the end of an iterator by up to a minute; fixed numbers are as fast.
     options.autotune.enabled = False
     options.threading.private_threadpool_size = threads
-    options.threading.max_intra_op_parallelism = 1  # batches are made side by side instead
-    # These rewrite the graph, for which they copy all images, and find nothing to speed up here.
+    options.threading.max_intra_op_parallelism = 1  # batches are made in parallel instead
+    # They copy all images to rewrite the graph, and speed nothing up here.
     options.experimental_optimization.apply_default_optimizations = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options

@@ -1,7 +1,7 @@
 """Changes images by RandAugment (Cubuk et al. 2020): two of 14 operations each, at one strength for all.
 
-Guarantees: which operations an image gets depends on its draws alone. All images go through the same tensor operations,
-neutral for those that drew something else, so that it runs on any device and compiled. Pixels stay whole numbers.
+Guarantees: an image's operations depend on its draws alone. All images go through the same tensor operations, neutral
+for those that drew others, so it runs on any device and compiled. Pixels stay whole numbers.
 """
 
 import math
@@ -15,9 +15,9 @@ OPERATIONS = (
     *("sharpness", "shear_x", "shear_y", "translate_x", "translate_y"),
 )
 OPERATIONS_PER_IMAGE = 2
-DRAWS_PER_IMAGE = 2 * OPERATIONS_PER_IMAGE  # which operation, and in which direction
+DRAWS_PER_IMAGE = 2 * OPERATIONS_PER_IMAGE  # operation and direction
 LARGEST_MAGNITUDE = 10.0
-# What the largest magnitude does, as in table 6 of Cubuk et al. 2019 (AutoAugment); translations as for CIFAR-10
+# At the largest magnitude, as in table 6 of Cubuk et al. 2019 (AutoAugment); translations as for CIFAR-10
 LARGEST_ROTATION = math.radians(30.0)
 LARGEST_SHEAR = 0.3
 LARGEST_TRANSLATION = 10 / 32  # of the side
@@ -32,10 +32,9 @@ def transform(pixels: Any, draws: list[Any], magnitude: float, fill: Any) -> Any
 
     Args:
         pixels: (batch, height, width, channels), whole numbers from 0 to 255 of any type.
-        draws: `DRAWS_PER_IMAGE` vectors (batch,) of numbers in [0, 1): operation and direction, for one operation and
-            the other.
+        draws: `DRAWS_PER_IMAGE` vectors (batch,) of numbers in [0, 1): operation and direction, twice.
         magnitude: 0 to 10.
-        fill: pixel (channels,) of what comes in from outside the image.
+        fill: pixel (channels,) that moves in from outside the image.
     """
     strength = magnitude / LARGEST_MAGNITUDE
     for which, direction in zip(draws[::2], draws[1::2], strict=True):
@@ -49,7 +48,7 @@ def transform(pixels: Any, draws: list[Any], magnitude: float, fill: Any) -> Any
 
 
 def _move(pixels: Any, chosen: dict[str, Any], signed: Any, fill: Any) -> Any:
-    """Rotate, shear or translate: take each pixel from the nearest place that the inverse movement gives."""
+    """Rotate, shear or translate: take each pixel from the nearest position under the inverse transformation."""
     _, height, width, channels = pixels.shape
     angle = (chosen["rotate"] * signed * LARGEST_ROTATION)[:, tf.newaxis]
     cosine, sine = tf.cos(angle), tf.sin(angle)
@@ -61,7 +60,7 @@ def _move(pixels: Any, chosen: dict[str, Any], signed: Any, fill: Any) -> Any:
     x_in = tf.floor(cosine * x_out + (sine + shear_x) * y_out + right + width / 2)
     y_in = tf.floor((shear_y - sine) * x_out + cosine * y_out + down + height / 2)
     inside = (x_in >= 0) & (x_in < width) & (y_in >= 0) & (y_in < height)
-    # Whole numbers of 64 bits: GPUs compute those of 32 bits on the host.
+    # 64-bit integers: GPUs compute 32-bit ones on the host.
     images = tf.range(tf.shape(pixels, tf.int64)[0], dtype=tf.int64)[:, tf.newaxis] * (height * width)
     place = tf.cast(inside, tf.int64) * (images + tf.cast(y_in * width + x_in, tf.int64) + 1)
     table = tf.concat([tf.cast(fill, pixels.dtype)[tf.newaxis], tf.reshape(pixels, (-1, channels))], axis=0)
@@ -69,7 +68,7 @@ def _move(pixels: Any, chosen: dict[str, Any], signed: Any, fill: Any) -> Any:
 
 
 def _map_levels(pixels: Any, chosen: dict[str, Any], signed: Any, strength: float) -> Any:
-    """Change each pixel by a table of its image and channel: contrast, brightness, solarize, posterize, equalize."""
+    """Map each pixel by a table of its image and channel: contrast, brightness, solarize, posterize, equalize."""
     _, height, width, channels = pixels.shape
     values = tf.reshape(tf.cast(pixels, tf.float32), (-1, height, width * channels))
     tables = tf.range(tf.shape(pixels)[0] * channels)
@@ -83,7 +82,7 @@ def _map_levels(pixels: Any, chosen: dict[str, Any], signed: Any, strength: floa
 
 
 def _tables(counts: Any, chosen: dict[str, Any], signed: Any, strength: float) -> Any:
-    """Return the new level of every level, (batch, channels, 256), from how often each occurs."""
+    """Return the new value of every level, (batch, channels, 256), from the histogram."""
 
     def image(name: str) -> Any:
         return chosen[name][:, tf.newaxis, tf.newaxis]
@@ -102,7 +101,7 @@ def _tables(counts: Any, chosen: dict[str, Any], signed: Any, strength: float) -
 
 
 def _auto_contrast(counts: Any, levels: Any) -> Any:
-    """Stretch the levels that occur to the whole range."""
+    """Stretch the levels in use to the whole range."""
     occurs = tf.cast(counts > 0, tf.float32)
     highest = tf.reduce_max(occurs * levels, axis=-1, keepdims=True)
     lowest = LEVELS - 1 - tf.reduce_max(occurs * (LEVELS - 1 - levels), axis=-1, keepdims=True)
@@ -112,7 +111,7 @@ def _auto_contrast(counts: Any, levels: Any) -> Any:
 
 
 def _equalize(counts: Any, levels: Any) -> Any:
-    """Make all levels about equally frequent, in the whole numbers of Pillow's ImageOps.equalize."""
+    """Make all levels about equally frequent, in integers, as Pillow's ImageOps.equalize."""
     occurs = tf.cast(counts > 0, tf.float32)
     highest = tf.reduce_max(occurs * levels, axis=-1, keepdims=True)
     last = tf.reduce_sum(counts * tf.cast(levels == highest, tf.float32), axis=-1, keepdims=True)
@@ -124,7 +123,7 @@ def _equalize(counts: Any, levels: Any) -> Any:
 
 
 def _enhanced(counts: Any, levels: Any, chosen: dict[str, Any], signed: Any) -> Any:
-    """Change brightness (the distance from black) or contrast (that from the mean grey); other images keep theirs."""
+    """Change brightness (the distance from black) or contrast (that from the mean grey) of the chosen images."""
     channels = counts.shape[1]
     grey = np.asarray(GREY if channels == len(GREY) else [1 / channels] * channels, "float32")
     means = tf.reduce_sum(counts * levels, axis=-1) / tf.reduce_sum(counts, axis=-1)
