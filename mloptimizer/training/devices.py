@@ -1,8 +1,7 @@
 """Chooses the devices of this process and the strategy that trains on them.
 
-Guarantees: devices are configured once per process; a later trial reuses them, or gets one clear error when they do not
-fit. One device trains without a strategy, several under one `MirroredStrategy`, whose buffers on the devices nothing
-tunes.
+Guarantees: devices are configured once per process; a later trial reuses them, or gets one clear error if they do not
+fit. One device trains without a strategy, several under one `MirroredStrategy` without autotuned device buffers.
 """
 
 import contextlib
@@ -25,17 +24,17 @@ Decide = Callable[[str, str, str], None]
 
 @dataclass(frozen=True)
 class Devices:
-    """What a trial trains on."""
+    """The devices of a trial."""
 
     kind: str  # "GPU" or "CPU"
     replicas: int
-    threads: int  # cores that the trial may use
+    threads: int  # cores of the trial
     strategy: Any = None  # tf.distribute.Strategy; None with one device
     compute_capability: tuple[int, int] | None = None  # the lowest of its GPUs
-    memory_mb: int = 0  # that one replica may take; 0: unknown
+    memory_mb: int = 0  # available to one replica; 0: unknown
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context in which variables are made."""
+        """Return the context for making variables."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
 
@@ -48,15 +47,17 @@ def configure_devices(
     """Return the slot's devices, configured; the environment has already hidden the GPUs of other slots.
 
     Args:
-        cpu_replicas: logical devices that the CPU is split into where there is no GPU.
-        gpu_memory_limit_mb: most memory of each GPU that this process takes, MB; auto: what it needs, growing.
+        cpu_replicas: logical devices into which the CPU is split without a GPU.
+        gpu_memory_limit_mb: this process's limit on each GPU, MB; auto: it grows as needed.
 
     Raises:
         RunError: TensorFlow does not see the slot's GPUs, or this process already runs on other devices.
     """
     threads = slot.threads or len(slot.cpu_ids) or os.cpu_count() or 1
     gpus = _visible_gpus(slot, gpu_memory_limit_mb)
-    _before_start(lambda: _set_threads(threads, len(gpus)))
+    _before_start(partial(tf.config.threading.set_intra_op_parallelism_threads, threads))
+    # Two operations at once, and two more for each GPU to feed.
+    _before_start(partial(tf.config.threading.set_inter_op_parallelism_threads, 2 + 2 * len(gpus)))
     cores = len(slot.cpu_ids) or os.cpu_count() or 1
     decide("threads", f"{threads} within an operation", f"{cores} cores, and those of idle slots when no trial waits")
     if gpus:
@@ -92,15 +93,9 @@ def _visible_gpus(slot: Slot, limit_mb: int | Literal["auto"]) -> list[Any]:
 
 
 def _before_start(configure: Callable[[], None]) -> None:
-    """Call what can only be set before TensorFlow has started its devices; a later trial keeps what was set."""
+    """Set what TensorFlow accepts only before it starts its devices; a later trial keeps the setting."""
     with contextlib.suppress(RuntimeError):
         configure()
-
-
-def _set_threads(threads: int, gpus: int) -> None:
-    """Let an operation use the slot's cores, and two operations run at once, two more for each GPU to feed."""
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(2 + 2 * gpus)
 
 
 def _on_gpus(gpus: list[Any], threads: int, decide: Decide) -> Devices:
@@ -110,7 +105,7 @@ def _on_gpus(gpus: list[Any], threads: int, decide: Decide) -> Devices:
         return Devices("GPU", 1, threads, compute_capability=capability)
     names = tuple(gpu.name for gpu in tf.config.list_logical_devices("GPU")[: len(gpus)])
     decide("strategy", "MirroredStrategy", f"{len(gpus)} GPUs train one model")
-    decide("cross-device ops", "NcclAllReduce", "the gradients are summed over physical NVIDIA GPUs")
+    decide("cross-device ops", "NcclAllReduce", "it sums gradients over physical NVIDIA GPUs")
     strategy = _mirrored(names, tf.distribute.NcclAllReduce())
     return Devices("GPU", len(names), threads, strategy, capability)
 

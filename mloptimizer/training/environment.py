@@ -1,9 +1,9 @@
-"""Makes TensorFlow and Keras the same on every machine, whatever a person's environment and keras.json say."""
+"""Makes TensorFlow and Keras the same on every machine, whatever the environment and keras.json say."""
 
 import os
 
 REQUIRED = {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"}
-_DEFAULTS = {  # what the person has set stays
+_DEFAULTS = {  # unless the user sets them
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
@@ -11,14 +11,14 @@ _DEFAULTS = {  # what the person has set stays
 
 
 def set_environment() -> None:
-    """Set what the import of TensorFlow and Keras depends on."""
+    """Set the variables that the import of TensorFlow and Keras depends on."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     os.environ.update(REQUIRED)
 
 
 def reset_keras() -> None:
-    """Give Keras the settings that it has without a keras.json: the search spaces are written for them."""
+    """Reset Keras to its defaults without a keras.json, as search spaces expect."""
     import keras
 
     keras.config.set_floatx("float32")

@@ -23,7 +23,7 @@ from mloptimizer.spaces.unused_values import ReadParams, find_misnamed
 from mloptimizer.training.outputs import find_fault
 from mloptimizer.training.trial_failures import SpaceError
 
-# What the training relies on, and a space's code may set.
+# What a space's code may change, and the training relies on.
 _KEPT: tuple[Guarded, ...] = (
     (keras.config.floatx, keras.config.set_floatx),
     (keras.config.epsilon, keras.config.set_epsilon),
@@ -38,16 +38,15 @@ _KEPT: tuple[Guarded, ...] = (
 
 
 def build_network(name: str, source: str, params: Params, dataset: DatasetInfo) -> Any:
-    """Return the built `keras.Model` of the space: images of the data set in, logits of shape (batch, classes) out.
+    """Return the space's `keras.Model`: from standardised float32 images to logits of shape (batch, classes).
 
-    The images are float32, standardised per channel. What the space changes of the process, of Keras and TensorFlow is
-    put back.
+    What the space changes in the process, Keras and TensorFlow is restored.
 
     Args:
-        params: handed in as a copy; `ReadParams` of a new configuration, of which every value is to be used.
+        params: are copied, except `ReadParams`, which record what the space reads of a new configuration.
 
     Raises:
-        SpaceError: the text is no search space, its `build` raised, or returned something else.
+        SpaceError: the text is no search space, or its `build` raised or returned something else.
     """
     place = f"search space '{name}'"
     own = params if isinstance(params, ReadParams) else dict(params)
@@ -56,18 +55,17 @@ def build_network(name: str, source: str, params: Params, dataset: DatasetInfo) 
             network = load_space(name, source, place).build(own, copy.copy(dataset))
     except UsageError as error:
         raise SpaceError(str(error)) from error.__cause__ or error
-    except BaseException as error:  # the person's own code may raise anything, and end the program
+    except BaseException as error:  # the space's code may raise anything, even SystemExit
         raise SpaceError(f"{place}: build raised {type(error).__name__}: {in_a_line(error)}") from error
-    wrong = _what_is_wrong(network, dataset)
-    if wrong:
-        raise SpaceError(f"{place}: build returned {wrong}.")
-    if isinstance(own, ReadParams) and (unheeded := _find_unheeded(network, own, source)):
-        raise SpaceError(f"{place}: {unheeded}")
+    if fault := _find_model_fault(network, dataset):
+        raise SpaceError(f"{place}: build returned {fault}.")
+    if isinstance(own, ReadParams) and (ignored := _find_ignored(network, own, source)):
+        raise SpaceError(f"{place}: {ignored}")
     return _as_plain_model(network)
 
 
 def _as_plain_model(network: Any) -> Any:
-    """Return the model as one of Keras's own classes, from tensor to tensor: what is trained is exported."""
+    """Return the model as one of Keras's own classes, from tensor to tensor, so that it can be exported."""
     own = not type(network).__module__.startswith("keras.")
     if not own and isinstance(network, keras.Sequential):
         return network
@@ -77,42 +75,39 @@ def _as_plain_model(network: Any) -> Any:
 
 
 def check_outputs(network: Any, space: str) -> None:
-    """Run a new network on a few images; raises SpaceError where its outputs are no logits that can be trained."""
+    """Run a new network on a few images; raises SpaceError if its outputs are not trainable logits."""
     if fault := find_fault(network):
         raise SpaceError(f"search space '{space}': build returned a model {fault}.")
 
 
-def _find_unheeded(network: Any, params: ReadParams, source: str) -> str:
-    """Return in words what the space wants of its training and would not get: earlier versions did not say so."""
+def _find_ignored(network: Any, params: ReadParams, source: str) -> str:
+    """Describe what the space asks of its training and would not get; earlier versions accepted it."""
     if network.compiled:
         return (
-            "build compiled its model, which the training would not heed. Possible: leave compile() out, and return "
-            f"from sample what it is trained by: {', '.join(TRAINING_VALUES[:5])}."
+            "build compiled its model, which the training would ignore. Possible: leave compile() out, and return the "
+            f"training values from sample: {', '.join(TRAINING_VALUES[:5])}."
         )
     return find_misnamed(params, source)
 
 
-def _what_is_wrong(network: Any, dataset: DatasetInfo) -> str:
-    """Return in words what keeps the model from being trained; empty when nothing does."""
+def _find_model_fault(network: Any, dataset: DatasetInfo) -> str:
+    """Describe why the model cannot be trained; empty if it can."""
     if not isinstance(network, keras.Model):
         return f"a {type(network).__name__}, not a keras.Model"
     if not network.built or not getattr(network, "inputs", None):
         return "a model without a keras.Input. Make it with keras.Model(inputs, outputs) or a built keras.Sequential"
     if len(network.inputs) != 1 or len(network.outputs) != 1:
         return f"a model with {len(network.inputs)} inputs and {len(network.outputs)} outputs, not one of each"
-    return _what_does_not_fit(network, (None, *dataset.input_shape), (None, dataset.classes))
-
-
-def _what_does_not_fit(network: Any, inputs: tuple[int | None, ...], outputs: tuple[int | None, ...]) -> str:
-    if tuple(network.inputs[0].shape) != inputs:
-        return f"a model for inputs of shape {tuple(network.inputs[0].shape)}, not {inputs}"
-    if tuple(network.outputs[0].shape) != outputs:
-        return f"a model with outputs of shape {tuple(network.outputs[0].shape)}, not {outputs}"
+    inputs, outputs = tuple(network.inputs[0].shape), tuple(network.outputs[0].shape)
+    if inputs != (None, *dataset.input_shape):
+        return f"a model for inputs of shape {inputs}, not {(None, *dataset.input_shape)}"
+    if outputs != (None, dataset.classes):
+        return f"a model with outputs of shape {outputs}, not {(None, dataset.classes)}"
     return "" if network.trainable_weights else "a model without trainable weights"
 
 
 def load_weights(network: Any, path: str) -> None:
-    """Give the network the weights of the file.
+    """Load the weights of the file into the network.
 
     Raises:
         RunError: the file is missing, damaged, or of another architecture.
@@ -137,7 +132,7 @@ def save_weights(network: Any, path: Path) -> None:
             temporary = Path(folder) / path.name
             network.save_weights(temporary)
             temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # HDF5 raises either, and tells the system's reason in many lines
+    except (OSError, RuntimeError) as error:  # HDF5 raises either, with the system's error in many lines
         number = re.search(r"errno = (\d+)", str(error))
         if number is None and not isinstance(error, OSError):
             raise

@@ -1,8 +1,9 @@
-"""Finds out by running a new network on a few images whether its outputs are logits that training can use.
+"""Runs a new network on a few images to check that its outputs are logits that training can use.
 
-Guarantees: no weight, seed or statistic of the network changes, nor any other source of random numbers.
+Guarantees: no weight, seed, statistic or other variable of the network changes, nor any other source of random numbers.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,15 @@ import tensorflow as tf
 from mloptimizer.training.keras_internals import all_layers
 
 IMAGES = 8
-SPREADS = (0, 1, 2, 4, 8, 100)  # how far the weights are moved at random, in standard deviations of each
+SPREADS = (0, 1, 2, 4, 8, 100)  # sizes of random changes of the weights, in standard deviations of each
 TOLERANCE = 0.01  # of outputs in half precision, and of their sums
 
 
 def find_fault(network: Any) -> str:
-    """Return in words what is wrong with the network's outputs; empty where nothing is.
+    """Describe what is wrong with the network's outputs; empty if nothing is.
 
-    Outputs that look wrong with the network's own weights (a last layer may begin with zeros, a ReLU may give small
-    numbers) count as wrong only where they look so with other weights too.
+    Outputs that look wrong with the network's own weights (a last layer may start with zeros, a ReLU may give small
+    numbers) count as wrong only if they do so with other weights too.
     """
     shape = (IMAGES, *network.inputs[0].shape[1:])
     random = np.random.default_rng(0)
@@ -30,10 +31,10 @@ def find_fault(network: Any) -> str:
     for factor in SPREADS:
         try:
             outputs = _run(network, images, factor)
-        except Exception:  # noqa: BLE001  (a layer of the person's may need a graph, or more room)
+        except Exception:  # noqa: BLE001  (a custom layer may need a graph, or more memory)
             return ""
         finite = np.isfinite(outputs).all(axis=1)
-        if finite.sum() > 1:  # otherwise the training says where they stop being so
+        if finite.sum() > 1:  # otherwise the training reports the layer
             passes.append(outputs[finite])
             fault = _judge(passes)
         if not fault:
@@ -42,12 +43,12 @@ def find_fault(network: Any) -> str:
 
 
 def _run(network: Any, images: Any, factor: int) -> np.ndarray:
-    """Return the outputs of the network, as if its trainable weights were others."""
+    """Return the outputs of the network with its trainable weights changed by the factor."""
     trained = [tf.convert_to_tensor(weight.value) for weight in network.trainable_variables]
     others = [tf.convert_to_tensor(weight.value) for weight in network.non_trainable_variables]
     if factor:
         trained = [_move(weight, factor, index) for index, weight in enumerate(trained)]
-    own = [item for layer in all_layers(network) for item in vars(layer).values() if isinstance(item, tf.Variable)]
+    own = list(_find_variables([vars(layer) for layer in all_layers(network)]))
     before = [variable.read_value() for variable in own]
     try:
         outputs, _ = network.stateless_call(trained, others, images, training=False)
@@ -55,6 +56,17 @@ def _run(network: Any, images: Any, factor: int) -> np.ndarray:
         for variable, value in zip(own, before, strict=True):
             variable.assign(value)
     return np.asarray(tf.cast(outputs, "float32"))
+
+
+def _find_variables(value: Any) -> Iterator[Any]:
+    """Yield the variables in layers' attributes that Keras does not know, and which a call may assign."""
+    if isinstance(value, tf.Variable):
+        yield value
+    elif isinstance(value, tf.Module):
+        yield from value.variables
+    elif isinstance(value, (list, tuple, Mapping)):
+        for item in [*value.values()] if isinstance(value, Mapping) else value:
+            yield from _find_variables(item)
 
 
 def _move(weight: Any, factor: int, seed: int) -> Any:

@@ -1,4 +1,4 @@
-"""Prepares a training: devices, number format, division of a step, and the batches, as settings and machine allow."""
+"""Prepares a training: devices, number format, micro-batches and batches, as settings and machine allow."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,16 +15,8 @@ from mloptimizer.spaces.training_values import check_training_values
 from mloptimizer.spaces.unused_values import ReadParams, list_unused
 from mloptimizer.training.devices import Decide, Devices, configure_devices
 from mloptimizer.training.export.openable import REMEDY, find_own_code
+from mloptimizer.training.input import pipeline
 from mloptimizer.training.input.augmentation import choose_augmentation
-from mloptimizer.training.input.pipeline import (
-    PREFETCHED_BATCHES,
-    Evaluation,
-    TrainingBatches,
-    choose_on_device,
-    evaluation_batches,
-    load_images,
-    training_batches,
-)
 from mloptimizer.training.memory.batch_plan import BatchPlan, largest_automatic_batch, plan_batch
 from mloptimizer.training.memory.batch_size import SMALLEST_BATCH, choose_batch_size, identify_model, measure_speed
 from mloptimizer.training.memory.estimate import Estimate, MemoryPlan, estimate_memory, plan_memory
@@ -36,15 +28,15 @@ from mloptimizer.training.step.schedule import Steps, plan_learning_rate, plan_s
 from mloptimizer.training.step.training_model import Objectives, StepOptions, TrainableModel
 from mloptimizer.training.trial_failures import SpaceError, describe_failure
 
-STEPS_PER_EXECUTION_ON_GPUS = 8  # launching a small step from Python takes a GPU as long as computing it
+STEPS_PER_EXECUTION_ON_GPUS = 8  # on a GPU, launching a small step from Python takes as long as computing it
 
 Divided = Callable[[BatchPlan, float], None]
-"""Takes how a step is divided, and the estimated memory of a replica, MB."""
+"""Takes the micro-batches of a step, and the estimated memory of a replica, MB."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What was chosen for a training."""
+    """The choices made for a training."""
 
     devices: Devices
     precision: Precision
@@ -55,25 +47,28 @@ class Setup:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A training that can begin."""
+    """A training that is ready to start."""
 
     setup: Setup
     network: Any
-    training: TrainingBatches
-    validation: Evaluation
+    training: pipeline.TrainingBatches
+    validation: pipeline.Evaluation
 
 
 def set_up(plan: TrialPlan, slot: Slot, decide: Decide, divided: Divided = lambda *_: None) -> Prepared:
-    """Choose how the plan is trained on the slot, and prepare that.
+    """Choose how to train the plan on the slot, and prepare it.
 
     Args:
-        divided: is told how a step is divided, as soon as that is known.
+        divided: is called when the micro-batches are known.
 
     Raises:
         SpaceError, DataError, UsageError, RunError: it cannot be trained.
     """
     settings = plan.settings
-    _check_values(plan)
+    try:
+        check_training_values(plan.params, f"search space '{plan.space}'")
+    except UsageError as error:
+        raise SpaceError(str(error)) from error
     devices = choose_devices(plan, slot, decide)
     precision = _choose_precision(settings, devices, decide)
     network = _make_first(plan, devices, precision, decide)
@@ -83,16 +78,12 @@ def set_up(plan: TrialPlan, slot: Slot, decide: Decide, divided: Divided = lambd
     divided(batch, memory.estimate.total_mb)
     steps = plan_steps(plan, batch, decide)
     xla = compilable and choose_xla(settings, devices, steps.total, decide)
-    images = load_images(plan.dataset, "train", decide, settings.data_cache)
-    on_device = choose_on_device(settings.data_on_device, images, devices, memory.estimate.total_mb, decide)
-    training = training_batches(
-        images,
-        steps,
-        plan.seed,
-        devices,
-        choose_augmentation(plan, decide),
-        prefetch=PREFETCHED_BATCHES if settings.prefetch_batches == "auto" else settings.prefetch_batches,
-        on_device=on_device,
+    images = pipeline.load_images(plan.dataset, "train", decide, settings.data_cache)
+    on_device = pipeline.choose_on_device(settings.data_on_device, images, devices, memory.estimate.total_mb, decide)
+    prefetch = pipeline.PREFETCHED_BATCHES if settings.prefetch_batches == "auto" else settings.prefetch_batches
+    augmentation = choose_augmentation(plan, decide)
+    training = pipeline.training_batches(
+        images, steps, plan.seed, devices, augmentation, prefetch=prefetch, on_device=on_device
     )
     options = StepOptions(
         per_epoch=steps.per_epoch,
@@ -103,18 +94,16 @@ def set_up(plan: TrialPlan, slot: Slot, decide: Decide, divided: Divided = lambd
         deterministic=settings.deterministic,
         prepare=training.prepare,
     )
-    validation = load_images(plan.dataset, "validation", decide, settings.data_cache)
-    evaluation = evaluation_batches(validation, batch.micro_batch * devices.replicas, devices)
-    setup = Setup(devices, precision, batch, steps, options)
-    return Prepared(setup, network, training, evaluation)
+    validation = pipeline.load_images(plan.dataset, "validation", decide, settings.data_cache)
+    evaluation = pipeline.evaluation_batches(validation, batch.micro_batch * devices.replicas, devices)
+    return Prepared(Setup(devices, precision, batch, steps, options), network, training, evaluation)
 
 
 def _divide_step(
     plan: TrialPlan, network: Any, means: tuple[Devices, Precision], xla: bool, decide: Decide
 ) -> tuple[BatchPlan, MemoryPlan]:
-    """Return how many images a step and its parts have, and how the parts are computed so that they fit."""
-    settings, images = plan.settings, plan.dataset.train_size
-    devices, precision = means
+    """Return the batch sizes of a step and its micro-batches, and how to compute them so that they fit."""
+    settings, images, (devices, precision) = plan.settings, plan.dataset.train_size, means
     batch = plan_batch(settings, images, devices.replicas, plan.accumulation_steps)
     vectors = choose_rule(plan.params).states + bool(settings.ema_momentum)
 
@@ -151,14 +140,14 @@ def _find_batch(plan: TrialPlan, network: Any, throwaway: Setup, largest: int, d
         except tf.errors.OpError as error:
             if not models[0].options.xla or describe_failure(error).kind is not FailureKind.ERROR:
                 raise
-            models[:] = [make(False)]  # it cannot be compiled, as the training itself will find and say
+            models[:] = [make(False)]  # XLA cannot compile it; the training will report that
             return measure_speed(models[0], shape, classes)
 
     return choose_batch_size(measure, largest, record, decide, (plan.number, plan.attempt))
 
 
 def choose_devices(plan: TrialPlan, slot: Slot, decide: Decide) -> Devices:
-    """Return the slot's devices, configured as the settings say."""
+    """Return the slot's devices, configured by the settings."""
     settings = plan.settings
     if settings.deterministic:
         keras.utils.set_random_seed(plan.seed)  # without seeds, TensorFlow refuses random operations
@@ -169,67 +158,55 @@ def choose_devices(plan: TrialPlan, slot: Slot, decide: Decide) -> Devices:
 
 def _choose_precision(settings: Settings, devices: Devices, decide: Decide) -> Precision:
     if settings.check_numerics and settings.precision in ("auto", "mixed_float16"):
-        decide("precision", "float32", "check_numerics is on, and the loss scale of float16 lives on overflows")
+        decide("precision", "float32", "check_numerics is on, and the loss scale of float16 needs overflows")
         return FLOAT32
     return choose_precision(settings.precision, devices, decide)
 
 
-def _check_values(plan: TrialPlan) -> None:
-    try:
-        check_training_values(plan.params, f"search space '{plan.space}'")
-    except UsageError as error:
-        raise SpaceError(str(error)) from error
-
-
 def _make_first(plan: TrialPlan, devices: Devices, precision: Precision, decide: Decide) -> Any:
-    """Return the network; of a new configuration, see that its values are used and its outputs can be trained."""
+    """Return the network; for a new configuration, check that its values are used and its outputs are trainable."""
     params = ReadParams(plan.params)
-    explored = plan.resumes or plan.phase is not Phase.EXPLORATION  # perhaps by an earlier version: it refused less
+    explored = plan.resumes or plan.phase is not Phase.EXPLORATION  # perhaps by a version that checked less
     network = make_network(plan, devices, precision, None if explored else params)
     if not plan.initial_weights and not plan.resumes:
         check_outputs(network, plan.space)
         if reason := find_own_code(network):
             decide("export", "not possible", f"{reason}. {REMEDY}.")
-    unused = [] if explored else list_unused(params)
-    if unused:
+    if not explored and (unused := list_unused(params)):
         decide("unused values", ", ".join(unused), "sample returned them, and build did not read them here")
     return network
 
 
 def make_network(plan: TrialPlan, devices: Devices, precision: Precision, params: Params | None = None) -> Any:
-    """Return the space's network, new from the plan's seed or with the weights to start from."""
+    """Return the space's network, initialised from the plan's seed or with its initial weights."""
     keras.utils.set_random_seed(plan.seed)
     with precision_policy(precision), devices.scope():
         network = build_network(plan.space, plan.space_source, plan.params if params is None else params, plan.dataset)
         if plan.initial_weights:
             load_weights(network, plan.initial_weights)
-    keras.utils.set_random_seed(plan.seed)  # whatever the space's code has drawn
+    keras.utils.set_random_seed(plan.seed)  # however much the space's code has drawn
     return network
 
 
 def make_model(plan: TrialPlan, network: Any, setup: Setup, xla: bool, decide: Decide) -> TrainableModel:
-    """Return the compiled model that trains the network as the setup says, compiled by XLA or not."""
+    """Return the model that trains the network as set up, with or without XLA."""
     options, settings = replace(setup.options, xla=xla), plan.settings
     with precision_policy(setup.precision), setup.devices.scope():
         model = TrainableModel(network, choose_objectives(plan, decide), options)
         if options.remat:
-            decide(
-                "remat", f"{model.recomputed} segments", "setting, or for want of memory; the others cannot run twice"
-            )
-        decide(
-            "clipping", settings.clipping, f"clip_threshold {settings.clip_threshold}, after the sum over the replicas"
-        )
+            decide("remat", f"{model.recomputed} segments", "set, or to save memory; the others cannot run twice")
+        threshold = f"clip_threshold {settings.clip_threshold}, after the sum over the replicas"
+        decide("clipping", settings.clipping, threshold)
         if settings.ema_momentum:
-            decide("moving average", f"momentum {settings.ema_momentum:g}", "it is validated and kept")
-        rate = plan_learning_rate(plan, setup.steps)
-        scaled = setup.precision.scales_loss
-        optimizer = make_optimizer(plan.params, rate, model.trainable_variables, plan.settings, scale_loss=scaled)
+            decide("moving average", f"momentum {settings.ema_momentum:g}", "the trial validates and keeps it")
+        rate, scaled = plan_learning_rate(plan, setup.steps), setup.precision.scales_loss
+        optimizer = make_optimizer(plan.params, rate, model.trainable_variables, settings, scale_loss=scaled)
         model.compile(optimizer, auto_scale_loss=False, steps_per_execution=options.per_execution)
     return model
 
 
 def choose_objectives(plan: TrialPlan, decide: Decide) -> Objectives:
-    """Return what the plan's model is measured by: the k of the top-k accuracy stays below the number of classes."""
+    """Return the loss and metrics of the plan; the k of the top-k accuracy stays below the number of classes."""
     classes, wanted = plan.dataset.classes, plan.settings.top_k
     k = min(wanted, max(classes - 1, 1))
     decide("top-k", f"k = {k}", f"top_k = {wanted}, {classes} classes")
@@ -238,9 +215,10 @@ def choose_objectives(plan: TrialPlan, decide: Decide) -> Objectives:
 
 def _steps_per_execution(setting: int | Literal["auto"], devices: Devices, decide: Decide) -> int:
     if setting != "auto":
-        decide("steps per execution", str(setting), "set by the user, or measured by tune")
-        return setting
-    count = STEPS_PER_EXECUTION_ON_GPUS if devices.kind == "GPU" else 1
-    reason = "launching a step costs a GPU time" if devices.kind == "GPU" else "on a CPU a call costs little"
+        count, reason = setting, "set by the user, or measured by tune"
+    elif devices.kind == "GPU":
+        count, reason = STEPS_PER_EXECUTION_ON_GPUS, "a GPU waits while Python launches a step"
+    else:
+        count, reason = 1, "on a CPU a call costs little"
     decide("steps per execution", str(count), reason)
     return count

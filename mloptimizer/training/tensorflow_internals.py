@@ -1,4 +1,4 @@
-"""Is the one place that uses what TensorFlow keeps to itself: the buffers that it puts on a strategy's devices."""
+"""The one place that uses private parts of TensorFlow: the buffers on a strategy's devices."""
 
 import contextlib
 from functools import cache
@@ -8,13 +8,12 @@ import tensorflow as tf
 
 @cache
 def leave_device_buffers_untuned() -> None:
-    """Turn autotune off in the buffers that TensorFlow puts on a strategy's devices, which no options of ours reach.
+    """Turn autotune off in the buffers on a strategy's devices, which public options do not reach.
 
-    Each holds one batch, so that there is nothing to tune; but a tuner sleeps up to a minute at a time, and can miss
-    the call that wakes it when its iterator is taken down: it looks whether it is cancelled before that is set. The
-    end of a trial would then wait until it wakes by itself.
+    Each holds one batch, so there is nothing to tune; but a tuner sleeps for up to a minute, and can miss the call that
+    wakes it at the end of its iterator. The end of the trial would then wait.
     """
-    # A TensorFlow that makes these buffers in another way trains as well; only its trials may end later.
+    # Where TensorFlow makes these buffers in another way, trials train as well; they may end later.
     with contextlib.suppress(ImportError, AttributeError):
         from tensorflow.python.data.ops import multi_device_iterator_ops as iterators
 

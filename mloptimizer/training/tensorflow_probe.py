@@ -1,7 +1,7 @@
-"""Finds out what TensorFlow can do on this machine; run as ``python -m mloptimizer.training.tensorflow_probe``.
+"""Checks what TensorFlow can do on this machine; run as ``python -m mloptimizer.training.tensorflow_probe``.
 
-It prints one line of JSON, in a process of its own, so that whoever asks needs no TensorFlow and survives its crash. A
-part that fails is the text of its error in place of its figure; nothing is changed.
+It prints one line of JSON in its own process, so that the caller needs no TensorFlow and survives its crash. A check
+that fails gives the text of its error.
 """
 
 import json
@@ -21,14 +21,14 @@ import tensorflow as tf  # noqa: E402
 
 from mloptimizer.training.trial_failures import describe_failure  # noqa: E402
 
-_REFUSALS = (  # what the driver, the compiler or a missing library makes TensorFlow raise
+_REFUSALS = (  # of TensorFlow, for reasons of the driver, the compiler or a missing library
     *(ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     tf.errors.OpError,
 )
 
 
 def probe_tensorflow() -> dict[str, Any]:
-    """Return the versions, the CUDA that the build was made for, the GPUs and what works on the first device."""
+    """Return the versions, the CUDA version of the build, the GPUs and what works on the first device."""
     build = tf.sysconfig.get_build_info()
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
@@ -48,10 +48,8 @@ def probe_tensorflow() -> dict[str, Any]:
 
 def _describe(gpu: Any) -> dict[str, Any]:
     details = tf.config.experimental.get_device_details(gpu)
-    return {
-        "name": details.get("device_name", gpu.name),
-        "compute_capability": list(details.get("compute_capability", ())),
-    }
+    capability = list(details.get("compute_capability", ()))
+    return {"name": details.get("device_name", gpu.name), "compute_capability": capability}
 
 
 def _try(check: Callable[[], object]) -> bool | str:
@@ -75,20 +73,17 @@ def _trains(precision: str) -> None:
 def _compiles() -> None:
     double = tf.function(lambda values: tf.reduce_sum(values * 2.0), jit_compile=True)
     if float(double(tf.ones((16,)))) != 32.0:
-        raise ArithmeticError("the compiled function computes wrong figures")
+        raise ArithmeticError("the compiled function gives wrong results")
 
 
 def _sums_over_nccl(count: int) -> None:
     strategy = tf.distribute.MirroredStrategy(cross_device_ops=tf.distribute.NcclAllReduce())
 
-    @tf.function
-    def total() -> Any:
-        def add() -> Any:
-            return tf.distribute.get_replica_context().all_reduce("sum", tf.constant(1.0))
+    def add() -> Any:
+        return tf.distribute.get_replica_context().all_reduce("sum", tf.constant(1.0))
 
-        return strategy.run(add)
-
-    sums = [float(value) for value in strategy.experimental_local_results(total())]
+    total = tf.function(lambda: strategy.run(add), autograph=False)()
+    sums = [float(value) for value in strategy.experimental_local_results(total)]
     if sums != [float(count)] * count:
         raise ArithmeticError(f"the sum over {count} GPUs is {sums}")
 

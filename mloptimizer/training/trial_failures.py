@@ -1,6 +1,6 @@
-"""Turns what training, a search space or the machine raised into a `Failure`, by one table.
+"""Turns the exceptions of training, a search space or the machine into a `Failure`, by one table.
 
-The exceptions of this module say at which stage something was raised; the cause keeps the original.
+The exceptions of this module name the stage; their cause is the original.
 """
 
 import re
@@ -28,8 +28,8 @@ class NonFiniteError(Exception):
     """The loss became NaN or infinite."""
 
 
-class TrialStopped(Exception):  # noqa: N818  (an order that was followed, not an error)
-    """The trial was asked to end."""
+class TrialStopped(Exception):  # noqa: N818  (an order, not an error)
+    """The trial was asked to stop."""
 
 
 _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
@@ -41,46 +41,34 @@ _KINDS: tuple[tuple[type[BaseException], FailureKind], ...] = (
     (KeyboardInterrupt, FailureKind.INTERRUPTED),
     (SystemExit, FailureKind.INTERRUPTED),
 )
-# CUDA libraries report exhausted memory as internal errors, in their own words.
+# CUDA libraries report exhausted memory as internal errors.
 _OUT_OF_MEMORY_WORDS = (
-    "CUDA_ERROR_OUT_OF_MEMORY",
-    "STATUS_ALLOC_FAILED",
-    "failed to allocate memory",
-    "OOM when allocating",
-    "Dst tensor is not initialized",
-    "bad_alloc",
+    *("CUDA_ERROR_OUT_OF_MEMORY", "STATUS_ALLOC_FAILED", "failed to allocate memory", "OOM when allocating"),
+    *("Dst tensor is not initialized", "bad_alloc"),
 )
-# Before what went wrong, TensorFlow says where the operation was made, in many lines.
+# TensorFlow says in many lines where the operation was made, and the error comes last.
 _WHERE = re.compile(r'Graph execution error|Detected at node|File "|Node: |\d+ root error|\[\[\{\{node|Stack trace')
-# What tf.debugging.enable_check_numerics says.
-_NOT_FINITE_WORDS = "Detected Infinity or NaN"
+_NOT_FINITE_WORDS = "Detected Infinity or NaN"  # of tf.debugging.enable_check_numerics
 
 
 def describe_failure(error: BaseException) -> Failure:
-    """Return the failure that the exception stands for: its kind, one line, and the traceback of its origin.
+    """Return the failure of the exception: its kind, one line, and the traceback of its origin.
 
-    Exhausted memory and a full disk count wherever they were met, also inside a search space's `build`.
+    Exhausted memory and a full disk count wherever they occur, even in a search space's `build`.
     """
     origin = error.__cause__ if isinstance(error, (SpaceError, DataError)) and error.__cause__ else error
     story = "".join(traceback.format_exception(origin))
-    full = next(filter(_is_full_disk, _chain(error)), None)
-    return Failure(_kind(error), _describe_full_disk(full) if full else _one_line(error), story)
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in DISK_FULL:
+            place, reason = link.filename, link.strerror or str(link)
+            message = " ".join((f"{Path(str(place)).name}: {reason}" if place else reason).split())
+            return Failure(FailureKind.DISK_FULL, message[:LONGEST_MESSAGE], story)
+    return Failure(_find_kind(error), _one_line(error), story)
 
 
-def _is_full_disk(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in DISK_FULL
-
-
-def _describe_full_disk(error: BaseException) -> str:
-    place, reason = getattr(error, "filename", None), getattr(error, "strerror", None) or str(error)
-    return " ".join((f"{Path(str(place)).name}: {reason}" if place else reason).split())[:LONGEST_MESSAGE]
-
-
-def _kind(error: BaseException) -> FailureKind:
+def _find_kind(error: BaseException) -> FailureKind:
     chain = list(_chain(error))
     for link in chain:
-        if _is_full_disk(link):
-            return FailureKind.DISK_FULL
         if isinstance(link, tf.errors.OpError) and any(words in str(link) for words in _OUT_OF_MEMORY_WORDS):
             return FailureKind.OUT_OF_MEMORY
         if isinstance(link, tf.errors.InvalidArgumentError) and _NOT_FINITE_WORDS in str(link):

@@ -13,13 +13,15 @@ from mloptimizer.training.outputs import find_fault
 
 
 class Counter(layers.Layer):
-    """Counts its calls in a variable that Keras does not know."""
+    """Counts its calls in variables that Keras does not know."""
 
     def build(self, shape: Any) -> None:
         self.calls = tf.Variable(0.0, trainable=False)
+        self.nested = {"calls": [tf.Variable(0.0, trainable=False)]}
 
     def call(self, inputs: Any) -> Any:
-        self.calls.assign_add(1.0)
+        for calls in (self.calls, *self.nested["calls"]):
+            calls.assign_add(1.0)
         return inputs
 
 
@@ -111,4 +113,4 @@ def test_looking_changes_no_weight_no_seed_and_no_statistic() -> None:
     assert np.random.get_state()[2] == drawn
     counter = Counter()
     find_fault(network(lambda x: dense()(counter(x))))
-    assert counter.calls.numpy() == 0
+    assert counter.calls.numpy() == counter.nested["calls"][0].numpy() == 0

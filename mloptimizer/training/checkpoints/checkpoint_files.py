@@ -104,7 +104,12 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         file.seek(0)
         sealed = _seal({**header, "size": target.size, "sha256": target.sha256.hexdigest()})
         file.write(sealed.ljust(length - 1) + b"\n")
-    _sync_folder(path.parent)
+    with contextlib.suppress(OSError):  # the folder's entry too, if the system can
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def read_checkpoint(path: Path, most_bytes: int = LARGEST) -> Checkpoint:
@@ -207,16 +212,6 @@ def _read_array(stream: Any, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndar
 def _bytes_of(array: np.ndarray) -> memoryview:
     """Return the memory of the contiguous array without a copy; NumPy's own view rejects some of TensorFlow's types."""
     return array.reshape(-1).view(np.uint8).data
-
-
-def _sync_folder(folder: Path) -> None:
-    """Write the folder's entries to the disk too, if the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def is_like(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

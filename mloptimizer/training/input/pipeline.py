@@ -138,7 +138,9 @@ def training_batches(
         labels = tf.gather(images.labels, chosen)
         if on_device:
             return _with_partners(augmentation, chosen, labels, draws)
-        return _make_batch(images, augmentation, chosen, labels, draws)
+        own = _augmented(images, augmentation, _gather(images, chosen), labels, draws)
+        # The next image of the batch is the partner: the order of the batch is already random.
+        return mix(augmentation, own, (_next(own[0]), _next(own[1])), draws) if augmentation.mixes else own
 
     def make(first_step: int, ahead: int) -> Any:
         chosen = _chosen_images(images.count, steps, seed, first_step)
@@ -166,14 +168,6 @@ def _chosen_images(count: int, steps: Steps, seed: int, first_step: int) -> Any:
 
     epoch, rest = divmod(first_step, steps.per_epoch)
     return tf.data.Dataset.range(epoch, LAST_EPOCH, output_type=tf.int32).flat_map(shuffle).skip(rest)
-
-
-def _make_batch(images: Images, augmentation: Augmentation, chosen: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
-    own = _augmented(images, augmentation, _gather(images, chosen), labels, draws)
-    if not augmentation.mixes:
-        return own
-    # The next image of the batch is the partner: the order of the batch is already random.
-    return mix(augmentation, own, (_next(own[0]), _next(own[1])), draws)
 
 
 def _augmented(images: Images, augmentation: Augmentation, pixels: Any, labels: Any, draws: Any) -> tuple[Any, Any]:

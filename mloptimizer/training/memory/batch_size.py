@@ -54,25 +54,21 @@ def choose_batch_size(
             decide("batch size", str(size), f"measured before: {_describe(found['images_per_second'])}")
             return size
         speeds = {int(size): float(speed) for size, speed in found.get("images_per_second", {}).items()}
-        if died := _died_at(found, trial):
-            speeds[died] = 0.0
-        size = _choose(_measure_all(measure, largest, speeds, record, trial))
+        number, attempt = trial
+        if found.get("trial") == number and int(found.get("attempt", attempt)) < attempt and found.get("trying"):
+            speeds[int(found["trying"])] = 0.0  # where the earlier attempt died
+        _measure_all(measure, largest, speeds, record, trial)
+        enough = CLOSE_TO_FASTEST * max(speeds.values(), default=0.0)
+        size = min((size for size, speed in speeds.items() if speed and speed >= enough), default=SMALLEST_BATCH)
         _write(record, {"images_per_second": speeds, "chosen": size})
     reason = f"measured, images per second: {_describe(speeds)}" if any(speeds.values()) else "nothing larger fits"
     decide("batch size", str(size), reason)
     return size
 
 
-def _died_at(found: Mapping[str, Any], trial: tuple[int, int]) -> int:
-    """Return the size at which an earlier attempt of the trial died; 0: none."""
-    number, attempt = trial
-    earlier = found.get("trial") == number and int(found.get("attempt", attempt)) < attempt
-    return int(found.get("trying", 0)) if earlier else 0
-
-
 def _measure_all(
     measure: Measure, largest: int, speeds: dict[int, float], record: Path | None, trial: tuple[int, int]
-) -> Mapping[int, float]:
+) -> None:
     """Measure growing sizes into `speeds`, with 0 for a size that does not fit."""
     size, slower = SMALLEST_BATCH, 0
     while size <= max(largest, SMALLEST_BATCH) and slower < SLOWER_IN_A_ROW:
@@ -86,7 +82,6 @@ def _measure_all(
             break
         slower = slower + 1 if speeds[size] < max(speeds.values()) else 0
         size *= 2
-    return speeds
 
 
 def measure_speed(model: Any, shape: tuple[int, ...], classes: int) -> float:
@@ -106,11 +101,6 @@ def measure_speed(model: Any, shape: tuple[int, ...], classes: int) -> float:
     model.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
     model.read_metrics()  # waits until the last step is done
     return steps * shape[0] / (time.perf_counter() - started)
-
-
-def _choose(speeds: Mapping[int, float]) -> int:
-    good = [size for size, speed in speeds.items() if speed and speed >= CLOSE_TO_FASTEST * max(speeds.values())]
-    return min(good, default=SMALLEST_BATCH)
 
 
 def _describe(speeds: Mapping[Any, float]) -> str:

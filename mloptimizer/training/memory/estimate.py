@@ -130,7 +130,9 @@ def plan_memory(
         if tried[-1].estimate.fits(memory_mb):
             break
     chosen = min(tried, key=lambda plan: plan.estimate.total_mb)  # the last one if it fits
-    decide("memory", _describe(chosen), _reason(tried[0], chosen, memory_mb))
+    passes = "1 pass" if chosen.accumulation_steps == 1 else f"{chosen.accumulation_steps} micro-batches"
+    choice = f"{passes} per step{', activations recomputed' if chosen.remat else ''}"
+    decide("memory", choice, _reason(tried[0], chosen, memory_mb))
     return chosen
 
 
@@ -143,11 +145,6 @@ def _possible_remats(network: Any, setting: str, decide: Decide) -> list[bool]:
     impure = "no segment of the network can run twice: each draws without a seed, adds a loss or syncs replicas"
     decide("remat", "off", impure if cut_graph(network)[1] else "the graph cannot be cut at a single tensor")
     return [False]
-
-
-def _describe(plan: MemoryPlan) -> str:
-    parts = "1 pass" if plan.accumulation_steps == 1 else f"{plan.accumulation_steps} micro-batches"
-    return f"{parts} per step{', activations recomputed' if plan.remat else ''}"
 
 
 def _reason(first: MemoryPlan, chosen: MemoryPlan, memory_mb: float) -> str:
