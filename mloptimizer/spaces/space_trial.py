@@ -28,16 +28,15 @@ class Trial:
         ordered = sorted(choices, key=repr) if isinstance(choices, (set, frozenset)) else tuple(choices)
         return self._keep(name, self._inner.suggest_categorical(name, ordered))
 
+    # Optuna's older names
+
     def suggest_uniform(self, name: str, low: float, high: float) -> float:
-        """Return a number from low to high, uniform."""
         return self.suggest_float(name, low, high)
 
     def suggest_loguniform(self, name: str, low: float, high: float) -> float:
-        """Return a number from low to high, log-uniform."""
         return self.suggest_float(name, low, high, log=True)
 
     def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
-        """Return one of low, low + q, … up to high."""
         return self.suggest_float(name, low, high, step=q)
 
     def _keep(self, name: str, answer: Any) -> Any:

@@ -14,6 +14,8 @@ from mloptimizer.core.study_names import HALL_OF_FAME_SUFFIX
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
 from mloptimizer.study.trials import TrialStatus, summarize
 
+_IMPORTABLE = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.IMPORTED)
+
 
 @dataclass(frozen=True)
 class EarlierStudy:
@@ -59,8 +61,8 @@ def read_earlier_study(url: str, journal: Path, name: str) -> EarlierStudy:
         attributes = study.user_attrs
         if "objective" not in attributes:
             raise UsageError(f"--warm-start: the study '{name}' in {place} was not made by mloptimizer.")
-        ended = (TrialState.COMPLETE, TrialState.PRUNED)
-        trials = [t for t in study.get_trials(deepcopy=False, states=ended) if "params" in t.user_attrs]
-        statuses = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.IMPORTED)
-        kept = [t for t in trials if summarize(t, Phase.EXPLORATION).status in statuses]
-        return EarlierStudy(name, attributes, [t for t in kept if "reused_from" not in t.user_attrs])
+        trials = [t for t in study.get_trials(deepcopy=False) if "params" in t.user_attrs]
+        statuses = {
+            t.number: summarize(t, Phase.EXPLORATION).status for t in trials if "reused_from" not in t.user_attrs
+        }
+        return EarlierStudy(name, attributes, [t for t in trials if statuses.get(t.number) in _IMPORTABLE])

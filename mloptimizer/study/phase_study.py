@@ -12,7 +12,6 @@ the pruner nor the best trial, which use completed ones. Everywhere else it is a
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import optuna
@@ -40,12 +39,6 @@ _TO_BE_TRIED = (TrialStatus.INTERRUPTED, TrialStatus.IMPORTED)  # their configur
 _TEACHING = (FailureKind.OUT_OF_MEMORY, FailureKind.TIME_LIMIT)  # failures that a sampler should avoid
 
 
-@dataclass
-class _Running:
-    trial: optuna.Trial
-    epochs: set[int] = field(default_factory=set)
-
-
 class PhaseStudy:
     """The Optuna study of one phase, for its only writer."""
 
@@ -55,7 +48,7 @@ class PhaseStudy:
         self.history = History(storage, storage.get_study_id_from_name(name))
         self._optuna = optuna.load_study(study_name=name, storage=cast(BaseStorage, self.history))
         self.tally = Tally(self.history, phase, self.maximizes)
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, tuple[optuna.Trial, set[int]]] = {}  # with the epochs that it has reported
 
     def propose_with(self, sampler: BaseSampler, pruner: BasePruner) -> None:
         self._optuna.sampler, self._optuna.pruner = sampler, pruner
@@ -105,16 +98,16 @@ class PhaseStudy:
 
     def start(self, number: int, trial: optuna.Trial) -> None:
         """Mark the trial as running under this number."""
-        self._running[number] = _Running(trial)
+        self._running[number] = (trial, set())
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Store an epoch's objective; return whether to prune the trial. A repeated epoch changes nothing."""
-        running = self._running.get(number)
-        if running is None or not math.isfinite(value) or epoch in running.epochs:
+        if number not in self._running or not math.isfinite(value) or epoch in self._running[number][1]:
             return False
-        running.epochs.add(epoch)
-        running.trial.report(float(value), epoch)
-        return bool(running.trial.should_prune())  # some pruners return a NumPy bool
+        trial, epochs = self._running[number]
+        epochs.add(epoch)
+        trial.report(float(value), epoch)
+        return bool(trial.should_prune())  # some pruners return a NumPy bool
 
     def finish(self, result: TrialResult) -> None:
         """Store a running trial's result. Raises ValueError: the trial is not running."""
@@ -131,7 +124,7 @@ class PhaseStudy:
         }
         if outcome is Outcome.FAILED:
             facts |= failure_facts(failure or Failure(FailureKind.ERROR, "the trial failed"))
-        trial = self._running[result.number].trial
+        trial, _ = self._running[result.number]
         if failure is not None and failure.kind is FailureKind.OUT_OF_MEMORY:
             trial.set_constraint(_MEMORY_CONSTRAINT, result.memory_mb or _UNKNOWN_MEMORY_MB)
         self.tell(trial, outcome, result.value, **facts)
@@ -140,7 +133,7 @@ class PhaseStudy:
     def suspend(self, number: int) -> None:
         """Let a running trial wait for `resume`; others are ignored."""
         if running := self._running.pop(number, None):
-            self.history.set_trial_state_values(id_of(running.trial), TrialState.WAITING)
+            self.history.set_trial_state_values(id_of(running[0]), TrialState.WAITING)
 
     def tell(self, trial: optuna.Trial, outcome: Outcome, value: float | None = None, **facts: Any) -> None:
         """Store the facts, then end the trial; only a completed one gets the value."""
@@ -198,8 +191,7 @@ class PhaseStudy:
         for trial in self._waiting():
             if "params" in trial.user_attrs and summarize(trial, self.phase).number == number:
                 self.history.set_trial_state_values(id_of(trial), TrialState.RUNNING)
-                epochs = set(trial.intermediate_values)
-                self._running[number] = _Running(optuna.Trial(self._optuna, id_of(trial)), epochs)
+                self._running[number] = (optuna.Trial(self._optuna, id_of(trial)), set(trial.intermediate_values))
                 return True
         return False
 
@@ -207,7 +199,7 @@ class PhaseStudy:
         """End a waiting trial as interrupted: nobody is going to resume it."""
         if self.resume(number):
             failure = Failure(FailureKind.INTERRUPTED, message)
-            self.tell(self._running.pop(number).trial, Outcome.FAILED, interrupted=True, **failure_facts(failure))
+            self.tell(self._running.pop(number)[0], Outcome.FAILED, interrupted=True, **failure_facts(failure))
 
     def queued(self) -> set[str]:
         """Return the keys of the configurations that wait to be tried first."""
@@ -257,8 +249,7 @@ def create_study(storage: BaseStorage, name: str, maximize: bool, attributes: Ma
     if has_study(storage, hall):
         optuna.delete_study(study_name=hall, storage=storage)
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize" if maximize else "minimize")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         study.set_metric_names([str(attributes["objective"])])  # the dashboard labels its axes with it
     for key, value in attributes.items():
         study.set_user_attr(key, value)

@@ -6,8 +6,7 @@ Guarantees: a missing optional package is one line that names the extra; there a
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import cast
 
 from optuna import pruners, samplers
@@ -20,7 +19,6 @@ from mloptimizer.study.history import Bounds, History
 from mloptimizer.study.pruning import PercentileRule
 
 _REDUCTION_FACTOR = 3  # of successive halving: Li et al. 2018, Hyperband, section 3.6 advises 3 or 4
-_PERCENTILE = 25.0  # the percentile pruner keeps the best quarter
 _BEST_TRIALS = 50  # that TPE always sees: its good ones, at most 25, and their rivals
 _RUNNING_TRIALS = 16  # that TPE sees, the newest ones, to avoid them
 _FIRST_JUDGED_EPOCH = 2  # during warm-up, the first epoch says little about a model
@@ -36,7 +34,7 @@ def make_sampler(settings: Settings, seed: int, history: History | None = None) 
         UsageError: the sampler needs an extra that is not installed.
     """
     logging.getLogger("optuna.samplers").setLevel(logging.ERROR)  # or it warns of each value that is drawn separately
-    with _no_experimental_warnings():
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         if settings.sampler == "random":
             return samplers.RandomSampler(seed=seed)
         if settings.sampler == "qmc":
@@ -45,7 +43,12 @@ def make_sampler(settings: Settings, seed: int, history: History | None = None) 
             )
         tpe = samplers.TPESampler(multivariate=True, constant_liar=True, group=settings.sampler_group, seed=seed)
         if settings.sampler in ("gp", "cmaes"):
-            _require("torch" if settings.sampler == "gp" else "cmaes", settings.sampler)
+            package = "torch" if settings.sampler == "gp" else "cmaes"
+            if importlib.util.find_spec(package) is None:
+                raise UsageError(
+                    f"sampler = {settings.sampler}: the package '{package}' is not installed. Install it with "
+                    f"pip install 'mloptimizer[{settings.sampler}]', or choose tpe, qmc or random."
+                )
             make = samplers.GPSampler if settings.sampler == "gp" else samplers.CmaEsSampler
             return make(seed=seed, independent_sampler=tpe, warn_independent_sampling=False)
         if history is None or not settings.sampler_history:
@@ -60,35 +63,20 @@ def make_pruner(settings: Settings, history: History | None = None) -> pruners.B
     Args:
         history: of its study, to bound the cost of decisions; None: Optuna's own pruners.
     """
+
+    def percentile(kept: float) -> pruners.BasePruner:
+        startup = settings.pruner_startup_trials
+        if history is None:
+            return pruners.PercentilePruner(kept, startup, _FIRST_JUDGED_EPOCH)
+        return cast(pruners.BasePruner, PercentileRule(history, kept, startup, _FIRST_JUDGED_EPOCH))
+
     make: dict[str, Callable[[], pruners.BasePruner]] = {
         "none": pruners.NopPruner,
-        "median": lambda: _percentile(50.0, settings, history),
-        "percentile": lambda: _percentile(_PERCENTILE, settings, history),
-        "patient": lambda: pruners.PatientPruner(_percentile(50.0, settings, history), patience=1),
+        "median": lambda: percentile(50.0),
+        "percentile": lambda: percentile(25.0),
+        "patient": lambda: pruners.PatientPruner(percentile(50.0), patience=1),
         "asha": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION_FACTOR),
         "hyperband": lambda: pruners.HyperbandPruner(1, settings.exploration_epochs, _REDUCTION_FACTOR),
     }
-    with _no_experimental_warnings():
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         return make[settings.pruner]()
-
-
-def _percentile(percentile: float, settings: Settings, history: History | None) -> pruners.BasePruner:
-    startup = settings.pruner_startup_trials
-    if history is None:
-        return pruners.PercentilePruner(percentile, startup, _FIRST_JUDGED_EPOCH)
-    return cast(pruners.BasePruner, PercentileRule(history, percentile, startup, _FIRST_JUDGED_EPOCH))
-
-
-def _require(package: str, extra: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise UsageError(
-            f"sampler = {extra}: the package '{package}' is not installed. "
-            f"Install it with pip install 'mloptimizer[{extra}]', or choose tpe, qmc or random."
-        )
-
-
-@contextmanager
-def _no_experimental_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield

@@ -47,7 +47,10 @@ def open_storage(url: str, journal: Path, *, read_only: bool = False, wait: Wait
         UsageError: an unknown kind of URL, a missing driver, a refused login, a file with other contents.
         RunError: the server or the disk failed.
     """
-    _quieten_optuna()
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", "Choices for a categorical")  # a storage accepts all that fit in JSON
     with storage_errors(url, journal):
         if not _SCHEME.match(url):
             return open_journal(Path(url) if url else journal, read_only=read_only, wait=wait)
@@ -120,13 +123,6 @@ def _one_line(error: BaseException, url: str) -> str:
     return hide_in(text, url).rstrip(".")[:300]
 
 
-def _quieten_optuna() -> None:
-    optuna.logging.disable_default_handler()
-    optuna.logging.enable_propagation()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", "Choices for a categorical")  # a storage accepts all that fit in JSON
-
-
 def _open_sqlite(url: str, read_only: bool) -> BaseStorage:
     from sqlalchemy import event
     from sqlalchemy.engine import make_url
@@ -145,23 +141,16 @@ def _open_sqlite(url: str, read_only: bool) -> BaseStorage:
     # isolation_level None: the sqlite3 module leaves BEGIN to us.
     storage = _open_database(url, {"connect_args": {"timeout": _LOCK_SECONDS, "isolation_level": None}})
     if not read_only:
-        event.listen(storage.engine, "connect", _use_write_ahead_log)
-        event.listen(storage.engine, "begin", _begin_immediately)
+        # synchronous=NORMAL is safe with a write-ahead log. BEGIN IMMEDIATE takes the write lock before reading, so
+        # that two processes never get the same waiting trial.
+        pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
+        event.listen(storage.engine, "connect", lambda connection, _: connection.executescript(pragmas))
+        event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         storage.scoped_session.remove()
         storage.engine.dispose()  # new connections follow both rules
         with storage.engine.begin():
             pass  # fails early if they cannot
     return storage
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection, _: object) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")  # safe with a write-ahead log
-
-
-def _begin_immediately(connection: Any) -> None:
-    # Takes the write lock before reading, so that two processes never get the same waiting trial.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _open_server(url: str) -> BaseStorage:

@@ -119,8 +119,8 @@ class Study:
         with self._guard(), together(self._storage):
             record_dataset(self._exploration, self.name, dataset)
             for _ in range(_TRIES if names != self._exhausted else 0):
-                trial, drawn = self._propose(spaces, dataset)
-                if (twin := self._find_twin(drawn)) is None:
+                trial, drawn, twin = self._propose(spaces, dataset)
+                if twin is None:
                     return self._start(trial, drawn)
                 self._exploration.tell(trial, Outcome.FAILED, space=drawn.space, duplicate_of=twin)
             if names != self._exhausted:
@@ -130,20 +130,17 @@ class Study:
                     self._exhausted = names
                     if self._exploration.is_running:
                         return None
-            trial, drawn = self._propose(spaces, dataset)
-            twin = self._find_twin(drawn)
+            trial, drawn, twin = self._propose(spaces, dataset)
             return self._start(trial, drawn) if twin is None else self._reuse(trial, drawn, twin)
 
-    def _propose(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> tuple[optuna.Trial, Drawn]:
+    def _propose(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> tuple[optuna.Trial, Drawn, int | None]:
+        """Return a trial with its configuration, and the number of an equal one."""
         trial = self._exploration.ask()
         with warnings.catch_warnings():  # a fixed value may be outside the range of an edited space
             warnings.filterwarnings("ignore", "Fixed parameter")
             drawn = draw_configuration(trial, spaces, dataset, self._names, self._guard)
         self._names.learn(trial.distributions)
-        return trial, drawn
-
-    def _find_twin(self, drawn: Drawn) -> int | None:
-        return None if drawn.failure else self._seen.get(drawn.key)
+        return trial, drawn, None if drawn.failure else self._seen.get(drawn.key)
 
     def _start(self, trial: optuna.Trial, drawn: Drawn) -> Suggestion:
         if drawn.failure:

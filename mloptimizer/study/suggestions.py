@@ -96,9 +96,6 @@ class ParameterNames:
             candidate = f"{name}~{number}"
         return candidate
 
-    def resolve_family(self, spaces: Sequence[SearchSpace]) -> str:
-        return self.resolve(_FAMILY, _categorical_kind(sorted(space.name for space in spaces)))
-
     @staticmethod
     def is_family(name: str) -> bool:
         return _COUNTED.sub("", name) == _FAMILY
@@ -147,7 +144,7 @@ def draw_configuration(
         UsageError, RunError: the storage failed.
     """
     by_name = {space.name: space for space in sorted(spaces, key=lambda space: space.name)}
-    family = trial.suggest_categorical(names.resolve_family(spaces), list(by_name))
+    family = trial.suggest_categorical(names.resolve(_FAMILY, _categorical_kind(list(by_name))), list(by_name))
     suggest = PrefixedSuggest(trial, family, names, guard)
     try:
         return Drawn(family, sample_params(by_name[family], suggest, dataset))
