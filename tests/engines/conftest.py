@@ -24,7 +24,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[TestCluster]"
 
 @pytest.fixture(scope="session")
 def notes() -> list[Decision]:
-    """What the actors' keeper has told."""
+    """What the actors' keeper has noted."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""Which running trials are to end because they hang or take too long; the time is the test's."""
+"""Which running trials must end because they hang or take too long; the tests set the time."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_every_event_is_a_sign_but_not_the_rows_of_the_hardware_log() -> None:
     assert watch.overdue_at(26.1) == [(1, FailureKind.HUNG)]
 
 
-def test_a_trial_may_train_for_so_long_with_all_its_attempts() -> None:
+def test_the_time_limit_of_a_trial_includes_all_its_attempts() -> None:
     watch = Watch(trial_minutes=20, hang_minutes=1000)
     watch.deadlines.start(2, spent_seconds=15 * 60)
     assert watch.overdue_at(5) == []
@@ -54,7 +54,7 @@ def test_a_trial_may_train_for_so_long_with_all_its_attempts() -> None:
     assert watch.overdue_at(20.1) == [(1, FailureKind.TIME_LIMIT), (2, FailureKind.TIME_LIMIT)]
 
 
-def test_the_time_in_which_nobody_listened_counts_for_no_trial() -> None:
+def test_time_when_nobody_listened_counts_against_no_trial() -> None:
     watch = Watch(trial_minutes=12)
     watch.deadlines.hear(SignOfLife(1, step=1))
     watch.minutes = 50
@@ -66,7 +66,7 @@ def test_the_time_in_which_nobody_listened_counts_for_no_trial() -> None:
     assert watch.overdue_at(57.1) == [(1, FailureKind.TIME_LIMIT)]
 
 
-def test_a_trial_that_has_ended_is_forgotten_and_tells_its_seconds() -> None:
+def test_a_trial_that_has_ended_is_forgotten_and_its_seconds_are_returned() -> None:
     watch = Watch()
     watch.minutes = 2
     assert watch.deadlines.end(1) == 120
@@ -84,7 +84,7 @@ def test_a_driver_that_was_suspended_did_not_listen_and_one_that_was_busy_did() 
     assert found == [0.0, 0.0, 25.0, 0.0, 3600.0]
 
 
-def test_a_trial_that_began_in_a_time_without_a_listener_is_given_no_more_than_that() -> None:
+def test_a_trial_that_began_while_nobody_listened_gets_no_more_time_than_that() -> None:
     watch = Watch()
     watch.deadlines.hear(SignOfLife(1, step=1))
     watch.minutes = 5

@@ -19,7 +19,7 @@ FLAGS = "E0000 00:00:17 1 cuda.cc:52] no CUDA\nF0000 00:00:17 1 flags.cc:234] Un
         ("a space printed this\n", 1, "exit code 1;"),
     ],
 )
-def test_a_dead_workers_last_error_is_told(tmp_path: Path, log: str, code: int, says: str) -> None:
+def test_a_dead_workers_last_error_is_in_the_message(tmp_path: Path, log: str, code: int, says: str) -> None:
     plan = bare_plan(0, {}, str(tmp_path))
     path = Path(plan.directory) / WORKER_LOG
     path.parent.mkdir()

@@ -33,7 +33,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only the kernel o
 
 
 def hang(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> TrialResult:
-    """Start children, tell every process number, and hang in the way that the plan names."""
+    """Start children, report every process number, and hang as the plan says."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     shell = subprocess.Popen(["sh", "-c", "sleep 1000 & sleep 1000 & echo started; wait"], stdout=subprocess.PIPE)
@@ -52,7 +52,7 @@ def hang(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -> Tr
 
 
 def processes_of(engine: ProcessEngine) -> list[psutil.Process]:
-    """Return the processes of the next trial that has told them, and all that they started."""
+    """Return the processes of the next trial that has reported them, and all that they started."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         for event in engine.wait(0.5):
@@ -151,7 +151,7 @@ def test_a_dead_worker_is_noticed_although_its_pipe_is_still_open(make_plan: Mak
     engine.close()
 
 
-def test_running_trials_go_on_when_the_fork_server_is_killed(make_plan: MakePlan) -> None:
+def test_running_trials_continue_when_the_fork_server_is_killed(make_plan: MakePlan) -> None:
     engine = ProcessEngine(SLOTS, act, "forkserver")
     workers = []
     for number, slot in enumerate(SLOTS):

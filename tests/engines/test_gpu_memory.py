@@ -1,4 +1,4 @@
-"""A slot is used again only when its GPUs' memory is free; what NVML says of them is stated by the tests."""
+"""A slot is used again only when its GPUs' memory is free; the tests set what NVML reports."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -103,7 +103,7 @@ def test_waiting_for_memory_does_not_spin_and_ends_when_it_is_free(
     assert list(engine.idle_slots()) == list(SLOTS)
 
 
-def test_a_slot_whose_memory_does_not_get_free_is_used_all_the_same_and_that_is_told(
+def test_a_slot_whose_memory_is_not_freed_is_used_again_with_a_note(
     gpus: Gpus, make_engine: Callable[..., ProcessEngine], make_plan: MakePlan
 ) -> None:
     engine = make_engine(0.1)

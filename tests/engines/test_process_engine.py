@@ -80,7 +80,7 @@ def test_a_worker_killed_from_outside_is_a_crash_that_names_the_signal(make_plan
 
 
 class Kernel:
-    """Counts the processes that were killed for want of memory."""
+    """Counts the processes that were killed because memory ran out."""
 
     def __init__(self) -> None:
         self.kills = 3
@@ -116,7 +116,7 @@ def test_another_death_while_the_system_kills_is_a_crash(make_plan: MakePlan) ->
     engine.close()
 
 
-def test_the_engine_does_not_blame_the_fork_for_a_want_of_memory(make_plan: MakePlan) -> None:
+def test_the_engine_does_not_blame_the_fork_for_a_lack_of_memory(make_plan: MakePlan) -> None:
     counts = iter([0, 1])
     engine = ProcessEngine(SLOTS, shout, "auto", count_oom_kills=lambda: next(counts))
     engine.start(make_plan(), SLOTS[0])

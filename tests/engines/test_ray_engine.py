@@ -162,7 +162,7 @@ def test_an_actor_that_hears_nothing_is_ended_and_the_trial_is_lost(
 
 
 @pytest.mark.parametrize("way", ["kill the raylet", "remove the node"])
-def test_a_trial_whose_node_is_lost_goes_on_from_its_checkpoint_elsewhere(
+def test_a_trial_whose_node_is_lost_resumes_from_its_checkpoint_elsewhere(
     engine: RayEngine, agents: Agents, cluster: TestCluster, make_plan: MakePlan, way: str
 ) -> None:
     slots = wait_for_slots(engine, 2)
@@ -315,7 +315,7 @@ with connected(sys.argv[1]):
 """
 
 
-def test_a_killed_driver_takes_its_trials_along(cluster: TestCluster, tmp_path: Path) -> None:
+def test_the_trials_of_a_killed_driver_end_with_it(cluster: TestCluster, tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
     command = [sys.executable, "-c", DRIVER, cluster.address, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as driver:
@@ -406,7 +406,7 @@ with connected("local"):
 """
 
 
-def test_a_cluster_is_not_told_the_command_line_which_may_hold_the_storages_password() -> None:
+def test_a_cluster_does_not_receive_the_command_line_which_may_contain_the_storages_password() -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     words = [sys.executable, "-c", TOLD, "--storage", "postgresql+psycopg://me:geheim-5x7@host/db"]
     done = subprocess.run(words, env=kept, capture_output=True, text=True, cwd=str(Path(__file__).parents[2]))
@@ -456,13 +456,13 @@ def test_a_cluster_without_a_token_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("address", ["somewhere", "ray://127.0.0.1:10001", "127.0.0.1:port", ":6379"])
-def test_what_is_no_address_is_refused_with_what_is_possible(address: str) -> None:
+def test_an_invalid_address_is_refused_with_what_is_possible(address: str) -> None:
     with pytest.raises(UsageError, match="Possible: auto, local, or HOST:PORT"), connected(address):
         pass
 
 
 @pytest.mark.parametrize("way", ["--address", "RAY_ADDRESS"])
-def test_where_nothing_answers_is_told_at_once(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_where_nothing_answers_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         nobody = f"127.0.0.1:{server.getsockname()[1]}"
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
@@ -481,7 +481,7 @@ def test_without_the_extra_one_line_names_it(monkeypatch: pytest.MonkeyPatch) ->
         pass
 
 
-def test_a_real_training_goes_on_elsewhere_as_if_its_node_had_not_been_lost(
+def test_a_real_training_resumes_elsewhere_when_its_node_is_lost(
     cluster: TestCluster, agents: Agents, tmp_path: Path
 ) -> None:
     dataset = prepare_dataset("digits", 0.2, 1, 400)

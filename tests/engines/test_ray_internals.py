@@ -1,4 +1,4 @@
-"""What Ray keeps to itself and `ray_internals` relies on; a version that changes it fails here."""
+"""Ray's private API that `ray_internals` relies on; a version that changes it fails here."""
 
 import inspect
 
@@ -23,7 +23,7 @@ def test_ray_uses_what_is_replaced_by_the_name_under_which_it_is(user: object, u
     assert used in inspect.getsource(user)  # type: ignore[arg-type]
 
 
-def test_ray_is_prepared_and_no_longer_tells_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_is_prepared_and_no_longer_sends_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for place, name in (
         (ray_constants, "ENABLE_RAY_CLUSTER"),
         (ray_constants, "NUM_REDIS_GET_RETRIES"),

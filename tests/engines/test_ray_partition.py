@@ -1,4 +1,4 @@
-"""A node that is cut off from the driver in silence and trains on, between two network namespaces of this machine."""
+"""A node is silently cut off from the driver and keeps training, between two network namespaces of this machine."""
 
 import os
 import secrets
@@ -106,7 +106,7 @@ def places() -> Iterator[Places]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_node_that_is_cut_off_trains_on_and_its_trial_has_one_result(places: Places, tmp_path: Path) -> None:
+def test_a_node_that_is_cut_off_keeps_training_and_its_trial_has_one_result(places: Places, tmp_path: Path) -> None:
     words = [sys.executable, "-c", DRIVER, f"{HEAD}:{PORT}", str(tmp_path), places.far]
     command = places.command(places.near, *words)
     pipe = subprocess.PIPE

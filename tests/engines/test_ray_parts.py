@@ -59,7 +59,7 @@ def test_a_node_holds_as_many_trials_as_its_scarcest_resource_allows() -> None:
     assert Need(1, 0.33, 0).count(Node("d", "d", 1, 3, 1)) == 3
 
 
-def test_what_no_node_has_is_refused_with_what_there_is() -> None:
+def test_a_need_that_no_node_can_meet_is_refused_with_what_there_is() -> None:
     with pytest.raises(UsageError, match=r"1 node of 4 CPUs, 0 GPUs.*1 node of 16 CPUs, 4 GPUs.*Possible: 1 to 4"):
         need(CPU_NODE, GPU_NODE, gpus_per_trial=5)
     with pytest.raises(UsageError, match="no node of the cluster has that"):
@@ -129,7 +129,7 @@ def test_a_log_is_taken_piece_by_piece(tmp_path: Path) -> None:
     assert (tail.take(3), tail.take(10), tail.take(10)) == (b"one", b" two", b"")
 
 
-def test_a_data_set_is_sent_to_a_node_that_has_not_got_it_and_kept_there(
+def test_a_data_set_is_sent_to_a_node_that_lacks_it_and_kept_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLOPTIMIZER_CACHE", str(tmp_path / "driver"))

@@ -143,7 +143,7 @@ def test_slots_share_the_free_memory(facts: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("workers", "reason"), [("auto", "it; 8 cores allow 4, "), (2, "it; setting workers")])
-def test_a_gpu_that_cannot_be_used_is_told_from_none(workers: Any, reason: str) -> None:
+def test_the_reason_distinguishes_an_unusable_gpu_from_no_gpu(workers: Any, reason: str) -> None:
     unused = "an AMD GPU is here, but mloptimizer neither uses nor reads it"
     _, decision = plan_slots([], range(8), 64_000, 100, Settings(workers=workers), no_gpu=unused)
     assert decision.reason.startswith(unused.removesuffix("it") + reason)

@@ -36,12 +36,11 @@ _ENVIRONMENT = {
     "RAY_SCHEDULER_EVENTS": "0",  # prints in the terminal that slots wait for room, which is normal
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-_THIS_MACHINE_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's word for: 127.0.0.1
 
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Be a driver of the cluster at the address within the block: local, auto, or HOST:PORT.
+    """Within the block, be a driver of the cluster at the address: local, auto, or HOST:PORT.
 
     Raises:
         UsageError: the address is invalid, Ray is not installed, or there is no token for the cluster.
@@ -115,7 +114,7 @@ def _environment(address: str, stack: contextlib.ExitStack) -> dict[str, str]:
     uses_token = os.environ.get("RAY_AUTH_MODE", "token") == "token"
     lacks_token = uses_token and not any(name in os.environ for name in _TOKEN_PLACES)
     if address == "local":
-        variables |= _THIS_MACHINE_ALONE
+        variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's name for: listen on 127.0.0.1 only
         if lacks_token:
             variables["RAY_AUTH_TOKEN_PATH"] = str(_write_token(stack))
     elif lacks_token and not default_token().is_file():

@@ -20,7 +20,7 @@ class RemoteFolder:
     """
 
     def __init__(self, url: str, place: str, attempt: int) -> None:
-        """Raises UsageError: fsspec, or its part for this kind of URL, is not installed; or it is not a URL."""
+        """Raise UsageError if it is not a URL, or fsspec or its part for this kind of URL is not installed."""
         try:
             import fsspec
 
@@ -90,7 +90,7 @@ class RemoteFolder:
 
 
 def _name_folder(attempt: int) -> str:
-    return f"attempt_{attempt:05d}"  # names sort as the attempts do
+    return f"attempt_{attempt:05d}"  # names sort like the attempts
 
 
 def open_remote(plan: TrialPlan) -> RemoteFolder:
