@@ -66,7 +66,7 @@ def _table(record: StudyRecord, standings: Sequence[Standing]) -> FittingTable:
     table = FittingTable(extras=len(parameters))
     table.add_numbers("trial")
     table.add_words("space", "state")
-    table.add_numbers(record.objective.metric.replace("_", " "), "epochs", "hall of fame", "time")
+    table.add_numbers(record.objective.metric.replace("_", " "), "epochs", "hall of\nfame", "time")
     repeated = any(attempts_made(training) > 1 for standing in standings for training in standing.trainings)
     if repeated:
         table.add_numbers("attempts", "micro batch")
