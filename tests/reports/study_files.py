@@ -27,7 +27,7 @@ class StudyWriter:
         self.store.write_study(facts, {})
 
     def train(self, number: int, values: Sequence[float], phase: Phase = Phase.EXPLORATION, **plan: object) -> None:
-        """Write a training that runs: its plan, and an epoch for each validation accuracy."""
+        """Write a running training: its plan, and an epoch for each validation accuracy."""
         self.store.start(self._make_plan(number, phase=phase, **plan))
         for epoch, value in enumerate(values, start=1):
             metrics = {"loss": 0.5, "accuracy": 0.75, "val_loss": 1 - value, "val_accuracy": value}

@@ -1,4 +1,4 @@
-"""What hardware --compare makes of the records of several studies and machines."""
+"""Comparisons of the records of several studies and machines."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def run_of(gpus: int, speed: float, precision: str = "float32") -> BenchRun:
     return BenchRun(f"{gpus} GPUs", gpus, {}, {"precision": precision, "XLA": "off"}, speed, 1.0, power_w=360.0)
 
 
-def test_figures_are_those_of_steady_epochs_and_of_the_hardware_summary(workspace: Workspace) -> None:
+def test_values_come_from_steady_epochs_and_the_hardware_summary(workspace: Workspace) -> None:
     write_study(workspace, "a", machine=machine())
     write_training(workspace, "a", 0, 100.0, hardware=ENERGY)
     write_training(workspace, "a", 1, 200.0, hardware={**ENERGY, "energy_wh": 300.0})
@@ -45,7 +45,7 @@ def test_figures_are_those_of_steady_epochs_and_of_the_hardware_summary(workspac
     assert row.wh_per_1000_images == pytest.approx(400 / 150 / 3.6)
 
 
-def test_scaling_is_told_over_the_models_that_both_have_trained(workspace: Workspace) -> None:
+def test_scaling_covers_the_models_that_both_have_trained(workspace: Workspace) -> None:
     write_study(workspace, "a", machine=machine())
     for number, speed in enumerate((100.0, 200.0, 300.0)):
         write_training(workspace, "a", number, speed)
@@ -116,12 +116,12 @@ def test_costs_are_gpu_hours_or_shares_of_a_machine_hour(workspace: Workspace) -
 
 
 @pytest.mark.parametrize("word", ["free", "-1", "nan", "b=2", "a="])
-def test_a_price_that_is_none_is_one_line(word: str) -> None:
+def test_an_invalid_price_is_one_line(word: str) -> None:
     with pytest.raises(UsageError, match="--price-per-hour"):
         read_prices([word], ["a"])
 
 
-def test_records_that_tell_less_are_dashes(workspace: Workspace) -> None:
+def test_incomplete_records_are_dashes(workspace: Workspace) -> None:
     write_study(workspace, "old")
     write_training(workspace, "old", 0, 100.0)
     plan = workspace.trial("old", 0) / "plan.json"
@@ -156,13 +156,13 @@ def test_a_study_in_another_workspace_and_benchmarks_join(workspace: Workspace, 
         ('{"format": "mloptimizer machine benchmark", "version": 1}', "is damaged"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_one_line(workspace: Workspace, tmp_path: Path, content: str, words: str) -> None:
+def test_an_unreadable_file_is_one_line(workspace: Workspace, tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "m.json").write_text(content)
     with pytest.raises(UsageError, match=words):
         read_trainings([str(tmp_path / "m.json")], workspace)
 
 
-def test_a_benchmark_is_never_written_over(tmp_path: Path) -> None:
+def test_a_benchmark_is_never_overwritten(tmp_path: Path) -> None:
     write_benchmark(tmp_path / "m.json", "here", run_of(1, 1000.0))
     with pytest.raises(UsageError, match="exists already"):
         write_benchmark(tmp_path / "m.json", "here")

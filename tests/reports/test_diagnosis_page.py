@@ -44,7 +44,7 @@ def at(seconds: float) -> str:
     return (BEGUN + timedelta(seconds=seconds)).isoformat()
 
 
-def test_a_trial_shows_what_was_found_the_evidence_and_the_settings(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_trial_shows_findings_evidence_and_settings(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
     give_log(workspace, 0, "throttled")
     give_log(workspace, 0, "healthy_gpu", Phase.HALL_OF_FAME)
@@ -64,7 +64,7 @@ def test_a_study_counts_the_trainings_of_each_finding(workspace: Workspace, stud
     assert "(trial 0, exploration)" in report
 
 
-def test_nothing_found_is_said_plainly(workspace: Workspace, study: StudyWriter) -> None:
+def test_the_report_says_that_it_found_nothing(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
     give_log(workspace, 0, "healthy_cpu")
     assert "Nothing found in 1 training" in text_of(diagnosis_report(workspace, "test"))
@@ -78,7 +78,7 @@ def test_wrong_names_and_missing_logs_are_one_line(workspace: Workspace, study: 
     assert "Study test has no hardware logs" in text_of(diagnosis_report(workspace, "test"))
 
 
-def test_a_log_that_cannot_be_read_is_told_and_hides_no_other(workspace: Workspace, study: StudyWriter) -> None:
+def test_an_unreadable_log_is_reported_and_hides_no_other(workspace: Workspace, study: StudyWriter) -> None:
     for number in range(2):
         study.complete(number, 0.5)
     give_log(workspace, 0, "input_bound")
@@ -89,7 +89,7 @@ def test_a_log_that_cannot_be_read_is_told_and_hides_no_other(workspace: Workspa
     assert "trial_00001.csv: " in text_of(diagnosis_report(workspace, "test", 1), 300)
 
 
-def test_the_main_finding_is_the_one_of_most_trainings(workspace: Workspace, study: StudyWriter) -> None:
+def test_the_main_finding_is_the_most_frequent_one(workspace: Workspace, study: StudyWriter) -> None:
     for number, findings in enumerate(("input-bound", "throttled, input-bound", "throttled", None, "throttled")):
         study.train(number, [0.5])
         study.end(replace(DONE, number=number, hardware={"rows": 3, "findings": findings}))
@@ -125,7 +125,7 @@ def test_time_between_the_trials_of_a_slot_is_idle_but_a_pause_is_not(
     )
 
 
-def test_the_start_of_a_process_is_idle_and_slots_are_told_apart(workspace: Workspace, study: StudyWriter) -> None:
+def test_the_start_of_a_process_is_idle_and_slots_count_separately(workspace: Workspace, study: StudyWriter) -> None:
     times = [(0.0, 100.0, "gpu0"), (0.0, 60.0, "gpu1"), (100.0, 200.0, "gpu0"), (80.0, 200.0, "gpu1")]
     for number, (begun, ended, slot) in enumerate(times):
         study.complete(number, 0.5)
@@ -134,7 +134,7 @@ def test_the_start_of_a_process_is_idle_and_slots_are_told_apart(workspace: Work
     assert idle == pytest.approx(100 * (20 + 4 * 5) / 400)
 
 
-def test_a_shared_gpu_waits_only_while_no_trial_is_there(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_shared_gpu_is_idle_only_while_no_trial_runs_on_it(workspace: Workspace, study: StudyWriter) -> None:
     shared = {"gpu_ids": ["GPU-1"], "gpu_trials": 4}
     times = [(0.0, 500.0, "gpu0"), (100.0, 200.0, "gpu0b"), (300.0, 400.0, "gpu0b"), (550.0, 650.0, "gpu0")]
     for number, (begun, ended, name) in enumerate(times):
@@ -144,21 +144,19 @@ def test_a_shared_gpu_waits_only_while_no_trial_is_there(workspace: Workspace, s
     assert idle == pytest.approx(100 * 50 / 850)
 
 
-def test_the_last_attempt_of_a_trial_that_was_started_again_is_no_gap(workspace: Workspace, study: StudyWriter) -> None:
+def test_earlier_attempts_of_a_trial_are_not_a_gap(workspace: Workspace, study: StudyWriter) -> None:
     for number, (begun, attempt) in enumerate([(0.0, 1), (100.0, 2), (200.0, 1)]):
         study.complete(number, 0.5)
         give_times(workspace, number, at(begun), at(begun + 100), 100.0, slot={"name": "gpu0"}, attempt=attempt)
     assert measure_idle_between(read_study_record(workspace, "test"))["idle_between_percent"] == 0.0
 
 
-def test_a_record_that_cannot_be_read_never_hides_how_the_search_ended(
-    workspace: Workspace, study: StudyWriter
-) -> None:
+def test_an_unreadable_record_never_hides_how_the_search_ended(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
     workspace.study_file("test").write_text("{")
     assert "study.json: " in describe_main_finding(workspace, "test")
 
 
-def test_a_study_that_has_no_times_has_no_share(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_study_without_times_has_no_idle_share(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
     assert math.isnan(measure_idle_between(read_study_record(workspace, "test"))["idle_between_percent"])

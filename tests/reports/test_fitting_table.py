@@ -13,7 +13,7 @@ def table(extras: int = 0) -> FittingTable:
 
 
 @pytest.mark.parametrize("width", range(24, 90))
-def test_no_word_and_no_figure_breaks_at_any_width(width: int) -> None:
+def test_no_word_or_number_breaks_at_any_width(width: int) -> None:
     text = text_of(table(), width)
     assert max(map(len, text.splitlines())) <= width
     shown, _, missing = " ".join(text.replace("─", "").split()).partition("A wider terminal also shows: ")
@@ -28,7 +28,7 @@ def test_no_word_and_no_figure_breaks_at_any_width(width: int) -> None:
     assert words <= set(text_of(table(), 200).split())
 
 
-def test_extras_are_left_out_without_a_word() -> None:
+def test_extra_columns_are_dropped_without_naming_them() -> None:
     assert "wider" not in text_of(table(extras=1), 60)
     assert "optimizer" not in text_of(table(extras=1), 60)
     assert "wider" in text_of(table(extras=1), 40)

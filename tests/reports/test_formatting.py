@@ -41,7 +41,7 @@ def test_numbers_of_a_column_have_the_same_decimals() -> None:
         (2e5, "2 d 7 h"),
     ],
 )
-def test_a_duration_is_said_as_a_person_says_it(seconds: float | None, text: str) -> None:
+def test_a_duration_has_its_two_largest_units(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
     assert (duration(0.2, 0), duration(59.6, 0)) == ("0 s", "1 min 0 s")
 

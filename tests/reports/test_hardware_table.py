@@ -18,7 +18,7 @@ def study(workspace: Workspace, make_plan: MakePlan) -> StudyWriter:
 
 
 def write_log(workspace: Workspace, number: int, gpus: int, phase: Phase = Phase.EXPLORATION, **cells: float) -> None:
-    """Write rows of seconds 0, 1 and 2 in which each cell is 1, 2 and 3 times the given figure."""
+    """Write rows of seconds 0, 1 and 2 in which each cell is 1, 2 and 3 times the given value."""
     header = column_names(gpus)
     lines = [",".join(header)]
     for second in range(3):
@@ -40,7 +40,7 @@ def test_a_trial_without_a_log_is_an_error(workspace: Workspace, study: StudyWri
         hardware_report(workspace, "test", 3)
 
 
-def test_a_machine_without_gpus_is_told_in_words(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_machine_without_gpus_has_no_gpu_columns(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
     write_log(workspace, 0, 0, process_cpu_percent=40.0, process_rss_mb=512.0)
     report = text_of(hardware_report(workspace, "test"))
@@ -49,7 +49,7 @@ def test_a_machine_without_gpus_is_told_in_words(workspace: Workspace, study: St
     assert row == ["0", "exploration", "2.0", "s", "–", "–", "0.80", "1.5", "–", "0.0", "s"]
 
 
-def test_a_gpu_of_another_vendor_is_told_from_none(
+def test_the_report_names_an_unread_gpu_of_another_vendor(
     workspace: Workspace, study: StudyWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report_module, "describe_unused", lambda: "an AMD GPU is here, but unread")
@@ -60,7 +60,7 @@ def test_a_gpu_of_another_vendor_is_told_from_none(
         assert "an AMD GPU is here, but unread" in words
 
 
-def test_energy_is_summed_over_trials_and_says_what_it_misses(workspace: Workspace, study: StudyWriter) -> None:
+def test_energy_is_summed_over_trials_and_missing_logs_are_counted(workspace: Workspace, study: StudyWriter) -> None:
     for number in range(3):
         study.complete(number, 0.5)
     write_log(workspace, 0, 1, gpu0_energy_j=3600.0)
@@ -69,7 +69,7 @@ def test_energy_is_summed_over_trials_and_says_what_it_misses(workspace: Workspa
     assert "Energy: 6.00 Wh (known for 2 of 3 trainings)." in text_of(hardware_report(workspace, "test"))
 
 
-def test_figures_of_several_gpus_are_joined(workspace: Workspace, study: StudyWriter) -> None:
+def test_values_of_several_gpus_are_combined(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
     write_log(workspace, 0, 2, gpu0_utilization_percent=10.0, gpu1_utilization_percent=30.0, gpu1_memory_used_mb=512.0)
     lines = text_of(hardware_report(workspace, "test"), 160).splitlines()
@@ -90,7 +90,7 @@ def test_one_trial_shows_mean_and_peak_of_every_column_of_both_phases(workspace:
     assert "3 rows over 2.0 s" in report
 
 
-def test_a_file_that_is_no_log_is_told_and_hides_no_other(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_file_that_is_not_a_log_is_reported_and_hides_no_other(workspace: Workspace, study: StudyWriter) -> None:
     for number in range(2):
         study.complete(number, 0.5)
     write_log(workspace, 0, 0, cpu_percent=10.0)
@@ -107,7 +107,7 @@ def test_the_table_fits_the_terminal(workspace: Workspace, study: StudyWriter, w
     assert max(map(len, text_of(hardware_report(workspace, "test"), width).splitlines())) <= width
 
 
-def test_an_ended_training_shows_its_record_also_without_its_log(workspace: Workspace, study: StudyWriter) -> None:
+def test_an_ended_training_shows_its_record_even_without_its_log(workspace: Workspace, study: StudyWriter) -> None:
     study.train(0, [0.5])
     hardware = {
         **{"duration_s": 60.0, "gpus": 1, "gpu_utilization_percent": 14.0, "gpu_utilization_p95_percent": 41.0},

@@ -1,4 +1,4 @@
-"""What is told about searches at this moment, from files written by hand and from a search that runs."""
+"""Reports on running searches, from hand-written files and from a real search."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def row(second: float, **cells: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def searched(workspace: Workspace) -> Iterator[Workspace]:
-    """A workspace of which this process searches the study a, where trial 3 runs."""
+    """A workspace where this process searches the study a and trial 3 is running."""
     write_study(workspace, "a")
     write_running(workspace, "a", [running_trial()])
     with hold_lock(workspace.driver_lock("a")):
@@ -96,14 +96,14 @@ def test_a_trial_that_is_silent_or_stands_still_is_marked(
     assert ("looks hung" in text_of(top_view(snapshot(searched)), 80)) == bool(trouble)
 
 
-def test_instances_of_a_gpu_are_told_apart(searched: Workspace) -> None:
+def test_instances_of_a_gpu_have_different_labels(searched: Workspace) -> None:
     gpus = [Gpu(0, f"MIG-{i}", "H100 1g", 9728, (9, 0), "580", True, "GPU-0", (i, 0)) for i in (7, 8)]
     now = Snapshot(NOW, MachineNow(tuple(GpuNow(gpu, {}) for gpu in gpus), None, 1.0, 2.0), ())
     shown = text_of(top_view(now), 80)
     assert "GPU 0.7.0" in shown and "GPU 0.8.0" in shown
 
 
-def test_only_the_end_of_a_log_is_read_and_its_torn_line_is_left_out(tmp_path: Path) -> None:
+def test_only_the_end_of_a_log_is_read_without_its_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     write_log(path, [row(1, step=step) for step in range(5000)])
     with path.open("a") as file:
@@ -116,7 +116,7 @@ def test_only_the_end_of_a_log_is_read_and_its_torn_line_is_left_out(tmp_path: P
     assert read_last_rows(path) == []
 
 
-def test_a_search_that_was_killed_is_told_from_one_that_starts(workspace: Workspace) -> None:
+def test_a_killed_search_and_a_starting_one_have_different_states(workspace: Workspace) -> None:
     for name in ("killed", "starts"):
         workspace.study(name).mkdir(parents=True)
         workspace.driver_lock(name).write_text("")
@@ -130,7 +130,7 @@ def test_a_search_that_was_killed_is_told_from_one_that_starts(workspace: Worksp
     assert "no GPU" in text
 
 
-def test_a_paused_search_says_since_when_and_how_it_goes_on(searched: Workspace) -> None:
+def test_a_paused_search_shows_since_when_and_how_to_resume_it(searched: Workspace) -> None:
     write_running(searched, "a", [], paused_utc="2026-01-01T12:00:00+00:00")
     assert [search.state for search in read_searches(searched, NOW)] == [SearchState.PAUSED]
     text = text_of(top_view(snapshot(searched, 0)), 80)
@@ -153,7 +153,7 @@ def test_damaged_files_hide_nothing_and_raise_nothing(searched: Workspace, conte
     assert "a" in text_of(top_view(snapshot(searched)), 80)
 
 
-def test_the_view_fits_80_columns_and_says_which_gpu_runs_what(searched: Workspace) -> None:
+def test_the_view_fits_80_columns_and_shows_which_trial_runs_on_a_gpu(searched: Workspace) -> None:
     cells = {"images_per_second": 123456.0, "data_wait_percent": 100.0, "gpu0_utilization_percent": 99.0}
     write_log(searched.hardware_log("a", 3), [row(1, step=123456, process_rss_mb=99999.0, **cells)])
     text = text_of(top_view(snapshot(searched, 2)), 80)
@@ -163,7 +163,7 @@ def test_the_view_fits_80_columns_and_says_which_gpu_runs_what(searched: Workspa
     assert re.search(r"3 +explore +gpu0 +training +2/8 +123456 +123456 +100 +99 +97\.7 +1:00", text)
 
 
-def test_a_search_keeps_running_json_while_it_runs_and_only_then(
+def test_running_json_exists_only_while_a_search_runs(
     workspace: Workspace, make_dataset: Callable[..., DatasetInfo]
 ) -> None:
     def running() -> list[int]:
@@ -183,7 +183,9 @@ def test_a_search_keeps_running_json_while_it_runs_and_only_then(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a disk of its own, as Linux does")
-def test_a_full_disk_costs_the_file_and_no_waiting(tmp_path: Path, make_plan: Callable[..., TrialPlan]) -> None:
+def test_on_a_full_disk_running_json_is_removed_without_waiting(
+    tmp_path: Path, make_plan: Callable[..., TrialPlan]
+) -> None:
     def on_disk(disk: Path) -> None:
         activity, path = Activity(disk / "running.json"), disk / "running.json"
         activity.slots_given([Slot("one")])
@@ -192,7 +194,7 @@ def test_a_full_disk_costs_the_file_and_no_waiting(tmp_path: Path, make_plan: Ca
         with waiting_for_room(pytest.fail):
             activity.trial_started(make_plan(1), Slot("one"))
             activity.turn_ended()
-        assert not path.exists(), "it would tell what is no longer so"
+        assert not path.exists(), "it would be out of date"
         filler.unlink()
         activity.trial_started(make_plan(2), Slot("one"))
         activity.turn_ended()
@@ -201,7 +203,7 @@ def test_a_full_disk_costs_the_file_and_no_waiting(tmp_path: Path, make_plan: Ca
     run_on_small_disk(tmp_path / "disk", 64, on_disk)
 
 
-def test_gpus_are_read_directly_and_told_as_facts(tmp_path: Path) -> None:
+def test_gpus_are_read_directly_and_listed_as_facts(tmp_path: Path) -> None:
     nvml = NvmlStandIn(build_nvml_stand_in(tmp_path), tmp_path / "state.txt")
     nvml.set(gpus=2, gpu__1__power_mw=99_000)
     gpus, cuda, watts, lost = nvml.run(READ_GPUS)
@@ -209,7 +211,7 @@ def test_gpus_are_read_directly_and_told_as_facts(tmp_path: Path) -> None:
     assert (cuda, watts, lost) == ("13.0", [250.0, 99.0], [250.0, None])
 
 
-def test_a_file_that_cannot_be_written_costs_the_search_nothing(
+def test_a_search_continues_without_a_writable_running_json(
     tmp_path: Path, make_plan: Callable[..., TrialPlan], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -268,7 +270,7 @@ def test_every_metric_is_served_with_its_unit_and_its_labels_escaped(searched: W
     }  # fmt: skip
 
 
-def test_what_is_not_known_is_no_sample(searched: Workspace) -> None:
+def test_an_unknown_value_has_no_sample(searched: Workspace) -> None:
     taken = snapshot(searched, 0)
     with serve_metrics(lambda machine: taken, "127.0.0.1", 0) as address:
         families = scrape(address)
@@ -337,7 +339,7 @@ def test_q_or_ctrl_c_ends_the_live_view_in_a_terminal(tmp_path: Path, key: bytes
         while b"No search is running" not in shown:
             shown += os.read(terminal, 65536)
         os.write(terminal, key)
-        if key != b"q":  # the terminal is nobody's: it sends no signal for a key
+        if key != b"q":  # not the process's controlling terminal: it sends no signal for a key
             process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     os.close(inside)

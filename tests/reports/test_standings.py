@@ -19,12 +19,12 @@ def test_an_empty_workspace_has_no_studies(workspace: Workspace) -> None:
     assert list_recorded_studies(workspace) == []
 
 
-def test_an_unknown_study_is_told_with_the_nearest_one(workspace: Workspace, study: StudyWriter) -> None:
+def test_an_unknown_study_is_refused_with_the_nearest_name(workspace: Workspace, study: StudyWriter) -> None:
     with pytest.raises(UsageError, match=r"there is no study 'tst'\. Did you mean 'test'\? Known: test\."):
         find_study(workspace, "tst")
 
 
-def test_a_folder_without_study_json_is_no_study(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_folder_without_study_json_is_not_a_study(workspace: Workspace, study: StudyWriter) -> None:
     (workspace.metrics / "other").mkdir()
     assert list_recorded_studies(workspace) == ["test"]
 
@@ -36,7 +36,7 @@ def test_there_is_no_winner_before_a_trial_is_completed(workspace: Workspace, st
     assert read_study_record(workspace, "test").winner is None
 
 
-def test_the_best_exploration_leads_until_a_long_training_is_completed(
+def test_the_best_exploration_leads_until_a_hall_of_fame_training_is_completed(
     workspace: Workspace, study: StudyWriter
 ) -> None:
     study.complete(0, 0.7)
@@ -54,14 +54,14 @@ def test_the_lowest_value_wins_where_a_loss_is_the_objective(workspace: Workspac
     assert read_study_record(workspace, "test").winner == (1, Phase.EXPLORATION)
 
 
-def test_of_equal_trials_the_first_wins(workspace: Workspace, study: StudyWriter) -> None:
+def test_the_first_of_equal_trials_wins(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(3, 0.9)
     study.complete(2, 0.9)
     assert read_study_record(workspace, "test").winner == (2, Phase.EXPLORATION)
 
 
 @pytest.mark.parametrize("file", ["plan.json", "result.json"])
-def test_a_damaged_record_is_told_and_hides_no_other(workspace: Workspace, study: StudyWriter, file: str) -> None:
+def test_a_damaged_record_is_reported_and_hides_no_other(workspace: Workspace, study: StudyWriter, file: str) -> None:
     study.complete(0, 0.7)
     study.complete(1, 0.9)
     path = workspace.trial("test", 1) / file
@@ -71,7 +71,9 @@ def test_a_damaged_record_is_told_and_hides_no_other(workspace: Workspace, study
     assert f"{path}: " in record.standings[1].damage
 
 
-def test_a_damaged_long_training_leaves_the_exploration_readable(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_damaged_hall_of_fame_training_leaves_the_exploration_readable(
+    workspace: Workspace, study: StudyWriter
+) -> None:
     study.complete(0, 0.7)
     study.complete(0, 0.8, Phase.HALL_OF_FAME)
     (workspace.trial("test", 0, Phase.HALL_OF_FAME) / "result.json").write_text("")

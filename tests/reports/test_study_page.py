@@ -12,7 +12,7 @@ def study(workspace: Workspace, make_plan: MakePlan) -> StudyWriter:
 
 
 def report_of(workspace: Workspace) -> str:
-    """Return the report with every run of spaces and line ends as one space."""
+    """Return the report with each run of whitespace as one space."""
     return " ".join(text_of(study_report(workspace, "test")).split())
 
 
@@ -37,7 +37,7 @@ def test_outcomes_are_counted_by_phase_with_the_kinds_of_failure(workspace: Work
     assert "hall of fame none" in report
 
 
-def test_the_winner_has_its_parameters_and_validation_figures(workspace: Workspace, study: StudyWriter) -> None:
+def test_the_winner_has_its_parameters_and_validation_metrics(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(4, 0.5, space="resnet", params={"width": 16})
     assert "trial 4 (exploration), resnet parameters width 16 validation val_accuracy 0.5" in report_of(workspace)
 
@@ -53,7 +53,7 @@ def test_the_test_set_is_not_read_before_the_test_evaluation(workspace: Workspac
     assert "test set not read yet" in report_of(workspace)
 
 
-def test_the_test_evaluation_tells_how_often_the_test_set_was_read(workspace: Workspace, study: StudyWriter) -> None:
+def test_the_report_counts_the_readings_of_the_test_set(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5, Phase.HALL_OF_FAME)
     reading = TrialResult(0, Outcome.COMPLETED, None, 1.0, {"accuracy": 0.875})
     study.store.add_test_evaluation(reading, Phase.HALL_OF_FAME)
@@ -69,7 +69,7 @@ def test_a_test_evaluation_of_an_earlier_winner_is_marked_as_such(workspace: Wor
     assert "(trial 0, hall of fame, which is no longer the winner;" in report_of(workspace)
 
 
-def test_a_damaged_test_evaluation_is_told_and_hides_nothing_else(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_damaged_test_evaluation_is_reported_and_hides_nothing_else(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(0, 0.5)
     workspace.test_evaluation_file("test").write_text("{")
     report = report_of(workspace)

@@ -13,7 +13,7 @@ def study(workspace: Workspace, make_plan: MakePlan) -> StudyWriter:
     return StudyWriter(workspace, make_plan)
 
 
-def test_an_unknown_trial_is_told_with_the_known_ones(workspace: Workspace, study: StudyWriter) -> None:
+def test_an_unknown_trial_is_refused_with_the_known_ones(workspace: Workspace, study: StudyWriter) -> None:
     with pytest.raises(UsageError, match=r"TRIAL 9: study 'test' has no such trial\. Known: none yet\."):
         trial_report(workspace, "test", 9)
     for number in (0, 1, 2):

@@ -17,7 +17,7 @@ def row_of(table: str, number: int) -> str:
     return next(line for line in table.splitlines() if line.replace("★", "").split()[:1] == [str(number)])
 
 
-def test_a_row_tells_space_state_value_epochs_and_time(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_row_has_space_state_value_epochs_and_time(workspace: Workspace, study: StudyWriter) -> None:
     study.complete(3, 0.8125, space="resnet")
     row = row_of(text_of(trials_table(workspace, "test")), 3)
     assert row.split() == ["★", "3", "resnet", "completed", "0.8125", "2", "–", "3.0", "s"]
@@ -40,7 +40,7 @@ def test_a_pruned_and_a_running_trial_show_their_best_epoch(workspace: Workspace
     assert row_of(table, 1).split()[2:] == ["running", "0.3000", "1", "–", "–"]
 
 
-def test_a_torn_last_epoch_is_left_out(workspace: Workspace, study: StudyWriter) -> None:
+def test_a_torn_last_epoch_is_ignored(workspace: Workspace, study: StudyWriter) -> None:
     study.train(0, [0.5])
     with (workspace.trial("test", 0) / "epochs.jsonl").open("a") as file:
         file.write('{"epoch": 2, "val_accuracy": 0.9')
@@ -63,7 +63,7 @@ def test_the_line_below_counts_both_phases_and_names_the_winner(workspace: Works
     assert "★ winner: trial 0 (hall of fame)." in text_of(trials_table(workspace, "test"))
 
 
-def test_sorted_by_value_the_long_trainings_come_first_and_failures_last(
+def test_sorted_by_value_the_hall_of_fame_comes_first_and_failures_last(
     workspace: Workspace, study: StudyWriter
 ) -> None:
     for number, value in enumerate([0.5, 0.9, 0.7]):
@@ -129,7 +129,7 @@ def test_a_damaged_study_file_is_one_line(workspace: Workspace, study: StudyWrit
         trials_table(workspace, "test")
 
 
-def test_the_frame_has_every_parameter_and_leaves_missing_figures_empty(
+def test_the_frame_has_every_parameter_and_leaves_missing_values_empty(
     workspace: Workspace, study: StudyWriter
 ) -> None:
     study.complete(0, 0.5, params={"width": 16, "groups": 4})

@@ -1,4 +1,4 @@
-"""Writes by hand what searches of several machines leave."""
+"""Writes the files that searches on several machines leave."""
 
 import json
 from pathlib import Path
