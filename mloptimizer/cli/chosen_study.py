@@ -43,11 +43,6 @@ def choose_running(workspace: Workspace, name: str | None) -> str:
     return running[0]
 
 
-def resume_command(study: str, workspace: Workspace, *more: str) -> str:
-    """Return the command that continues the study, however its search ended."""
-    return command_line(workspace, "resume", study, *more)
-
-
 def command_line(workspace: Workspace, *words: str) -> str:
     """Return the command as a person types it."""
     place = ["--workspace", str(workspace.root)] if workspace.root != Path() else []

@@ -48,8 +48,4 @@ def split_study_and_trial(context: click.Context, words: Sequence[str]) -> tuple
         raise click.UsageError(f"Got unexpected extra argument ({words[2]}); --compare takes several studies.", context)
     if len(words) < 2:
         return (words[0] if words else None), None
-    try:
-        return words[0], click.IntRange(min=0)(words[1], ctx=context)
-    except click.BadParameter as error:
-        error.param_hint = "'[TRIAL]'"
-        raise
+    return words[0], click.IntRange(min=0)(words[1], click.Argument(["trial"], required=False), context)

@@ -45,7 +45,6 @@ class Display(Listener, AbstractContextManager["Display"]):
             self._print(note)
 
     def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
-        """Print why the trial will start again."""
         if reason:
             self.notice(f"trial {plan.number}: {reason}")
 
@@ -56,7 +55,6 @@ class Display(Listener, AbstractContextManager["Display"]):
             self.notice(f"trial {decision.number}: its model trains, but cannot be exported: {decision.reason}")
 
     def notice(self, line: str) -> None:
-        """Print the line, in colour in a terminal."""
         self._print(line, "yellow" if self._console.is_terminal else "")
 
     def _print(self, line: str, style: str = "") -> None:
@@ -113,15 +111,12 @@ class LiveDisplay(Display):
         self._live.stop()
 
     def progress(self, progress: Progress) -> None:
-        """Keep the phase's progress."""
         self._progress = progress
 
     def trial_started(self, plan: TrialPlan, slot: Slot) -> None:
-        """Add the trial to the running ones."""
         self._running[plan.number] = (plan, None)
 
     def epoch_ended(self, plan: TrialPlan, record: EpochRecord) -> None:
-        """Keep the trial's latest metrics."""
         self._running[plan.number] = (plan, record)
 
     def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
@@ -130,7 +125,6 @@ class LiveDisplay(Display):
         super().attempt_ended(plan, attempt, reason)
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
-        """Print the trial's line above the live view."""
         self._running.pop(plan.number, None)
         style = {Outcome.COMPLETED: "", Outcome.PRUNED: "dim", Outcome.FAILED: "red"}[result.outcome]
         self._print(describe_result(plan, result, self._objective), style)

@@ -50,6 +50,8 @@ from mloptimizer.tuning.measurement import Machine, Workload, this_machine
 from mloptimizer.tuning.tune import run_tuning
 
 _SPLIT_SEED = 0
+_ACCURACY = click.FloatRange(0, 1, min_open=True)
+_OUTPUT_HELP = "Folder for bench.csv and bench.png; with --machine: file.  [default: bench_DATASET in the workspace]"
 _NOT_WITH_MACHINE = ("data_set", "dataset", "space", "target_accuracy", "epochs", "steps", "assignments")
 
 
@@ -78,23 +80,10 @@ def tune(workspace: Workspace, dataset: str, space: str | None, again: bool, **o
 @click.command(epilog=examples("mloptimizer bench digits", "mloptimizer bench --machine"))
 @dataset_option
 @click.option("--space", metavar="NAME", help="Measure a model of this search space.  [default: a fixed resnet]")
-@click.option(
-    "--target-accuracy",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.9,
-    show_default=True,
-    help="Measure the time to this validation accuracy.",
-)
+@click.option("--target-accuracy", type=_ACCURACY, default=0.9, show_default=True, help="Validation accuracy to reach.")
 @click.option("--epochs", type=click.IntRange(min=2), default=10, show_default=True, help="Epochs per training.")
 @click.option("--steps", type=click.IntRange(min=1), default=100, show_default=True, help="Steps per epoch, at most.")
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder for bench.csv and bench.png; with --machine: file.  [default: bench_DATASET in the workspace]",
-)
+@click.option("-o", "--output", "target", type=click.Path(path_type=Path), metavar="DIR", help=_OUTPUT_HELP)
 @click.option("--machine", "of_machine", is_flag=True, help="Measure one fixed small model, to compare machines.")
 @set_option
 @workspace_option
@@ -104,7 +93,6 @@ def bench(
     workspace: Workspace,
     dataset: str | None,
     space: str | None,
-    target: Path | None,
     of_machine: bool,
     **options: Any,
 ) -> None:
@@ -112,7 +100,7 @@ def bench(
 
     It trains on digits unless you name another data set.
     """
-    machine = this_machine()
+    machine, target = this_machine(), options["target"]
     if of_machine:
         refuse_options(context, _NOT_WITH_MACHINE, "has no effect with --machine, which measures the same everywhere")
         _run_machine_bench(machine, _free_file(workspace, target))

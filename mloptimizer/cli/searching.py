@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mloptimizer.cli.chosen_study import command_line, resume_command
+from mloptimizer.cli.chosen_study import command_line
 from mloptimizer.cli.options import FILE, Command, dataset_option, examples, settings_options, stated_settings
 from mloptimizer.cli.terminal import log_to, open_console, say
 from mloptimizer.core.interrupts import stop_signals
@@ -77,7 +77,7 @@ def start_search(dataset: str | None, study: str | None, options: dict[str, Any]
         except KeyboardInterrupt:
             if display.began is None:
                 raise
-            again = resume_command(display.began.study, request.workspace, *_options_to_repeat(options))
+            again = command_line(request.workspace, "resume", display.began.study, *_options_to_repeat(options))
             say(console, f"\nStopped; everything so far is recorded. Continue with: {again}")
             sys.exit(130)
     for line in describe_summary(summary):
@@ -87,7 +87,7 @@ def start_search(dataset: str | None, study: str | None, options: dict[str, Any]
         say(console, f"Profile of trial {request.profile_trial}: tensorboard --logdir {profile}")
         say(console, "It needs: pip install tensorboard tensorboard-plugin-profile")
     if summary.stopped:
-        again = resume_command(summary.study, request.workspace, *_options_to_repeat(options))
+        again = command_line(request.workspace, "resume", summary.study, *_options_to_repeat(options))
         say(console, f"Continue with: {again}")
     elif summary.winner is not None:
         say(console, "Next:")

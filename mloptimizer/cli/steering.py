@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mloptimizer.cli.chosen_study import choose_running, choose_study, resume_command
+from mloptimizer.cli.chosen_study import choose_running, choose_study, command_line
 from mloptimizer.cli.options import examples, refuse_options, study_argument, workspace_option
 from mloptimizer.cli.searching import search_options, start_search
 from mloptimizer.cli.terminal import open_console, say
@@ -29,7 +29,7 @@ def stop(workspace: Workspace, study: str | None) -> None:
     _send(workspace, study, Order(OrderName.STOP))
     while is_search_running(workspace, study):
         time.sleep(_POLL_SECONDS)
-    say(open_console(), f"The search of '{study}' has ended. Continue with: {resume_command(study, workspace)}")
+    say(open_console(), f"The search of '{study}' has ended. Continue with: {command_line(workspace, 'resume', study)}")
 
 
 @click.command(epilog=examples("mloptimizer pause", "mloptimizer pause digits"))
@@ -39,7 +39,7 @@ def pause(workspace: Workspace, study: str | None) -> None:
     """Let a running search release its GPUs and cores until `resume`."""
     study = choose_running(workspace, study)
     _send(workspace, study, Order(OrderName.PAUSE))
-    say(open_console(), f"The search of '{study}' pauses. Continue with: {resume_command(study, workspace)}")
+    say(open_console(), f"The search of '{study}' pauses. Continue with: {command_line(workspace, 'resume', study)}")
 
 
 @click.command("add-trials", epilog=examples("mloptimizer add-trials 20", "mloptimizer add-trials digits 20"))
@@ -50,11 +50,7 @@ def add_trials(context: click.Context, workspace: Workspace, words: tuple[str, .
     """Explore COUNT more models, even while a search runs."""
     if len(words) > 2:
         raise click.UsageError(f"Got unexpected extra argument ({words[2]})", context)
-    try:
-        count = click.IntRange(1, 10**9)(words[-1], ctx=context)
-    except click.BadParameter as error:
-        error.param_hint = "'COUNT'"
-        raise
+    count = click.IntRange(1, 10**9)(words[-1], click.Argument(["count"]), context)
     study = choose_running(workspace, words[0] if len(words) > 1 else None)
     console = open_console()
     if is_search_running(workspace, study):
@@ -66,7 +62,10 @@ def add_trials(context: click.Context, workspace: Workspace, words: tuple[str, .
     with hold_lock(workspace.driver_lock(study), busy):
         total = store.planned_trials() + count
         store.remember_trials(total)
-    say(console, f"Study '{study}' will explore {total} models. Continue with: {resume_command(study, workspace)}")
+    say(
+        console,
+        f"Study '{study}' will explore {total} models. Continue with: {command_line(workspace, 'resume', study)}",
+    )
 
 
 @click.command(epilog=examples("mloptimizer resume", "mloptimizer resume digits --trials +20"))
@@ -95,7 +94,7 @@ def _send(workspace: Workspace, study: str, order: Order) -> None:
         RunError: the search does not take the order.
     """
     if not is_search_running(workspace, study):
-        again = resume_command(study, workspace)
+        again = command_line(workspace, "resume", study)
         raise UsageError(f"study '{study}': no search of it is running. Continue with: {again}")
     path, deadline = send_order(workspace.orders(study), order), time.monotonic() + _TAKEN_SECONDS
     while path.exists():

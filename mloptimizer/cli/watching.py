@@ -15,18 +15,13 @@ from mloptimizer.reports.terminal.top import show_live, take_snapshot, top_view
 from mloptimizer.store.workspace import Workspace
 
 _ONCE_SECONDS = 0.5  # over which a single view measures CPU use
+_PROMETHEUS_HELP = "Serve the same metrics to Prometheus; 0: any free port. Needs no terminal."
 
 
 @click.command(epilog=examples("mloptimizer top", "mloptimizer top --once", "mloptimizer top --prometheus 9400"))
 @click.option("--once", is_flag=True, help="Show one view and exit; the default without a terminal.")
 @click.option("--seconds", type=click.FloatRange(0.5, 3600), default=2.0, show_default=True, help="Between readings.")
-@click.option(
-    "--prometheus",
-    "port",
-    type=click.IntRange(0, 65535),
-    metavar="PORT",
-    help="Serve the same metrics to Prometheus; 0: any free port. Needs no terminal.",
-)
+@click.option("--prometheus", "port", type=click.IntRange(0, 65535), metavar="PORT", help=_PROMETHEUS_HELP)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address that --prometheus listens on.")
 @workspace_option
 def top(workspace: Workspace, once: bool, seconds: float, port: int | None, host: str) -> None:

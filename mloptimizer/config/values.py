@@ -1,5 +1,6 @@
 """Checks values given for settings, describes the possible ones, and fills in the values of a profile."""
 
+import itertools
 import reprlib
 from collections.abc import Mapping
 from functools import cache
@@ -41,10 +42,8 @@ def _in_words(schema: Mapping[str, Any]) -> str:
 
 def settings_by_group() -> dict[str, list[str]]:
     """Return the names of the settings by group, in order."""
-    groups: dict[str, list[str]] = {}
-    for name in Settings.names():
-        groups.setdefault(Settings.declared(name)["group"], []).append(name)
-    return groups
+    groups = itertools.groupby(Settings.names(), lambda name: str(Settings.declared(name)["group"]))
+    return {group: list(names) for group, names in groups}
 
 
 def unknown_setting(place: str, name: str) -> UsageError:
@@ -72,12 +71,15 @@ def make_settings(values: Mapping[str, object], place: str, base: Settings | Non
     for name in values:
         if name not in Settings.model_fields:
             raise unknown_setting(place, name)
-    before = Settings() if base is None else _without_profile(base)
-    merged: dict[str, object] = {**before.model_dump(), **values}
-    row = PROFILES.get(str(merged["profile"]), {})
-    stated = {name for name in row if name in values or getattr(before, name) != _default(name)}
+    defaults = Settings()
+    merged = (base or defaults).model_dump()
+    for name, value in PROFILES[merged["profile"]].items():  # the values may bring another profile
+        if merged[name] == value:
+            merged[name] = getattr(defaults, name)
+    profile = PROFILES.get(str(values.get("profile", merged["profile"])), {})
+    unstated = {name: value for name, value in profile.items() if merged[name] == getattr(defaults, name)}
     try:
-        return Settings.model_validate({**merged, **{name: row[name] for name in row if name not in stated}})
+        return Settings.model_validate({**merged, **unstated, **values})
     except ValidationError as error:
         problem = error.errors()[0]
         if not problem["loc"]:  # a conflict between settings
@@ -93,14 +95,3 @@ def show_value(value: object) -> str:
         return _shortened.repr(value)
     except ValueError:  # Python refuses to write thousands of digits
         return "a huge number"
-
-
-def _without_profile(settings: Settings) -> Settings:
-    """Return the settings with the values that came from their profile reset to the defaults."""
-    row = PROFILES[settings.profile]
-    given = {name: _default(name) for name, value in row.items() if getattr(settings, name) == value}
-    return settings.model_copy(update=given)
-
-
-def _default(name: str) -> object:
-    return Settings.model_fields[name].default

@@ -3,7 +3,8 @@
 The search's loop does not know its listeners: the recorder, the display, `running.json`, the watch over shared GPUs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,15 +92,10 @@ class Listeners(Listener):
 
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = listeners
+        for event in vars(Listener):
+            if not event.startswith("_"):
+                setattr(self, event, functools.partial(self._publish, event))
 
-
-def _publish(event: str) -> Callable[..., None]:
-    def publish(self: Listeners, *what: Any) -> None:
+    def _publish(self, event: str, *what: Any) -> None:
         for listener in self._listeners:
             getattr(listener, event)(*what)
-
-    return publish
-
-
-for _event in [name for name in vars(Listener) if not name.startswith("_")]:
-    setattr(Listeners, _event, _publish(_event))
