@@ -166,7 +166,6 @@ def _live(
         gpu_needs=GpuNeeds(),
         read_gpus=None,
         explore_only=True,
-        resources=contextlib.ExitStack(),
     )
     try:
         Loop(run, Exploration(job), engine).run()

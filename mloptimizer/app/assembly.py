@@ -7,7 +7,7 @@ import contextlib
 import functools
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,10 +52,6 @@ from mloptimizer.tuning.plans import find_tuned
 from mloptimizer.tuning.tune import apply_tuning
 
 
-def _free_mb(workspace: Workspace) -> float:
-    return shutil.disk_usage(workspace.metrics).free / 2**20
-
-
 @dataclass(frozen=True, kw_only=True)
 class SearchParts:
     """What a search is made of besides its request; a caller may replace each part."""
@@ -66,7 +62,7 @@ class SearchParts:
     prepare_dataset: Callable[[str, float, int, int], DatasetInfo] = prepare_dataset
     open_machines: OpenMachines = open_machines
     read_gpus: ReadUse | None = None  # free memory of a GPU now; None: asks NVML
-    free_disk_mb: Callable[[Workspace], float] = _free_mb
+    free_disk_mb: Callable[[Workspace], float] = lambda workspace: shutil.disk_usage(workspace.metrics).free / 2**20
     clock: Callable[[], float] = time.monotonic
 
 
@@ -87,8 +83,9 @@ def run_request(request: SearchRequest, **parts: Any) -> SearchSummary:
     return replace(summary, hardware=describe_main_finding(run.job.workspace, summary.study))
 
 
-def assemble(request: SearchRequest, **parts: Any) -> SearchRun:
-    """Return a search that is ready to run; its study stays locked and its machines open until its `with` block ends.
+@contextlib.contextmanager
+def assemble(request: SearchRequest, **parts: Any) -> Iterator[SearchRun]:
+    """Provide a search that is ready to run, with its study locked and its machines open within the block.
 
     Raises:
         UsageError, RunError: it cannot run; nothing stays locked or open.
@@ -112,7 +109,7 @@ def assemble(request: SearchRequest, **parts: Any) -> SearchRun:
         _feed_study(job, prepared, answers, listeners)
         stack.callback(listeners.search_ended)
         disk = DiskWatch(workspace.metrics, lambda: given.free_disk_mb(workspace), settings.min_free_disk_mb)
-        return SearchRun(
+        yield SearchRun(
             job=job,
             control=Control(job, budgets, disk, wait.look),
             listeners=listeners,
@@ -125,7 +122,6 @@ def assemble(request: SearchRequest, **parts: Any) -> SearchRun:
             gpu_needs=_known_needs(job),
             read_gpus=given.read_gpus,
             explore_only=request.explore_only,
-            resources=stack.pop_all(),
         )
 
 
@@ -224,9 +220,8 @@ def _feed_study(job: Job, prepared: PreparedSearch, answers: Sequence[Answers], 
 
 def _known_needs(job: Job) -> GpuNeeds:
     """Return what earlier runs estimated, if that decides how many trials share a GPU."""
-    if job.settings.trials_per_gpu != "auto":
-        return GpuNeeds()
-    return GpuNeeds(max((record.result.get("memory_mb") or 0.0 for record in job.store.trials()), default=0.0))
+    records = job.store.trials() if job.settings.trials_per_gpu == "auto" else []
+    return GpuNeeds(max((record.result.get("memory_mb") or 0.0 for record in records), default=0.0))
 
 
 def _why_no_winner(store: MetricsStore, name: str) -> str:

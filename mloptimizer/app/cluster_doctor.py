@@ -26,7 +26,7 @@ def judge(nodes: Sequence[NodeFacts], here: dict[str, str]) -> list[Check]:
                      "open these ports between the nodes and this machine; `ray start` can fix their numbers"),
         _list_faults("clocks", nodes, lambda n: abs(n.skew_seconds) > _SKEW_SECONDS and f"{n.skew_seconds:+.1f} s",
                      f"within {_SKEW_SECONDS:g} s of this machine", "run a time service such as chrony on the nodes"),
-        _list_faults("GPUs", nodes, _missing_gpus, _count_gpus(nodes),
+        _list_faults("GPUs", nodes, _missing_gpus, f"{sum(len(n.gpus_seen) for n in nodes)} seen, as many as declared",
                      "install NVIDIA's driver there, or start Ray with --num-gpus as many as there are"),
         _data(nodes),
     ]  # fmt: skip
@@ -44,11 +44,8 @@ def _check_nodes(nodes: Sequence[NodeFacts]) -> Check:
     if silent:
         advice = "look into /tmp/ray/session_latest/logs there; is mloptimizer installed for its Python?"
         return Check("nodes", False, f"{found}; no answer from {', '.join(silent)}", advice)
-    return (
-        Check("nodes", None, f"{found}; about to leave: {', '.join(leaving)}")
-        if leaving
-        else Check("nodes", True, found)
-    )
+    leaves = f"; about to leave: {', '.join(leaving)}" if leaving else ""
+    return Check("nodes", None if leaving else True, found + leaves)
 
 
 def check_token() -> Check:
@@ -75,10 +72,6 @@ def _differences(there: dict[str, str], here: dict[str, str]) -> str:
 
 def _missing_gpus(node: NodeFacts) -> str:
     return f"{node.gpus:g} declared, {len(node.gpus_seen)} seen" if node.gpus > len(node.gpus_seen) else ""
-
-
-def _count_gpus(nodes: Sequence[NodeFacts]) -> str:
-    return f"{sum(len(node.gpus_seen) for node in nodes)} seen, as many as declared"
 
 
 def _data(nodes: Sequence[NodeFacts]) -> Check:

@@ -67,11 +67,9 @@ def _choose(
             raise UsageError(f"study '{study}': no trial was completed, so there is no winner to export.")
         number = winner[0]
     kept = store.weights(number)
-    if kept is None:
+    record = store.trial(number, kept[1]) if kept else None
+    if kept is None or record is None:
         raise UsageError(f"trial {number} of study '{study}': has no weights. Possible: trials in the hall of fame.")
-    record = store.trial(number, kept[1])
-    if record is None:
-        raise UsageError(f"trial {number} of study '{study}': its plan is missing.")
     return record, *kept
 
 

@@ -34,15 +34,12 @@ if TYPE_CHECKING:
 
 _EPOCHS, _STEPS = 3, 30  # of a measured training; the first epoch compiles
 
-MakeEngine = Callable[[SearchRun, int, Phase], Engine]
-"""Returns an engine for this many trials of the phase."""
-
 
 @dataclass(frozen=True)
 class Machines:
     """What trials run on while the search runs."""
 
-    make_engine: MakeEngine
+    make_engine: Callable[[SearchRun, int, Phase], Engine]  # for this many trials of the phase
     memory_percent: Callable[[], float]  # share of their main memory in use, %; 0: not the driver's concern
 
 
@@ -66,14 +63,13 @@ def open_machines(settings: Settings, listeners: Listener) -> Iterator[Machines]
 
 
 def _make_engine_here(run: SearchRun, trials: int, phase: Phase) -> Engine:
-    settings, machine, others = run.job.settings, this_machine(), describe_unused()
+    settings, machine = run.job.settings, this_machine()
     in_thread = settings.engine == "thread"
     if in_thread:
         settings = settings.model_copy(update={"workers": 1})
     chosen = choose_gpus_per_trial(ask_for_gpus(run, trials, phase), machine)
-    slots, decision = plan_slots(
-        machine.gpus, list_cpus(), available_memory_mb(), trials, settings, chosen=chosen, no_gpu=others
-    )
+    here = (machine.gpus, list_cpus(), available_memory_mb())
+    slots, decision = plan_slots(*here, trials, settings, chosen=chosen, no_gpu=describe_unused())
     run.listeners.decided(replace(decision, reason="engine = thread") if in_thread else decision)
     run.listeners.slots_given(slots)
     if in_thread:
@@ -89,9 +85,7 @@ def ask_for_gpus(run: SearchRun, trials: int, phase: Phase) -> Question:
         for line in run.control.look(None):
             run.listeners.notice(line)
         if run.control.stop or run.control.paused:
-            raise BrokenOffError(
-                "the search was asked to stop" if run.control.stop else "the search was asked to pause"
-            )
+            raise BrokenOffError(f"the search was asked to {'stop' if run.control.stop else 'pause'}")
         with run.interruptible():
             yield
 
@@ -110,8 +104,7 @@ def ask_for_gpus(run: SearchRun, trials: int, phase: Phase) -> Question:
 
 def find_workload(job: Job) -> Workload:
     """Return what to measure: the best model of the exploration, or before there is one, the model of `tune`."""
-    best = job.study.best(1)
-    if not best:
+    if not (best := job.study.best(1)):
         space, params = choose_model(None, job.dataset, job.workspace.search_spaces)
         return Workload(space, params, job.dataset, _EPOCHS, _STEPS)
     trial, record = best[0], job.store.trial(best[0].number)
@@ -172,7 +165,7 @@ def plan_again(before: "Need | None", trials: int, settings: Settings) -> "tuple
     return before, Decision(None, "slots", f"{before.describe()} each", reason)
 
 
-def examine_cluster(address: str) -> "tuple[list[NodeFacts], list[Check]]":
+def examine_cluster(address: str) -> tuple[list[NodeFacts], list[Check]]:
     """Return the facts of the cluster's nodes, and what is right and wrong about them.
 
     Raises:

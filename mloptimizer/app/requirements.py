@@ -32,9 +32,10 @@ def check_machine(settings: Settings, gpus: Sequence[Gpu]) -> None:
     _check_sharing(settings, gpus)
     unable = [gpu for gpu in gpus if gpu.compute_capability and tuple(gpu.compute_capability) < _TF32_CAPABILITY]
     if settings.precision == "tf32" and (unable or not gpus):
-        found = ", ".join(f"{gpu.name or 'a GPU'} with {_capability(gpu)}" for gpu in unable) or "no GPU"
+        versions = [".".join(map(str, gpu.compute_capability or ())) for gpu in unable]
+        found = ", ".join(f"{gpu.name or 'a GPU'} with {has}" for gpu, has in zip(unable, versions, strict=True))
         raise UsageError(
-            f"precision = tf32: needs GPUs of compute capability 8.0 or more, and this machine has {found}. "
+            f"precision = tf32: needs GPUs of compute capability 8.0 or more; this machine has {found or 'no GPU'}. "
             f"Possible: {'auto, float32 or mixed_float16' if gpus else 'auto or float32'}."
         )
 
@@ -67,7 +68,3 @@ def check_images(settings: Settings, slot: Slot, images: int) -> None:
     fewest = 1 if slot.gpu_ids and settings.gpus_per_trial == "auto" else most
     for replicas in (most, fewest):
         plan_batch(settings, images, replicas)
-
-
-def _capability(gpu: Gpu) -> str:
-    return ".".join(map(str, gpu.compute_capability or ()))

@@ -170,9 +170,12 @@ class GpuSharing(Listener):
         slot = self._slots.get(plan.number) if self._auto else None
         if slot is None:
             return
-        gpu = self._gpu(slot)
-        self._learn_memory(gpu.residents[plan.number], sample.row)
-        _follow(gpu, gpu.residents[plan.number], sample.row)
+        gpu, row = self._gpu(slot), sample.row
+        resident, used_mb = gpu.residents[plan.number], numeric_cell(row, "gpu0_memory_used_mb")
+        self._needs.learn(numeric_cell(row, "gpu0_process_memory_mb") or 0.0)
+        if used_mb is not None and resident.base_mb is not None and not resident.has_shared:
+            self._needs.learn(used_mb - resident.base_mb)  # in some containers NVML lists no process
+        _follow(gpu, resident, row)
         if (leaving := self._judge(gpu)) is not None:
             self._leaving.append(leaving)
 
@@ -180,14 +183,6 @@ class GpuSharing(Listener):
         """Return, once, the trials that are to leave the GPU that they share, because that does not pay."""
         leaving, self._leaving = self._leaving, []
         return leaving
-
-    def _learn_memory(self, resident: _Resident, row: Row) -> None:
-        """Use the process's memory, and while it is alone the growth of the GPU's: in some containers NVML lists no
-        process."""
-        self._needs.learn(numeric_cell(row, "gpu0_process_memory_mb") or 0.0)
-        used_mb = numeric_cell(row, "gpu0_memory_used_mb")
-        if used_mb is not None and resident.base_mb is not None and not resident.has_shared:
-            self._needs.learn(used_mb - resident.base_mb)
 
     def _judge(self, gpu: _Gpu) -> int | None:
         """Compare, every few rows, the pace with that before the newest trial started; return the trial to leave."""

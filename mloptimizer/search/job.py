@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.events import EpochRecord
-from mloptimizer.core.nouns import DatasetInfo, Objective, Params, Phase, TrialPlan, TrialResult
+from mloptimizer.core.nouns import TRAINED_PHASES, DatasetInfo, Objective, Params, Phase, TrialPlan, TrialResult
 from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
@@ -41,6 +41,11 @@ class Job:
     @property
     def objective(self) -> Objective:
         return Objective(self.settings.objective)
+
+    def best(self, phase: Phase) -> tuple[int, float] | None:
+        """Return number and value of the phase's best trial, or None."""
+        best = self.study.best(1, phase) if phase in TRAINED_PHASES else []
+        return (best[0].number, best[0].value) if best and best[0].value is not None else None
 
     def plan(self, number: int, phase: Phase, space: str, params: Params, **training: Any) -> TrialPlan:
         """Return the plan; its seed depends on the study's seed and the trial's number alone.
@@ -96,6 +101,3 @@ class PhaseRun(Protocol):
 
     def ended(self) -> Ended:
         """Return the outcomes of its ended trials, including those of earlier runs."""
-
-    def best(self) -> tuple[int, float] | None:
-        """Return number and value of its best trial."""

@@ -72,7 +72,7 @@ class Loop:
     # What stops trials
 
     def _obey(self) -> None:
-        for line in self._control.look(self._phase.best()):
+        for line in self._control.look(self._run.job.best(self._phase.phase)):
             self._listeners.notice(line)
         if self._control.stop or self._control.paused:
             for number in self._running:
@@ -255,8 +255,9 @@ class Loop:
         self._shown = now
         left = (now - self._started) / fresh * (total - len(outcomes)) if fresh else None
         doing = {number: running.part for number, running in self._running.items()}
-        where = (self._phase.phase, total, counts, len(self._running), self._phase.best(), left, paused, doing)
-        self._listeners.progress(Progress(*where))
+        phase, running = self._phase.phase, len(self._running)
+        best = self._run.job.best(phase)
+        self._listeners.progress(Progress(phase, total, counts, running, best, left, paused, doing))
 
 
 _TAKE: Mapping[type, Callable[[Loop, Any], None]] = {

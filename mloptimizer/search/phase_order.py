@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mloptimizer.core.nouns import TRAINED_PHASES, DatasetInfo, Outcome, Phase
 from mloptimizer.search.job import Job, PhaseRun
 from mloptimizer.search.loop import Loop
-from mloptimizer.search.phases import Exploration, FinalEvaluation, HallOfFame, best_of
+from mloptimizer.search.phases import Exploration, FinalEvaluation, HallOfFame
 from mloptimizer.search.search_run import SearchRun
 
 
@@ -84,7 +84,7 @@ def _run_phases(run: SearchRun) -> tuple[Exploration, HallOfFame | None]:
 def _find_winner(job: Job) -> tuple[int | None, float | None, Phase | None]:
     """Return the best of the hall of fame, or of the exploration if no long training was completed."""
     for phase in reversed(TRAINED_PHASES):
-        if best := best_of(job, phase):
+        if best := job.best(phase):
             return *best, phase
     return None, None, None
 

@@ -88,9 +88,6 @@ class Exploration:
     def ended(self) -> Ended:
         return self._job.study.ended(self.phase)
 
-    def best(self) -> tuple[int, float] | None:
-        return best_of(self._job, self.phase)
-
 
 class HallOfFame:
     """The long training of the best models of the exploration; no trial is pruned."""
@@ -152,9 +149,6 @@ class HallOfFame:
         trials = [trial for trial in self._job.study.trials(self.phase) if trial.number in self._numbers]
         return [trial.outcome for trial in trials if trial.outcome is not None]
 
-    def best(self) -> tuple[int, float] | None:
-        return best_of(self._job, self.phase)
-
 
 class FinalEvaluation:
     """Evaluates the winner on the test set, once."""
@@ -194,9 +188,6 @@ class FinalEvaluation:
     def ended(self) -> Sequence[Outcome]:
         return [self._result.outcome] if self._result else []
 
-    def best(self) -> tuple[int, float] | None:
-        return None
-
 
 def _take_up(job: Job, phase: Exploration | HallOfFame) -> TrialPlan | None:
     """Return a trial of the phase that was cut off, to resume from its checkpoint; None: there is none.
@@ -222,9 +213,3 @@ def _with_fitted_steps(plan: TrialPlan, earlier: TrialRecord | None) -> TrialPla
 def fitted_steps(earlier: TrialRecord) -> int:
     """Return how many micro-batches a step of the model's earlier training needed to fit into memory."""
     return int(earlier.result.get("accumulation_steps") or earlier.plan.get("accumulation_steps", 1))
-
-
-def best_of(job: Job, phase: Phase) -> tuple[int, float] | None:
-    """Return number and value of the phase's best trial, or None."""
-    best = job.study.best(1, phase)
-    return (best[0].number, best[0].value) if best and best[0].value is not None else None

@@ -1,9 +1,7 @@
 """The parts that one run of a search works with."""
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 
 from mloptimizer.core.interrupts import Interruptible
 from mloptimizer.core.listener import Listener
@@ -18,7 +16,7 @@ from mloptimizer.search.job import Job
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRun:
-    """One run of a search, put together by `app.assemble`; leaving its `with` block releases everything."""
+    """One run of a search, put together by `app.assemble`."""
 
     job: Job
     control: Control
@@ -32,12 +30,3 @@ class SearchRun:
     gpu_needs: GpuNeeds  # of the study's trials
     read_gpus: ReadUse | None  # free memory of a GPU now; None: asks NVML
     explore_only: bool
-    resources: contextlib.ExitStack  # the study's lock, the machines
-
-    def __enter__(self) -> "SearchRun":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.resources.__exit__(kind, error, trace)

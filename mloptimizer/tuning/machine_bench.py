@@ -47,19 +47,12 @@ class Extent:
 ON_CPU, ON_GPUS = Extent(1152, 3), Extent(36_864, 6)
 
 
-@dataclass(frozen=True)
-class _Case:
-    name: str
-    gpus: int
-    settings: Settings
-
-
 def list_cases(machine: Machine) -> list[str]:
     """Return the names of the cases that are measured on this machine."""
     return [case.name for case in _cases(machine)]
 
 
-def _cases(machine: Machine) -> Iterator[_Case]:
+def _cases(machine: Machine) -> Iterator[Variant]:
     counts = sorted({1, len(machine.gpus)}) if machine.gpus else [0]
     halves = machine.gpus and not why_not("mixed_float16", machine.gpus)  # as training.precision chooses
     for precision in ("float32", "auto") if halves else ("float32",):
@@ -67,7 +60,7 @@ def _cases(machine: Machine) -> Iterator[_Case]:
             words = counted(count, "GPU") if count else "CPU"
             devices = {"gpus_per_trial": count} if count else {}
             settings = make_settings({**_FIXED, **devices, "precision": precision}, "bench --machine")
-            yield _Case(f"{words}, {'automatic precision' if precision == 'auto' else precision}", count, settings)
+            yield Variant(f"{words}, {'automatic precision' if precision == 'auto' else precision}", settings)
 
 
 def run_machine_bench(machine: Machine, tell: Callable[[str], None], extent: Extent | None = None) -> MachineBenchmark:
@@ -85,7 +78,7 @@ def run_machine_bench(machine: Machine, tell: Callable[[str], None], extent: Ext
         workload = Workload(space, params, dataset, extent.epochs)
         for repetition in range(1, extent.repetitions + 1):
             for case in cases:
-                row = measure(workload, Variant(case.name, case.settings), machine)
+                row = measure(workload, case, machine)
                 found[case.name].append(row)
                 outcome = row.failure or f"{row.images_per_second or 0.0:.0f} images/s"
                 tell(f"{case.name}, {repetition} of {extent.repetitions}: {outcome}")
@@ -100,10 +93,11 @@ def run_machine_bench(machine: Machine, tell: Callable[[str], None], extent: Ext
     return MachineBenchmark(mloptimizer.__version__, utc_now("seconds"), read_machine_facts(), facts, runs)
 
 
-def _join(case: _Case, rows: Sequence[Measurement]) -> BenchRun:
+def _join(case: Variant, rows: Sequence[Measurement]) -> BenchRun:
     """Return the mean of the repetitions, or why one of them failed."""
     stated = case.settings.model_dump(mode="json", include={"profile", *Settings.names("training", "speed")})
-    about = (case.name, case.gpus, stated, dict(rows[0].choices))
+    gpus = 0 if case.settings.gpus_per_trial == "auto" else case.settings.gpus_per_trial
+    about = (case.name, gpus, stated, dict(rows[0].choices))
     if failure := next((row.failure for row in rows if row.failure), ""):
         return BenchRun(*about, failure=failure)
 

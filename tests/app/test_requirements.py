@@ -29,7 +29,7 @@ def test_tf32_needs_a_gpu() -> None:
 def test_tf32_needs_ampere_or_newer() -> None:
     said = refusal(check_machine, {"precision": "tf32"}, [gpu((7, 5))])
     assert said == (
-        "precision = tf32: needs GPUs of compute capability 8.0 or more, and this machine has Tesla with 7.5. "
+        "precision = tf32: needs GPUs of compute capability 8.0 or more; this machine has Tesla with 7.5. "
         "Possible: auto, float32 or mixed_float16."
     )
 

@@ -244,6 +244,6 @@ def test_a_phase_waits_for_the_nodes_that_the_one_before_had(monkeypatch: pytest
     for left in ([CPU_NODE], []):
         nodes[:] = left
         need, decision = plan_again(first, 2, Settings())
-        assert (need, "are waited for" in decision.reason) == (first, True)
+        assert (need, "waiting for" in decision.reason) == (first, True)
     with pytest.raises(UsageError):
         plan_again(None, 2, Settings())

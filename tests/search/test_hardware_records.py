@@ -83,7 +83,7 @@ def test_a_summary_that_cannot_be_made_ends_nothing(
 
 def test_a_budget_of_energy_is_refused_where_none_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mloptimizer.app.requirements.can_measure_energy", lambda gpus: False)
-    with pytest.raises(UsageError, match="max_kwh = 2: this machine tells neither the power of a GPU nor the energy"):
+    with pytest.raises(UsageError, match="max_kwh = 2: this machine reports neither the power of a GPU nor the energy"):
         check_machine(Settings(max_kwh=2), [])
     monkeypatch.setattr("mloptimizer.app.requirements.can_measure_energy", lambda gpus: True)
     check_machine(Settings(max_kwh=2), [])
