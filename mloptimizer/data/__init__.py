@@ -1,4 +1,4 @@
-"""Data sets: where they are found, how they are read, and how they are split.
+"""Finds, reads, decodes and splits data sets.
 
 In: a data set's name. Out: a `DatasetInfo` and memory-mapped arrays, decoded once for all processes.
 """

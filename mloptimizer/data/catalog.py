@@ -1,6 +1,6 @@
-"""Knows the data sets that have a name: what is in them, the forms in which people have them, where they come from.
+"""Defines the named data sets: their content, the forms in which people have them, and where to download them.
 
-The forms are tried in the order in which they stand here, those that are read fastest first.
+The forms are tried in the order given here, the fastest to read first.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ FormKind = Literal["digits", "cifar_batches", "cifar_archive", "npz", "idx"]
 
 @dataclass(frozen=True)
 class Form:
-    """Files that hold the whole data set, relative to the folder of data sets, the training part first."""
+    """Files that contain the whole data set, relative to the folder of data sets, the training part first."""
 
     kind: FormKind
     files: tuple[str, ...]
@@ -19,7 +19,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Download:
-    """A file on the net, and the path under which Keras keeps it in its folder of data sets."""
+    """A file on the internet, and its path in Keras' folder of data sets."""
 
     url: str
     sha256: str
@@ -28,7 +28,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set with a name. The sizes are the official ones; what is on a disk may be smaller."""
+    """A named data set. The sizes are the official ones; files on a disk may contain fewer images."""
 
     name: str
     description: str
@@ -39,7 +39,7 @@ class Dataset:
     forms: tuple[Form, ...]
     downloads: tuple[Download, ...] = ()
     label_key: str = ""  # of the labels in a CIFAR batch
-    by_hand: str = ""  # what a person can put into the folder of data sets
+    by_hand: str = ""  # files that a person can put into the folder of data sets instead
 
     @property
     def classes(self) -> int:
@@ -64,8 +64,8 @@ _IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 _TORONTO_URL = "https://www.cs.toronto.edu/~kriz/"
 
-# The hashes of MNIST and CIFAR are those that Keras checks. Keras checks none of Fashion-MNIST's: these are the
-# ones that TensorFlow Datasets lists for the authors' files.
+# The hashes of MNIST and CIFAR are those that Keras checks. Keras checks none for Fashion-MNIST: these are the ones
+# that TensorFlow Datasets lists for the authors' files.
 _MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 _CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 _CIFAR100_SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
@@ -78,15 +78,12 @@ _FASHION_SHA256 = (
 
 
 def _idx_forms(*folders: str) -> tuple[Form, ...]:
-    endings = (".gz", "")
-    return tuple(
-        Form("idx", tuple(f"{folder}{file}{end}" for file in _IDX_FILES)) for folder in folders for end in endings
-    )
+    places = ((folder, end) for folder in folders for end in (".gz", ""))
+    return tuple(Form("idx", tuple(f"{folder}{file}{end}" for file in _IDX_FILES)) for folder, end in places)
 
 
 def _cifar_forms(folder: str, files: tuple[str, ...], npz: str, archives: tuple[str, ...]) -> tuple[Form, ...]:
-    # Keras 2 extracted into the folder itself, Keras 3 extracts into FOLDER-target and calls the archive
-    # FOLDER-target_archive.
+    # Keras 2 extracted into the folder itself; Keras 3 extracts into FOLDER-target, from FOLDER-target_archive.
     places = (folder, f"{folder}-target/{folder}", f"{folder}-target", f"{folder}-target_archive/{folder}")
     batches = tuple(Form("cifar_batches", tuple(f"{place}/{file}" for file in files)) for place in places)
     return (*batches, Form("npz", (npz,)), *(Form("cifar_archive", (archive,)) for archive in archives))

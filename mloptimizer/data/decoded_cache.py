@@ -1,8 +1,8 @@
-"""Keeps every data set decoded on the disk, in files that all processes map into their memory.
+"""Keeps every data set decoded on disk, in files that all processes map into their memory.
 
-An entry is a folder of four .npy files and info.json. It appears whole, by a rename, or not at all; one that is
-damaged is replaced by a whole one; several processes may write the same entry at once. Its name holds a digest of the
-path, size and time of the files from which it was decoded, so that a changed source makes a new entry.
+An entry is a folder of four .npy files and info.json. It appears whole, by a rename, or not at all; a damaged entry is
+replaced by a whole one; several processes may write the same entry at once. Its name contains a digest of the path,
+size and time of its source files, so that a changed source creates a new entry.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from mloptimizer.data.catalog import Dataset
 from mloptimizer.data.formats import Parts
 from mloptimizer.data.sources import Source
 
-_FORMAT = 1  # raise it when the content of an entry changes its meaning
+_FORMAT = 1  # increase it when the meaning of an entry's content changes
 INFO_FILE = "info.json"
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -45,14 +45,14 @@ def cache_folder() -> Path:
     """Return the folder of the entries: in `$MLOPTIMIZER_CACHE`, else where the operating system keeps caches."""
     chosen = os.environ.get("MLOPTIMIZER_CACHE")
     if chosen:
-        return Path(os.path.abspath(Path(chosen).expanduser())) / "datasets"  # noqa: PTH100 (links stay as they are)
+        return Path(os.path.abspath(Path(chosen).expanduser())) / "datasets"  # noqa: PTH100 (keeps links as they are)
     import pooch  # slow to import
 
     return Path(pooch.os_cache("mloptimizer")) / "datasets"
 
 
 def find_entry(dataset: Dataset) -> Entry | None:
-    """Return the whole entry of the files on this machine, or, where there are none, the newest of the data set."""
+    """Return the whole entry for the files on this machine or, if there are none, the data set's newest entry."""
     source = sources.locate(dataset)
     if source is None:
         kept = (read_entry(folder, dataset) for folder in entry_folders(dataset))
@@ -61,7 +61,7 @@ def find_entry(dataset: Dataset) -> Entry | None:
 
 
 def make_entry(dataset: Dataset) -> Entry:
-    """Decode the data set into the cache, after downloading what is missing; takes up to 400 MB of memory.
+    """Decode the data set into the cache, after downloading missing files; takes up to 400 MB of memory.
 
     Raises:
         UsageError: a source is damaged, or the cache cannot be written.
@@ -72,7 +72,7 @@ def make_entry(dataset: Dataset) -> Entry:
         sources.download(dataset)
         source = sources.locate(dataset)
     if source is None:
-        raise UsageError(f"{sources.source_folder(dataset)}: holds no {dataset.name}. Install scikit-learn again.")
+        raise UsageError(f"{sources.source_folder(dataset)}: has no {dataset.name}. Install scikit-learn again.")
     path = _entry_path(dataset, source)
     parts = formats.read_parts(source.kind, source.files, dataset)
     try:
@@ -82,28 +82,24 @@ def make_entry(dataset: Dataset) -> Entry:
 
 
 def read_entry(path: Path, dataset: Dataset) -> Entry | None:
-    """Return the entry, or None if it is missing, half or damaged.
+    """Return the entry, or None if it is missing, incomplete or damaged.
 
-    The files' sizes and times are compared with those at its making; where only a time differs, the content is.
+    Its files must have the sizes and times of when they were written; if only a time differs, their content decides.
     """
     try:
         info = files.read_json(path / INFO_FILE)
         entry = Entry(path, str(info["fingerprint"]), int(info["train_size"]), int(info["test_size"]))
         if info["format"] != _FORMAT or info["name"] != dataset.name:
             return None
-        arrays = [np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS]
-        if [list(array.shape) for array in arrays] != _shapes(entry, dataset):
+        shapes = [np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False).shape for name in ARRAYS]
+        sizes = (entry.train_size, entry.test_size)
+        if shapes != [shape for size in sizes for shape in ((size, *dataset.input_shape), (size,))]:
             return None
         if info["times"] != _times(path) and _fingerprint(path) != entry.fingerprint:
             return None
     except (MloptimizerError, OSError, ValueError, LookupError, TypeError, EOFError):
         return None
     return entry
-
-
-def _shapes(entry: Entry, dataset: Dataset) -> list[list[int]]:
-    sizes = (entry.train_size, entry.test_size)
-    return [shape for size in sizes for shape in ([size, *dataset.input_shape], [size])]
 
 
 def _times(path: Path) -> list[int]:
@@ -115,16 +111,15 @@ def _entry_path(dataset: Dataset, source: Source) -> Path:
     for path in source.files:
         try:
             status = path.stat()
+            identity.append(f"{path} {status.st_size} {status.st_mtime_ns}")
         except FileNotFoundError:
             identity.append(f"{path} missing")
-        else:
-            identity.append(f"{path} {status.st_size} {status.st_mtime_ns}")
     key = hashlib.sha256("\n".join(identity).encode(errors="surrogateescape")).hexdigest()[:16]
     return cache_folder() / f"{dataset.name}-{key}"
 
 
 def entry_folders(dataset: Dataset) -> list[Path]:
-    """Return the folders of the data set's entries, newest first, without looking whether they are whole."""
+    """Return the folders of the data set's entries, newest first, without checking that they are whole."""
     found = cache_folder().glob(f"{dataset.name}-*/{INFO_FILE}")
     return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
 
@@ -133,16 +128,16 @@ def entry_folders(dataset: Dataset) -> list[Path]:
 
 
 def receive_entry(name: str, fingerprint: str, arrays: Mapping[str, npt.NDArray[np.uint8]]) -> Path:
-    """Write an entry that another machine has sent, and return its folder.
+    """Write an entry that another machine sent, and return its folder.
 
     Args:
         name: of the data set.
         fingerprint: of its content, which is checked.
-        arrays: the bytes of the four arrays and of info.json, by the names of their files.
+        arrays: the bytes of the four arrays and of info.json, by file name.
 
     Raises:
         UsageError: the cache cannot be written.
-        RunError: what came is not what the fingerprint says, or the disk is full.
+        RunError: the content does not match the fingerprint, or the disk is full.
     """
     folder = cache_folder() / f"{name}-{fingerprint[:16]}"
     try:
@@ -150,10 +145,10 @@ def receive_entry(name: str, fingerprint: str, arrays: Mapping[str, npt.NDArray[
             for file_name in (INFO_FILE, *(f"{array}.npy" for array in ARRAYS)):
                 (temporary / file_name).write_bytes(arrays[file_name].data)
             if _fingerprint(temporary) != fingerprint:
-                raise RunError(f"{name}: its images were changed on their way here. Run the command again.")
+                raise RunError(f"{name}: its images were damaged on their way here. Run the command again.")
             info = {**files.read_json(temporary / INFO_FILE), "times": _times(temporary)}
             files.write_json(temporary / INFO_FILE, info)
-            shutil.rmtree(folder, ignore_errors=True)  # a damaged one: whole ones are found before
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one: callers look for whole ones first
             temporary.rename(folder)
     except OSError as error:
         raise _cache_error(folder.parent, error) from error
@@ -162,7 +157,7 @@ def receive_entry(name: str, fingerprint: str, arrays: Mapping[str, npt.NDArray[
 
 @contextlib.contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
-    """Give a new folder, which may take its place at the path; what is left of it is removed."""
+    """Yield a new folder that can be renamed to the path; remove what remains of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -173,28 +168,24 @@ def _folder_beside(path: Path) -> Iterator[Path]:
 
 
 def _publish(path: Path, parts: Parts, source: Source, dataset: Dataset) -> Entry:
+    """Write the entry, unless another process is faster; replace a damaged one."""
     sources.remove_abandoned(path.parent, f".{path.name}.")
     with _folder_beside(path) as temporary:
         _write_arrays(temporary, parts)
         _write_info(temporary, parts, source, dataset)
-        return _put(temporary, path, dataset)
-
-
-def _put(temporary: Path, path: Path, dataset: Dataset) -> Entry:
-    """Rename the finished folder to the entry, unless another process was faster; set a damaged entry aside."""
-    for _ in range(10):
-        entry = read_entry(path, dataset)
-        if entry is not None:
-            return entry
-        with _folder_beside(path) as damaged, contextlib.suppress(OSError):
-            if os.path.lexists(path):
-                path.rename(damaged / "damaged")
-            temporary.rename(path)  # unless another process renamed at the same moment: look again
+        for _ in range(10):
+            entry = read_entry(path, dataset)
+            if entry is not None:
+                return entry
+            with _folder_beside(path) as damaged, contextlib.suppress(OSError):
+                if os.path.lexists(path):
+                    path.rename(damaged / "damaged")
+                temporary.rename(path)  # fails if another process renamed at the same moment: look again
     raise RunError(f"{path}: other processes keep replacing it. Run the command again.")
 
 
 def _write_arrays(folder: Path, parts: Parts) -> None:
-    # Written, not mapped: a full disk is then an error and not the end of the process (SIGBUS).
+    # Written, not mapped: then a full disk raises an error instead of killing the process (SIGBUS).
     for part, batches in zip(("train", "test"), parts, strict=True):
         size = sum(len(labels) for _, labels in batches)
         shape = batches[0][0].shape[1:]
@@ -242,4 +233,4 @@ def _fingerprint(folder: Path) -> str:
 
 def _cache_error(folder: Path, error: OSError) -> MloptimizerError:
     known = file_error(folder, error)
-    return type(known)(f"{known} Decoded images lie there, unless MLOPTIMIZER_CACHE names another folder.")
+    return type(known)(f"{known} Decoded images are stored there; MLOPTIMIZER_CACHE can name another folder.")

@@ -1,7 +1,7 @@
 """Decodes a data set in a short-lived process of its own, so that the caller's memory stays small.
 
-The child gets the caller's import path and environment and answers with one line of JSON. It leaves a Ctrl-C to the
-caller, which then ends it; either way it removes its temporary files.
+The child gets the caller's import path and environment, and answers with one line of JSON. It ignores Ctrl-C; the
+caller then ends it. Either way it removes its temporary files.
 """
 
 import contextlib
@@ -23,20 +23,19 @@ _END_SECONDS = 5
 
 
 def make_entry_in_child(dataset: Dataset) -> Entry:
-    """Decode the data set into the cache, after downloading what is missing, and return the entry.
+    """Decode the data set into the cache, after downloading missing files, and return the entry.
 
-    Raises:
-        UsageError, RunError: as `decoded_cache.make_entry`; also RunError if the child dies.
+    Raises UsageError and RunError as `decoded_cache.make_entry`, and RunError if the child dies.
     """
     command = [sys.executable, "-P", "-c", _CHILD, dataset.name, *sys.path]
     pipe = subprocess.PIPE
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, errors="replace")
     try:
-        answer, complaint = child.communicate()
+        answer, errors = child.communicate()
     except BaseException:
         _end(child)
         raise
-    return _parse_answer(answer, complaint, child.returncode, dataset)
+    return _parse_answer(answer, errors, child.returncode, dataset)
 
 
 def _end(child: subprocess.Popen[str]) -> None:
@@ -48,14 +47,16 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.wait()
 
 
-def _parse_answer(answer: str, complaint: str, code: int, dataset: Dataset) -> Entry:
+def _parse_answer(answer: str, errors: str, code: int, dataset: Dataset) -> Entry:
     with contextlib.suppress(ValueError):
         values = json.loads(answer)
         if "directory" in values:
             return Entry(**{**values, "directory": Path(values["directory"])})
         raise {UsageError.__name__: UsageError, RunError.__name__: RunError}[values["error"]](values["message"])
-    how = f"was killed by signal {-code}, perhaps for want of memory" if code < 0 else f"ended with exit code {code}"
-    last = complaint.strip().splitlines()[-1:] or ["it said nothing"]
+    how = (
+        f"was killed by signal {-code}, perhaps because memory ran out" if code < 0 else f"ended with exit code {code}"
+    )
+    last = errors.strip().splitlines()[-1:] or ["it printed nothing"]
     raise RunError(f"--dataset {dataset.name}: the process that decodes it {how} ({last[0]}). Run the command again.")
 
 
@@ -72,6 +73,6 @@ def decode(name: str) -> None:
 
 
 def _leave(*_: object) -> None:
-    """End by an exception, so that temporary files are removed, and let nothing disturb that."""
+    """End with an exception, so that temporary files are removed, and ignore further signals meanwhile."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(1)

@@ -1,7 +1,7 @@
-"""Reads the forms in which image data sets lie on people's disks.
+"""Reads the file formats in which people have image data sets.
 
 Nothing is extracted, executed or written: pickles may name numpy's array constructors only, sizes are bounded, and
-whatever is wrong with a file becomes one `UsageError` that names it.
+any damage to a file becomes one `UsageError` that names it.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from mloptimizer.data.split import split_indices
 
 DecodedBatch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]  # images (n, height, width, channels), labels (n,)
 Parts = tuple[list[DecodedBatch], list[DecodedBatch]]  # training, test
+_Files = tuple[Path, ...]
 
 _MAX_BYTES = 2**29  # of one decoded file; the largest real one, CIFAR-100's training batch, has 155 million
 _MAX_MEMBERS = 1000
@@ -41,17 +42,17 @@ _DAMAGE = (
 )
 
 
-def read_parts(kind: FormKind, files: tuple[Path, ...], dataset: Dataset) -> Parts:
-    """Return the training and the test part in the batches in which they lie.
+def read_parts(kind: FormKind, files: _Files, dataset: Dataset) -> Parts:
+    """Return the training and the test part, in the batches in which they are stored.
 
     Args:
-        kind: the form that the files have.
+        kind: the format of the files.
         files: in the order of the form.
 
     Raises:
-        UsageError: a file is missing, cannot be read, is damaged, or holds something else.
+        UsageError: a file is missing, cannot be read, is damaged, or contains something else.
     """
-    readers: dict[FormKind, Callable[[tuple[Path, ...], Dataset], Parts]] = {
+    readers: dict[FormKind, Callable[[_Files, Dataset], Parts]] = {
         "digits": _read_digits,
         "cifar_batches": _read_cifar_batches,
         "cifar_archive": _read_cifar_archive,
@@ -63,11 +64,11 @@ def read_parts(kind: FormKind, files: tuple[Path, ...], dataset: Dataset) -> Par
 
 @contextlib.contextmanager
 def _reading(path: Path, dataset: Dataset) -> Iterator[None]:
-    """Turn whatever a damaged file raises into one line that names it."""
+    """Turn any error that a damaged file raises into one line that names it."""
     try:
         yield
     except FileNotFoundError as error:
-        raise UsageError(f"{path}: is missing, though files beside it are there. {_advice(path, dataset)}") from error
+        raise UsageError(f"{path}: is missing, though files beside it exist. {_advice(path, dataset)}") from error
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise UsageError(f"{path}: cannot be read ({error.strerror}). Make it readable.") from error
@@ -83,7 +84,7 @@ def _advice(path: Path, dataset: Dataset) -> str:
 
 
 def _check_batch(images: npt.NDArray[Any], labels: object, dataset: Dataset) -> DecodedBatch:
-    """Return the batch with labels of shape (n,), if it is what the data set is made of."""
+    """Return the batch with labels of shape (n,), if it is one of this data set."""
     classes = np.asarray(labels)
     if images.dtype != np.uint8:
         raise ValueError(f"the pixels are {images.dtype}, not uint8")
@@ -92,7 +93,7 @@ def _check_batch(images: npt.NDArray[Any], labels: object, dataset: Dataset) -> 
     if classes.dtype.kind not in "iu" or classes.shape not in {(len(images),), (len(images), 1)}:
         raise ValueError(f"{len(images)} images have labels of shape {classes.shape}, type {classes.dtype}")
     if len(images) == 0:
-        raise ValueError("it holds no images")
+        raise ValueError("it contains no images")
     if classes.min() < 0 or classes.max() >= dataset.classes:
         raise ValueError(f"a label is outside 0 to {dataset.classes - 1}")
     return images, classes.reshape(-1).astype(np.int32)
@@ -101,11 +102,11 @@ def _check_batch(images: npt.NDArray[Any], labels: object, dataset: Dataset) -> 
 # --- scikit-learn's digits
 
 
-def _read_digits(files: tuple[Path, ...], dataset: Dataset) -> Parts:
+def _read_digits(files: _Files, dataset: Dataset) -> Parts:
     with _reading(files[0], dataset), gzip.open(files[0], "rt", encoding="ascii") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.int64, ndmin=2)
         if table.shape[1] != 65 or table[:, :-1].min() < 0 or table[:, :-1].max() > 16:
-            raise ValueError("it does not hold 64 pixels of 0 to 16 and a label per line")
+            raise ValueError("its lines do not have 64 pixels of 0 to 16 and a label")
         pixels = ((table[:, :-1] * 255 + 8) // 16).astype(np.uint8).reshape(-1, 8, 8, 1)
         images, labels = _check_batch(pixels, table[:, -1], dataset)
     training, test = split_indices(labels, _DIGITS_TEST_FRACTION, _DIGITS_TEST_SEED)
@@ -118,7 +119,7 @@ def _read_digits(files: tuple[Path, ...], dataset: Dataset) -> Parts:
 def _read_batch(file: IO[bytes], dataset: Dataset) -> DecodedBatch:
     values = load_arrays(file)
     if not isinstance(values, dict):
-        raise ValueError(f"it holds a {type(values).__name__}, not a dictionary")
+        raise ValueError(f"it contains a {type(values).__name__}, not a dictionary")
     found = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in values.items()}
     rows = found["data"]
     height, width, channels = dataset.input_shape
@@ -128,7 +129,7 @@ def _read_batch(file: IO[bytes], dataset: Dataset) -> DecodedBatch:
     return _check_batch(images, found[dataset.label_key], dataset)
 
 
-def _read_cifar_batches(files: tuple[Path, ...], dataset: Dataset) -> Parts:
+def _read_cifar_batches(files: _Files, dataset: Dataset) -> Parts:
     batches = []
     for path in files:
         with _reading(path, dataset), path.open("rb") as file:
@@ -137,40 +138,39 @@ def _read_cifar_batches(files: tuple[Path, ...], dataset: Dataset) -> Parts:
     return batches[:-1], batches[-1:]
 
 
-def _read_cifar_archive(files: tuple[Path, ...], dataset: Dataset) -> Parts:
+def _read_cifar_archive(files: _Files, dataset: Dataset) -> Parts:
     wanted = [PurePosixPath(path).name for path in dataset.forms[0].files]
     found: dict[str, DecodedBatch] = {}
-    # The stream mode never seeks, so the archive is decompressed once; reading on to its end makes gzip check its sum.
+    # The stream mode never seeks, so the archive is decompressed once; reading it to its end makes gzip check its sum.
     with _reading(files[0], dataset), gzip.open(files[0]) as file:
         stream = _Bounded(file)
-        archive = tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|")  # noqa: SIM115  (it holds nothing that is to be closed)
+        archive = tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|")  # noqa: SIM115  (it has nothing to close)
         for count, member in enumerate(archive):
             _check_size(member.size)
             if count >= _MAX_MEMBERS:
-                raise ValueError(f"it holds more than {_MAX_MEMBERS} files")
+                raise ValueError(f"it contains more than {_MAX_MEMBERS} files")
             name = PurePosixPath(member.name).name
             content = archive.extractfile(member) if name in wanted and member.isreg() else None
             if content is None:
                 continue
             if name in found:
-                raise ValueError(f"it holds {name} twice")
+                raise ValueError(f"it contains {name} twice")
             found[name] = _read_batch(io.BytesIO(content.read()), dataset)
         while stream.read(2**20):
             pass
-        missing = [name for name in wanted if name not in found]
-        if missing:
-            raise ValueError(f"it holds no {missing[0]}")
+        if missing := [name for name in wanted if name not in found]:
+            raise ValueError(f"it lacks {missing[0]}")
     batches = [found[name] for name in wanted]
     return batches[:-1], batches[-1:]
 
 
 def _check_size(size: int) -> None:
     if size > _MAX_BYTES:
-        raise ValueError(f"it holds {size} bytes, more than any batch of images has")
+        raise ValueError(f"it contains {size} bytes, more than any batch of images has")
 
 
 class _Bounded:
-    """A file that is read to a bounded size: an archive's own headers may state any, and tarfile reads them whole."""
+    """A file that is read up to a bounded size: an archive's headers may state any, and tarfile reads them whole."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file = file
@@ -186,34 +186,30 @@ class _Bounded:
 # --- arrays of numpy, and the idx files of MNIST
 
 
-def _read_npz(files: tuple[Path, ...], dataset: Dataset) -> Parts:
+def _read_npz(files: _Files, dataset: Dataset) -> Parts:
+    batches = []
     with _reading(files[0], dataset), files[0].open("rb") as file:
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
                 _check_size(member.file_size)
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
-            training, test = (_npz_batch(arrays, part, dataset) for part in ("train", "test"))
-    return [training], [test]
+            for part in ("train", "test"):
+                images = arrays[f"x_{part}"]
+                if dataset.input_shape[2] == 1 and images.ndim == 3:
+                    images = images[..., np.newaxis]
+                batches.append(_check_batch(images, arrays[f"y_{part}"], dataset))
+    return batches[:1], batches[1:]
 
 
-def _npz_batch(arrays: Any, part: str, dataset: Dataset) -> DecodedBatch:
-    images = arrays[f"x_{part}"]
-    if dataset.input_shape[2] == 1 and images.ndim == 3:
-        images = images[..., np.newaxis]
-    return _check_batch(images, arrays[f"y_{part}"], dataset)
-
-
-def _read_idx(files: tuple[Path, ...], dataset: Dataset) -> Parts:
-    training, test = (_idx_batch(images, labels, dataset) for images, labels in (files[:2], files[2:]))
-    return [training], [test]
-
-
-def _idx_batch(image_path: Path, label_path: Path, dataset: Dataset) -> DecodedBatch:
-    with _reading(image_path, dataset):
-        images = _idx_array(image_path, dimensions=3)[..., np.newaxis]
-    with _reading(label_path, dataset):
-        return _check_batch(images, _idx_array(label_path, dimensions=1), dataset)
+def _read_idx(files: _Files, dataset: Dataset) -> Parts:
+    batches = []
+    for image_path, label_path in (files[:2], files[2:]):
+        with _reading(image_path, dataset):
+            images = _idx_array(image_path, dimensions=3)[..., np.newaxis]
+        with _reading(label_path, dataset):
+            batches.append(_check_batch(images, _idx_array(label_path, dimensions=1), dataset))
+    return batches[:1], batches[1:]
 
 
 def _idx_array(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
@@ -226,5 +222,5 @@ def _idx_array(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
         _check_size(size)
         content = file.read(size + 1)
     if len(content) != size:
-        raise ValueError(f"it holds {'more' if len(content) > size else 'fewer'} bytes than the {size} that it states")
+        raise ValueError(f"it has {'more' if len(content) > size else 'fewer'} bytes than the {size} that it states")
     return np.frombuffer(content, np.uint8).reshape(shape)

@@ -1,7 +1,7 @@
-"""Gives out the data sets that have a name, decoded, split and described.
+"""Provides the named data sets, decoded, split and described.
 
-The test part is never split off the training images of a set that has an official one, and never looked at here. The
-caller's memory stays small: decoding happens in a process of its own, and the images are mapped, not loaded.
+A data set with an official test part keeps it, and nothing here looks at the test part. The caller's memory stays
+small: a separate process decodes, and the images are mapped, not loaded.
 """
 
 import logging
@@ -29,14 +29,14 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard de
 
 
 def list_datasets() -> dict[str, str]:
-    """Return by name of every data set where it is on this machine, empty where it is not.
+    """Return the place of every data set on this machine by name; empty: it is not here.
 
-    It only looks whether files exist, so it is fast and does not see damage.
+    This only checks whether files exist, so it is fast and does not notice damage.
     """
-    return {name: _found(dataset) for name, dataset in CATALOG.items()}
+    return {name: _place_of(dataset) for name, dataset in CATALOG.items()}
 
 
-def _found(dataset: Dataset) -> str:
+def _place_of(dataset: Dataset) -> str:
     if not dataset.downloads:
         return "bundled with scikit-learn"
     source = sources.locate(dataset)
@@ -47,17 +47,17 @@ def _found(dataset: Dataset) -> str:
 
 
 def prepare_dataset(name: str, validation_fraction: float, split_seed: int, train_limit: int) -> DatasetInfo:
-    """Decode the data set if that has not been done, and describe it with its split.
+    """Decode the data set unless the cache has it, and describe it with its split.
 
     Args:
         name: one of `CATALOG`.
-        validation_fraction: share of the used training images that is kept for validation, stratified by class.
-        split_seed: of the split.
-        train_limit: use only so many training images, validation included; 0: all.
+        validation_fraction: share of the used training images reserved for validation, stratified by class.
+        split_seed: the same seed gives the same split.
+        train_limit: use only this many training images, including validation; 0: all.
 
     Raises:
-        UsageError: an unknown name, a damaged file, an impossible split, a cache that cannot be written.
-        RunError: it is not on this machine and cannot be downloaded; the disk is full.
+        UsageError: the name is unknown, a file is damaged, the split is impossible, or the cache cannot be written.
+        RunError: it is not on this machine and cannot be downloaded, or the disk is full.
     """
     if name not in CATALOG:
         raise unknown_name("--dataset", "data set", name, CATALOG)
@@ -65,8 +65,8 @@ def prepare_dataset(name: str, validation_fraction: float, split_seed: int, trai
     entry = decoded_cache.find_entry(dataset) or _make_entry(dataset)
     labels = np.load(entry.directory / "train_labels.npy", allow_pickle=False)
     training, validation = split_indices(labels, validation_fraction, split_seed, train_limit)
-    kept = entry.directory / f"split-{split_seed}-{validation_fraction!r}-{train_limit}.json"
-    mean, std = _read_statistics(kept, entry, dataset) or _make_statistics(kept, entry, training)
+    statistics = entry.directory / f"split-{split_seed}-{validation_fraction!r}-{train_limit}.json"
+    mean, std = _read_statistics(statistics, entry, dataset) or _make_statistics(statistics, entry, training)
     return DatasetInfo(
         name=name,
         task="classification",
@@ -98,10 +98,7 @@ def _make_entry(dataset: Dataset) -> Entry:
 def load_split(info: DatasetInfo, split: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """Return the images, shape (n, height, width, channels), and the labels, shape (n,), of a part of the data set.
 
-    The test part is mapped from the disk and read-only; the others are gathered into memory.
-
-    Raises:
-        RunError: the decoded images are gone, or are others than those that `info` describes.
+    The test part is mapped from disk and read-only; the others are copied into memory. Raises as `map_split`.
     """
     images, labels, rows = map_split(info, split)
     return (images, labels) if split == "test" else (np.asarray(images[rows]), labels)
@@ -110,10 +107,10 @@ def load_split(info: DatasetInfo, split: Split) -> tuple[npt.NDArray[np.uint8], 
 def map_split(
     info: DatasetInfo, split: Split
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Return a mapped, read-only file of images, and of the part of the data set the labels and its rows in the file.
+    """Return a mapped, read-only file of images, and the part's labels and its rows in that file.
 
     Raises:
-        RunError: the decoded images are gone, or are others than those that `info` describes.
+        RunError: the decoded images are gone, or are not those that `info` describes.
     """
     directory = Path(info.directory)
     part = "test" if split == "test" else "train"
@@ -123,12 +120,11 @@ def map_split(
         labels = np.load(directory / f"{part}_labels.npy", allow_pickle=False)
     except (MloptimizerError, OSError, ValueError, LookupError, EOFError) as error:
         raise RunError(
-            f"{directory}: the decoded images of {info.name} are gone or damaged. "
-            "Run the command again to restore them."
+            f"{directory}: the decoded images of {info.name} are gone or damaged. Run the command again to restore them."
         ) from error
     if fingerprint != info.fingerprint:
         raise RunError(
-            f"{directory}: holds other images of {info.name} than those that the study began with. "
+            f"{directory}: its images of {info.name} are not those that the study started with. "
             "Restore the data set's files, or start a new study."
         )
     if split == "test":
@@ -155,16 +151,16 @@ def _make_statistics(path: Path, entry: Entry, training: npt.NDArray[np.int64]) 
     mean, std = _channel_statistics(entry.directory / "train_images.npy", training)
     try:
         files.write_json(path, {"fingerprint": entry.fingerprint, "mean": mean, "std": std})
-    except MloptimizerError as error:  # a cache that others prepared and that may only be read
-        _log.debug("not kept: %s", error)
+    except MloptimizerError as error:  # someone else's cache, which may only be read
+        _log.debug("not saved: %s", error)
     return mean, std
 
 
 def _channel_statistics(path: Path, chosen: npt.NDArray[np.int64]) -> Statistics:
     """Return mean and standard deviation of each channel of the chosen images, on the scale of 0 to 255.
 
-    The file is read in blocks, since mapped pages would count as the process's memory; the sums are whole numbers, so
-    the result does not depend on the blocks. A deviation of 0 becomes 1.
+    The file is read in blocks, as mapped pages would count as the process's memory; the sums are integers, so the
+    result does not depend on the blocks. A deviation of 0 becomes 1.
     """
     mapped: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     (count, height, width, channels), offset = mapped.shape, mapped.offset

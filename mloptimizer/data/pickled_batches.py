@@ -1,6 +1,6 @@
-"""Reads pickles of plain values and numpy arrays; whatever else one names is refused before it is looked up.
+"""Reads pickles of plain values and numpy arrays; refuses any other name in them before looking it up.
 
-It is the one place that uses what `pickle` keeps to itself, and the names under which numpy pickles its arrays.
+It is the only module that uses private parts of `pickle`, and the names under which numpy pickles its arrays.
 `tests/data/test_formats.py` fails when either changes.
 """
 
@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 
 def load_arrays(file: IO[bytes]) -> Any:
-    """Return what was pickled; the texts of Python 2 as bytes.
+    """Return the pickled value, with Python 2's texts as bytes.
 
     Raises:
-        pickle.UnpicklingError: it names what no array needs. A damaged file raises nearly anything.
+        pickle.UnpicklingError: it names something that no array needs. A damaged file raises nearly anything.
     """
     return _ArrayUnpickler(file, encoding="bytes").load()
 
@@ -31,14 +31,14 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
 def _empty_array(_: object, shape: tuple[int, ...], code: object) -> npt.NDArray[Any]:
     """Stand in for numpy's `_reconstruct`; the array gets its shape and bytes afterwards, and these must agree."""
     if shape != (0,):
-        raise pickle.UnpicklingError("it makes an array without its bytes")
+        raise pickle.UnpicklingError("it creates an array without its bytes")
     return _RECONSTRUCT(np.ndarray, shape, code)
 
 
-_RECONSTRUCT: Any = np.empty(0).__reduce__()[0]  # the constructors by which numpy's own pickles make an array
+_RECONSTRUCT: Any = np.empty(0).__reduce__()[0]  # the constructors that numpy's own pickles use for an array
 _FROM_BUFFER = np.empty(0).__reduce_ex__(5)[0]
-_ADMITTED: dict[tuple[str, str], object] = {
-    ("numpy", "ndarray"): "ndarray",  # is named, and never called: it would make an array of any size
+_ALLOWED: dict[tuple[str, str], object] = {
+    ("numpy", "ndarray"): "ndarray",  # named, but never called: it would create an array of any size
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): _empty_array,
     ("numpy._core.multiarray", "_reconstruct"): _empty_array,
@@ -49,9 +49,9 @@ _ADMITTED: dict[tuple[str, str], object] = {
 
 
 class _ArrayUnpickler(pickle._Unpickler):
-    """Python's own in Python: the one in C takes up to 34 GB where one bit of a number in the file has changed."""
+    """The unpickler in Python: the one in C takes up to 34 GB if one bit of a number in the file has changed."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no batch of images needs")
-        return _ADMITTED[module, name]
+        return _ALLOWED[module, name]

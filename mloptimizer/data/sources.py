@@ -1,7 +1,7 @@
-"""Finds the files of a data set on this machine, and downloads them where Keras keeps its own.
+"""Finds a data set's files on this machine, and downloads them to where Keras keeps its own.
 
-A person's file is never changed, moved, overwritten or deleted. A download appears under its name only when its hash
-is right, and only if nothing has that name.
+It never changes, moves, overwrites or deletes a person's file. A download appears under its name only if its hash is
+right and nothing else has that name.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ _ABANDONED_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class Source:
-    """Files that hold the data set on this machine; those in `missing` are not there, the others are."""
+    """Files that contain the data set; all but those in `missing` are on this machine."""
 
     kind: FormKind
     files: tuple[Path, ...]
@@ -36,7 +36,7 @@ class Source:
 def keras_folder() -> Path:
     """Return the folder in which Keras keeps data sets: `$KERAS_HOME/datasets`, else `~/.keras/datasets`."""
     home = os.environ.get("KERAS_HOME") or "~/.keras"
-    return Path(os.path.abspath(Path(home).expanduser())) / "datasets"  # noqa: PTH100 (links stay as they are)
+    return Path(os.path.abspath(Path(home).expanduser())) / "datasets"  # noqa: PTH100 (keeps links as they are)
 
 
 def source_folder(dataset: Dataset) -> Path:
@@ -49,7 +49,9 @@ def source_folder(dataset: Dataset) -> Path:
         return keras_folder()
     package = importlib.util.find_spec("sklearn")  # finds the folder, imports nothing
     if package is None or not package.submodule_search_locations:
-        raise UsageError(f"--dataset {dataset.name}: scikit-learn, which brings it, is missing. Install scikit-learn.")
+        raise UsageError(
+            f"--dataset {dataset.name}: it is part of scikit-learn, which is missing. Install scikit-learn."
+        )
     return Path(package.submodule_search_locations[0])
 
 
@@ -70,21 +72,21 @@ def locate(dataset: Dataset) -> Source | None:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a folder that may not be entered
+    except OSError:  # a folder without permission to enter
         return False
 
 
 def can_complete(source: Source | None, dataset: Dataset) -> bool:
-    """Whether a download brings all that is missing, without touching what is there."""
+    """Return whether a download provides all missing files without touching existing ones."""
     offered = {keras_folder() / item.path for item in dataset.downloads}
     return bool(offered) and (source is None or (bool(source.missing) and offered.issuperset(source.missing)))
 
 
 def download(dataset: Dataset) -> None:
-    """Download the files that are missing, under the names that Keras uses, so that both share them.
+    """Download the missing files, under the names that Keras uses, so that both share them.
 
     Raises:
-        RunError: no network, or what came has the wrong hash; the text says what to put where.
+        RunError: no network, or a wrong hash; the message says which file to put where.
         UsageError: the folder cannot be written.
     """
     folder = keras_folder()
@@ -102,7 +104,7 @@ def download(dataset: Dataset) -> None:
 
 
 def _fetch(item: Download, target: Path, by_hand: str) -> None:
-    import pooch  # slow to import and seldom needed
+    import pooch  # slow to import and rarely needed
     import requests
 
     pooch.get_logger().setLevel("CRITICAL")
@@ -118,7 +120,7 @@ def _fetch(item: Download, target: Path, by_hand: str) -> None:
             ) from error
         except ValueError as error:
             raise RunError(
-                f"{item.url}: sent something else than expected (wrong sha256); nothing of it was kept. "
+                f"{item.url}: the download is not the expected file (wrong sha256), and was discarded. "
                 f"Try again later, or {by_hand}."
             ) from error
         path.chmod(0o644)
@@ -126,12 +128,12 @@ def _fetch(item: Download, target: Path, by_hand: str) -> None:
 
 
 def remove_abandoned(folder: Path, prefix: str) -> None:
-    """Remove the temporary folders that killed processes left: those with our prefix that are a day old."""
+    """Remove temporary folders that killed processes left: those with our prefix that are a day old."""
     for path in folder.glob(f"{prefix}*"):
         try:
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
-        except OSError:  # gone meanwhile
+        except OSError:  # another process removed it
             continue
 
 

@@ -1,7 +1,7 @@
 """Splits a training set into training and validation parts: stratified, seeded, of exact sizes.
 
 The order of the images comes from the raw output of PCG64, whose stream numpy promises to keep (NEP 19), and from
-integer arithmetic, so that the same seed gives the same split with every version of numpy and on every machine.
+integer arithmetic, so that a seed gives the same split with every version of numpy and on every machine.
 """
 
 import numpy as np
@@ -17,25 +17,24 @@ def split_indices(
 ) -> tuple[Indices, Indices]:
     """Return the indices of the training and of the validation images, each sorted.
 
-    The validation part has exactly ``round(n * validation_fraction)`` images of the n that are used. Every class
-    with two images or more is in both parts; the only image of a class is in the training part.
+    The validation part has exactly ``round(n * validation_fraction)`` of the n images used. Every class with two or
+    more images is in both parts; a class's only image is in the training part.
 
     Args:
         labels: class of every image, shape (images,).
         validation_fraction: share of the images, above 0 and below 1.
         seed: the same seed gives the same split.
-        limit: use only so many images, at least two of every class that has them; 0, or more than there are: all.
+        limit: use only this many images, at least two of every class that has them; 0, or more than exist: all.
 
     Raises:
-        UsageError: such a split does not exist; the text says which do.
+        UsageError: such a split does not exist; the message says which do.
     """
     if seed < 0:
-        raise UsageError(f"seed = {seed}: is not possible. Possible: a whole number >= 0.")
+        raise UsageError(f"seed = {seed}: is negative. Possible: a whole number >= 0.")
     classes, codes = np.unique(labels, return_inverse=True)
     order = np.argsort(np.random.PCG64(seed).random_raw(len(labels)), kind="stable")
     members = [order[codes[order] == code] for code in range(len(classes))]
-    counts = [len(images) for images in members]
-    used = _limit_counts(counts, limit)
+    used = _limit_counts([len(images) for images in members], limit)
     kept = _validation_counts(used, validation_fraction)
     validation = [images[:k] for images, k in zip(members, kept, strict=True)]
     training = [images[k:n] for images, k, n in zip(members, kept, used, strict=True)]
@@ -76,8 +75,8 @@ def _validation_counts(counts: list[int], fraction: float) -> list[int]:
 def _apportion(counts: list[int], seats: int, lowest: list[int], highest: list[int]) -> list[int]:
     """Share the seats in proportion to the counts by largest remainder (Hamilton's method), within the bounds."""
     total = sum(counts)
-    bounds = list(zip(lowest, highest, strict=True))
-    shares = [min(max(count * seats // total, low), high) for count, (low, high) in zip(counts, bounds, strict=True)]
+    bounded = zip(counts, lowest, highest, strict=True)
+    shares = [min(max(count * seats // total, low), high) for count, low, high in bounded]
 
     def owed(code: int) -> int:
         return counts[code] * seats - shares[code] * total

@@ -197,7 +197,7 @@ def test_an_archive_with_a_batch_twice_is_refused(datasets: Path) -> None:
     with tarfile.open(datasets / "cifar-10-python.tar.gz", "w:gz") as archive:
         add_member(archive, "a/test_batch", batch)
         add_member(archive, "b/test_batch", batch)
-    assert "it holds test_batch twice" in refusal("cifar10")
+    assert "test_batch twice" in refusal("cifar10")
 
 
 def test_a_link_in_an_archive_is_not_followed(datasets: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_link_in_an_archive_is_not_followed(datasets: Path) -> None:
 def test_an_archive_without_a_batch_is_refused(datasets: Path) -> None:
     with tarfile.open(datasets / "cifar-100-python.tar.gz", "w:gz") as archive:
         add_member(archive, "cifar-100-python/meta", b"")
-    assert "it holds no train" in refusal("cifar100")
+    assert "(it lacks train)" in refusal("cifar100")
 
 
 def test_a_file_that_states_an_absurd_size_is_refused_without_reading_it(datasets: Path) -> None:

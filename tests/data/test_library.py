@@ -119,7 +119,7 @@ def test_images_that_vanished_are_reported(mnist: Data) -> None:
 
 def test_images_of_another_content_are_not_taken_for_those_of_the_study(mnist: Data) -> None:
     info = dataclasses.replace(prepare(), fingerprint="0" * 64)
-    with pytest.raises(RunError, match="other images"):
+    with pytest.raises(RunError, match="start a new study"):
         load_split(info, "train")
 
 
