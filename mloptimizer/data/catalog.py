@@ -49,7 +49,7 @@ class Dataset:
 _DIGITS = tuple("0123456789")
 _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_CIFAR100_TEXT = """
+_CIFAR100 = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
     caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
     flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
@@ -58,7 +58,6 @@ _CIFAR100_TEXT = """
     squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
     wardrobe whale willow_tree wolf woman worm
 """
-_CIFAR100 = tuple(_CIFAR100_TEXT.split())
 
 _IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
@@ -114,7 +113,8 @@ _ALL = (
                                 "cifar-10-batches-py-target_archive"),),
             label_key="labels",
             by_hand="cifar-10-python.tar.gz, the folder cifar-10-batches-py, or cifar10.npz"),
-    Dataset("cifar100", "photographs in 100 fine classes, in colour", (32, 32, 3), _CIFAR100, 50_000, 10_000,
+    Dataset("cifar100", "photographs in 100 fine classes, in colour", (32, 32, 3), tuple(_CIFAR100.split()),
+            50_000, 10_000,
             forms=_cifar_forms("cifar-100-python", CIFAR100_BATCHES, "cifar100.npz",
                                ("cifar-100-python-target_archive", "cifar-100-python.tar.gz")),
             downloads=(Download(f"{_TORONTO_URL}cifar-100-python.tar.gz", _CIFAR100_SHA256,

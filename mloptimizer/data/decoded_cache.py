@@ -186,20 +186,15 @@ def _publish(path: Path, parts: Parts, source: Source, dataset: Dataset) -> Entr
 
 def _write_arrays(folder: Path, parts: Parts) -> None:
     # Written, not mapped: then a full disk raises an error instead of killing the process (SIGBUS).
-    for part, batches in zip(("train", "test"), parts, strict=True):
-        size = sum(len(labels) for _, labels in batches)
-        shape = batches[0][0].shape[1:]
-        _write_array(folder / f"{part}_images.npy", np.dtype(np.uint8), (size, *shape), (b[0] for b in batches))
-        _write_array(folder / f"{part}_labels.npy", np.dtype("<i4"), (size,), (b[1] for b in batches))
-
-
-def _write_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], pieces: Iterator[npt.NDArray[Any]]) -> None:
-    with path.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for piece in pieces:
-            for start in range(0, len(piece), 1024):
-                file.write(np.ascontiguousarray(piece[start : start + 1024], dtype).tobytes())
+    for name, pieces in zip(ARRAYS, (array for batches in parts for array in zip(*batches, strict=True)), strict=True):
+        dtype = np.dtype(np.uint8 if name.endswith("images") else "<i4")
+        shape = (sum(map(len, pieces)), *pieces[0].shape[1:])
+        with (folder / f"{name}.npy").open("wb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for piece in pieces:
+                for start in range(0, len(piece), 1024):
+                    file.write(np.ascontiguousarray(piece[start : start + 1024], dtype).tobytes())
 
 
 def _write_info(folder: Path, parts: Parts, source: Source, dataset: Dataset) -> None:

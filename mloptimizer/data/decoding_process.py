@@ -33,18 +33,14 @@ def make_entry_in_child(dataset: Dataset) -> Entry:
     try:
         answer, errors = child.communicate()
     except BaseException:
-        _end(child)
+        child.terminate()
+        try:
+            child.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
         raise
     return _parse_answer(answer, errors, child.returncode, dataset)
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    child.terminate()
-    try:
-        child.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
 
 
 def _parse_answer(answer: str, errors: str, code: int, dataset: Dataset) -> Entry:

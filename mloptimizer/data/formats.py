@@ -43,14 +43,9 @@ _DAMAGE = (
 
 
 def read_parts(kind: FormKind, files: _Files, dataset: Dataset) -> Parts:
-    """Return the training and the test part, in the batches in which they are stored.
+    """Return the training and the test part, in the batches as stored; `files` are in their form's order.
 
-    Args:
-        kind: the format of the files.
-        files: in the order of the form.
-
-    Raises:
-        UsageError: a file is missing, cannot be read, is damaged, or contains something else.
+    Raises UsageError: a file is missing, cannot be read, is damaged, or contains something else.
     """
     readers: dict[FormKind, Callable[[_Files, Dataset], Parts]] = {
         "digits": _read_digits,

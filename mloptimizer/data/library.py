@@ -41,7 +41,8 @@ def _place_of(dataset: Dataset) -> str:
         return "bundled with scikit-learn"
     source = sources.locate(dataset)
     if source is not None:
-        return "" if source.missing else str(source.place)
+        first, *others = source.files
+        return "" if source.missing else str(first.parent if others else first)
     kept = decoded_cache.entry_folders(dataset)
     return str(kept[0]) if kept else ""
 
@@ -109,8 +110,7 @@ def map_split(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return a mapped, read-only file of images, and the part's labels and its rows in that file.
 
-    Raises:
-        RunError: the decoded images are gone, or are not those that `info` describes.
+    Raises RunError: the decoded images are gone, or are not those that `info` describes.
     """
     directory = Path(info.directory)
     part = "test" if split == "test" else "train"
@@ -119,9 +119,8 @@ def map_split(
         images = np.load(directory / f"{part}_images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(directory / f"{part}_labels.npy", allow_pickle=False)
     except (MloptimizerError, OSError, ValueError, LookupError, EOFError) as error:
-        raise RunError(
-            f"{directory}: the decoded images of {info.name} are gone or damaged. Run the command again to restore them."
-        ) from error
+        gone = f"{directory}: the decoded images of {info.name} are missing or damaged."
+        raise RunError(f"{gone} Run the command again to restore them.") from error
     if fingerprint != info.fingerprint:
         raise RunError(
             f"{directory}: its images of {info.name} are not those that the study started with. "

@@ -15,8 +15,7 @@ import numpy.typing as npt
 def load_arrays(file: IO[bytes]) -> Any:
     """Return the pickled value, with Python 2's texts as bytes.
 
-    Raises:
-        pickle.UnpicklingError: it names something that no array needs. A damaged file raises nearly anything.
+    Raises pickle.UnpicklingError: it names something that no array needs. A damaged file raises nearly anything.
     """
     return _ArrayUnpickler(file, encoding="bytes").load()
 

@@ -4,6 +4,7 @@ It never changes, moves, overwrites or deletes a person's file. A download appea
 right and nothing else has that name.
 """
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -27,11 +28,6 @@ class Source:
     files: tuple[Path, ...]
     missing: tuple[Path, ...] = ()
 
-    @property
-    def place(self) -> Path:
-        """The file, or the folder of the files."""
-        return self.files[0] if len(self.files) == 1 else self.files[0].parent
-
 
 def keras_folder() -> Path:
     """Return the folder in which Keras keeps data sets: `$KERAS_HOME/datasets`, else `~/.keras/datasets`."""
@@ -40,11 +36,7 @@ def keras_folder() -> Path:
 
 
 def source_folder(dataset: Dataset) -> Path:
-    """Return the folder to which the paths of the data set's forms are relative.
-
-    Raises:
-        UsageError: the data set comes with scikit-learn, which is not installed.
-    """
+    """Return the folder that contains the data set's files. Raises UsageError: scikit-learn, its source, is missing."""
     if dataset.downloads:
         return keras_folder()
     package = importlib.util.find_spec("sklearn")  # finds the folder, imports nothing
@@ -58,22 +50,13 @@ def source_folder(dataset: Dataset) -> Path:
 def locate(dataset: Dataset) -> Source | None:
     """Return the first form that is on this machine whole, else the first that is there in part, else None."""
     folder = source_folder(dataset)
-    in_part = None
+    found = []
     for form in dataset.forms:
         files = tuple(folder / file for file in form.files)
-        missing = tuple(path for path in files if not _is_file(path))
-        if not missing:
-            return Source(form.kind, files)
-        if in_part is None and len(missing) < len(files):
-            in_part = Source(form.kind, files, missing)
-    return in_part
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a folder without permission to enter
-        return False
+        missing = tuple(file for file in files if not os.path.isfile(file))  # noqa: PTH113 (no error without permission)
+        if len(missing) < len(files):
+            found.append(Source(form.kind, files, missing))
+    return min(found, key=lambda source: bool(source.missing), default=None)
 
 
 def can_complete(source: Source | None, dataset: Dataset) -> bool:
@@ -130,11 +113,9 @@ def _fetch(item: Download, target: Path, by_hand: str) -> None:
 def remove_abandoned(folder: Path, prefix: str) -> None:
     """Remove temporary folders that killed processes left: those with our prefix that are a day old."""
     for path in folder.glob(f"{prefix}*"):
-        try:
+        with contextlib.suppress(OSError):  # another process removed it
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
-        except OSError:  # another process removed it
-            continue
 
 
 def _place(path: Path, target: Path) -> None:

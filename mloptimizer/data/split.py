@@ -26,8 +26,7 @@ def split_indices(
         seed: the same seed gives the same split.
         limit: use only this many images, at least two of every class that has them; 0, or more than exist: all.
 
-    Raises:
-        UsageError: such a split does not exist; the message says which do.
+    Raises UsageError: such a split does not exist; the message says which do.
     """
     if seed < 0:
         raise UsageError(f"seed = {seed}: is negative. Possible: a whole number >= 0.")

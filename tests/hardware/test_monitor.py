@@ -68,6 +68,7 @@ def test_a_driver_that_hangs_does_not_hold_the_trial(
     with Monitor(reader, 1.0, lambda _: driver_answers.wait(30)) as monitor:
         assert reader.reached.wait(30)
     assert "within 0.05 s" in caplog.text
+    monkeypatch.setattr(monitor_module, "HANGING_SECONDS", 30)
     driver_answers.set()
     monitor.stop()
     assert reader.closed

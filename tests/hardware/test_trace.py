@@ -52,7 +52,7 @@ def test_a_torn_line_a_short_line_and_a_cell_that_is_no_number_hide_nothing_else
     path = tmp_path / "log.csv"
     path.write_bytes(b'time_utc,seconds,cpu_percent\nt,0.0,1\nt,1.0\nt,x,5\nt,2.0,"\xff\nt,3.0,7\nt,4.0,9')
     trace = read_trace(path)
-    assert list(trace.seconds) == [0.0, 2.0, 3.0]
+    assert list(trace.column("seconds")) == [0.0, 2.0, 3.0]
     assert highest(trace.column("cpu_percent")) == 7.0
 
 

@@ -87,9 +87,6 @@ class EnergyMeter:
         for name in _metered_gpus(tuple(row)):
             gpu = self._gpus.setdefault(name, _Gpu())
             gpu.add(now, numeric_cell(row, f"{name}_energy_j"), numeric_cell(row, f"{name}_power_w"), first, sharers)
-        self._add_cpu(row)
-
-    def _add_cpu(self, row: Row) -> None:
         packages = numeric_cell(row, "cpu_energy_j")
         if packages is None:
             return

@@ -38,9 +38,7 @@ def find_grid(grid_co2: float | str) -> Grid:
     """Return the factor that the setting names: a number, or a country's ISO code in codecarbon's table.
 
     Only the table is read: codecarbon is not imported, measures nothing and contacts no server.
-
-    Raises:
-        UsageError: the table has no such country, or there is no table.
+    Raises UsageError: the table has no such country, or there is no table.
     """
     if not isinstance(grid_co2, str):
         is_default = grid_co2 == WORLD_G_PER_KWH

@@ -44,5 +44,4 @@ def throttle_reasons(trace: Trace, chosen: Values) -> str | None:
 def _lowered(mask: Values) -> Values:
     """Return 1 where a clock was lowered, 0 where none was, not-a-number where that is unknown."""
     known = np.isfinite(mask)
-    bits = np.where(known, mask, 0.0).astype(np.int64) & THROTTLED
-    return np.where(known, (bits != 0).astype(float), np.nan)
+    return np.where(known, np.where(known, mask, 0.0).astype(np.int64) & THROTTLED != 0, np.nan)

@@ -6,6 +6,7 @@ lacks, for instance one from an earlier version, reads as if all its cells were 
 """
 
 import csv
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,11 +42,6 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self.spans)
-
-    @property
-    def seconds(self) -> Values:
-        """The time since the attempt's log began, s."""
-        return self.values["seconds"]
 
     @property
     def duration_s(self) -> float:
@@ -96,7 +92,8 @@ def _make_trace(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Trace:
     cells = dict(zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True))
     values = {name: np.array([_number(cell) for cell in cells[name]]) for name in header if name not in _TEXT_COLUMNS}
     texts = {name: tuple(cells[name]) for name in header if name in _TEXT_COLUMNS}
-    attempts = _split(values["seconds"])
+    starts = np.flatnonzero(np.diff(values["seconds"], prepend=np.inf) < 0).tolist()
+    attempts = tuple(slice(start, end) for start, end in itertools.pairwise([*starts, len(rows)]))
     return Trace(tuple(header), values, texts, attempts, *_weigh(values["seconds"], attempts))
 
 
@@ -107,14 +104,6 @@ def _number(cell: str) -> float:
     except ValueError:
         return np.nan
     return value if abs(value) < _ABSURD else np.nan
-
-
-def _split(seconds: Values) -> tuple[slice, ...]:
-    if not len(seconds):
-        return ()
-    starts = [0, *(np.flatnonzero(np.diff(seconds) < 0) + 1)]
-    ends = [*starts[1:], len(seconds)]
-    return tuple(slice(int(start), int(end)) for start, end in zip(starts, ends, strict=True))
 
 
 def _weigh(seconds: Values, attempts: Sequence[slice]) -> tuple[Values, Values]:

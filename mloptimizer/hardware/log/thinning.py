@@ -65,11 +65,9 @@ def _number(cell: bytes) -> float:
 def _merge_of(column: Column | None) -> _Merge:
     if column is not None and column.is_text:
         return lambda first, second, share: second  # an empty word has a meaning too
-    return {"mean": _mean, "max": _higher, "last": _later}[column.merge if column else "last"]
-
-
-def _later(first: bytes, second: bytes, share: float) -> bytes:
-    return second or first
+    if column is None or column.merge == "last":
+        return lambda first, second, share: second or first
+    return _mean if column.merge == "mean" else _higher
 
 
 def _higher(first: bytes, second: bytes, share: float) -> bytes:

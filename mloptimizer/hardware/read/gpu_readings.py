@@ -7,7 +7,6 @@ again. One MB is 2**20 bytes.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import pynvml
@@ -56,7 +55,7 @@ class GpuReader:
         """Open the library, until `close`; `uuid` is that of a GPU or of an instance."""
         self._uuid = uuid
         self._is_open = open_nvml()
-        self._device = _find_device(uuid)
+        self._handles = _find_handles(uuid)
         self._energy = EnergyCounter()
         self._links = _LinkRates()
 
@@ -68,39 +67,35 @@ class GpuReader:
             now: seconds from any origin.
         """
         cells: dict[str, float | None] = dict.fromkeys(column.name for column in GPU_COLUMNS)
-        if self._is_open and self._device is None:
-            self._device = _find_device(self._uuid)
-        values = _read_values(self._device) if self._device else {}
-        if not values:  # the GPU is lost, and its handle with it: it has another one if it returns
-            self._device = None
-        if self._device is not None:
+        if self._is_open and self._handles is None:
+            self._handles = _find_handles(self._uuid)
+        values = _read_values(self._handles) if self._handles else {}
+        if self._handles and values:
+            own = self._handles.get("own")
             cells |= values
-            cells["process_memory_mb"] = _process_memory(self._device.own, pids)
-            if not self._device.is_instance:
-                counter = ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, self._device.own)
+            cells["process_memory_mb"] = _process_memory(own, pids)
+            if "together" in self._handles:
+                counter = ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, own)
                 cells["energy_j"] = self._energy.add(counter, cells["power_w"], now)
-                cells["nvlink_rx_mb_s"], cells["nvlink_tx_mb_s"] = self._links.read(self._device.own, now)
+                cells["nvlink_rx_mb_s"], cells["nvlink_tx_mb_s"] = self._links.read(own, now)
+        else:  # the GPU is lost, and its handles with it: it has others if it returns
+            self._handles = None
         return list(cells.values())
 
     def close(self) -> None:
         """Release the library; all cells are empty from now on."""
         if self._is_open:
             close_nvml()
-        self._is_open, self._device = False, None
+        self._is_open, self._handles = False, None
 
 
-@dataclass(frozen=True)
-class _Device:
-    own: Any  # NVML's handle of the GPU or the instance
-    chip: Any  # that of the GPU
-    is_instance: bool
-
-
-def _find_device(uuid: str) -> _Device | None:
+def _find_handles(uuid: str) -> "dict[_Scope, Any] | None":
+    """Return NVML's handle to read for each scope; an instance has none for `together`."""
     own = ask(pynvml.nvmlDeviceGetHandleByUUID, uuid)
-    is_instance = uuid.startswith(INSTANCE)
-    chip = ask(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, own) if own and is_instance else own
-    return _Device(own, chip, is_instance) if own and chip else None
+    if not (own and uuid.startswith(INSTANCE)):
+        return {"own": own, "chip": own, "together": own} if own else None
+    chip = ask(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, own)
+    return {"own": own, "chip": chip} if chip else None
 
 
 class EnergyCounter:
@@ -169,14 +164,14 @@ def _process_memory(handle: Any, pids: Collection[int]) -> float | None:
     return sum(used) / 2**20 if used else None
 
 
-def _read_values(device: _Device) -> dict[str, float | None]:
+def _read_values(handles: "dict[_Scope, Any]") -> dict[str, float | None]:
     """Return what could be read, by column; nothing from a lost GPU."""
     cells: dict[str, float | None] = {}
     for names, scope, read in _READINGS:
-        if device.is_instance and scope == "together":
+        if scope not in handles:
             continue
         try:
-            values = read(device.own if scope == "own" else device.chip)
+            values = read(handles[scope])
         except pynvml.NVMLError_GpuIsLost:
             return {}
         except pynvml.NVMLError:

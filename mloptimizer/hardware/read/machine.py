@@ -3,10 +3,10 @@
 A value that the system does not report is None; nothing here raises. One MB is 2**20 bytes.
 """
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import psutil
@@ -52,11 +52,7 @@ CORE_COLUMN = Column("percent", "%", "busy share of a logical core since the pre
 def machine_columns(cpu_ids: Iterable[int]) -> dict[str, Column]:
     """Return the machine's columns in order, with one for each of these logical cores, by name."""
     named = {column.name: column for column in MACHINE_COLUMNS}
-    return {"cpu_percent": named["cpu_percent"], **{_core_name(cpu): CORE_COLUMN for cpu in cpu_ids}, **named}
-
-
-def _core_name(cpu: int) -> str:
-    return f"core{cpu}_percent"
+    return {"cpu_percent": named["cpu_percent"], **{f"core{cpu}_percent": CORE_COLUMN for cpu in cpu_ids}, **named}
 
 
 def list_cpus() -> tuple[int, ...]:
@@ -109,9 +105,9 @@ class MachineReader:
             "ram_used_mb": (memory.total - memory.available) / MB,
             "ram_total_mb": memory.total / MB,
             "page_cache_mb": memory.cached / MB if hasattr(memory, "cached") else None,
-            "process_rss_mb": self._tree.rss_mb(),
+            "process_rss_mb": self._tree.total(lambda process: process.memory_info().rss / MB),
             "cpu_energy_j": self._energy.read(),
-            "machine_cores": float(len(self._before.cores)),
+            "machine_cores": float(len(self._before[1])),
         }
         return [cells.get(name) for name in self._names]
 
@@ -120,26 +116,21 @@ class MachineReader:
         seconds = now - self._then
         if seconds < SHORTEST_RATE_SECONDS:
             return {}
-        then, self._before, self._then = self._before, self._counters(), now
+        (counters, cores), self._before, self._then = self._before, self._counters(), now
         cells: dict[str, float | None] = {}
-        for name, after in self._before.rates.items():
-            before = then.rates[name]
+        for name, after in self._before[0].items():
+            before = counters[name]
             cells[name] = None if before is None or after is None else max(0.0, after - before) / seconds
-        cells["cpu_percent"] = busy_percent(list(then.cores.values()), list(self._before.cores.values()))
-        for cpu in then.cores.keys() & self._before.cores.keys():
-            cells[_core_name(cpu)] = busy_percent([then.cores[cpu]], [self._before.cores[cpu]])
+        cells["cpu_percent"] = busy_percent(list(cores.values()), list(self._before[1].values()))
+        for cpu in cores.keys() & self._before[1].keys():
+            cells[f"core{cpu}_percent"] = busy_percent([cores[cpu]], [self._before[1][cpu]])
         return cells
 
-    def _counters(self) -> "_Counters":
-        seconds = self._tree.cpu_seconds()
-        rates = {"process_cpu_percent": None if seconds is None else 100 * seconds}
-        return _Counters({**rates, **_disk_counters(), **_network_counters()}, core_times())
-
-
-@dataclass(frozen=True)
-class _Counters:
-    rates: Mapping[str, float | None]  # by the column that holds the gain per second
-    cores: Mapping[int, CoreTimes]  # by logical core
+    def _counters(self) -> tuple[dict[str, float | None], dict[int, CoreTimes]]:
+        """Return counters by the column that shows their gain per second, and times by logical core."""
+        # user, system, and both of ended children, in hundredths of a second
+        process = self._tree.total(lambda process: 100 * sum(process.cpu_times()[:4]))
+        return {"process_cpu_percent": process, **_disk_counters(), **_network_counters()}, core_times()
 
 
 def core_times() -> dict[int, CoreTimes]:
@@ -191,35 +182,26 @@ class _ProcessTree:
 
     def __init__(self, pid: int, now: float) -> None:
         self._members: list[psutil.Process] = []
-        self.pids: frozenset[int] = frozenset()
-        try:
-            self._root: psutil.Process | None = psutil.Process(pid)
-        except psutil.Error:
-            self._root = None
+        self._root: psutil.Process | None = None
+        with contextlib.suppress(psutil.Error):
+            self._root = psutil.Process(pid)
         self._next_search = now
         self.refresh(now)
 
     def refresh(self, now: float) -> None:
         if now < self._next_search or self._root is None:
             return
-        self._next_search = now + TREE_SECONDS
-        try:
+        self._next_search, self._members = now + TREE_SECONDS, []
+        with contextlib.suppress(psutil.Error):
             self._members = [self._root, *self._root.children(recursive=True)]
-        except psutil.Error:
-            self._members = []
-        self.pids = frozenset(member.pid for member in self._members)
 
-    def cpu_seconds(self) -> float | None:
-        return self._sum(lambda member: sum(member.cpu_times()[:4]))  # user, system, and both of ended children
+    @property
+    def pids(self) -> frozenset[int]:
+        return frozenset(member.pid for member in self._members)
 
-    def rss_mb(self) -> float | None:
-        return self._sum(lambda member: member.memory_info().rss / MB)
-
-    def _sum(self, read: Callable[[psutil.Process], float]) -> float | None:
+    def total(self, read: Callable[[psutil.Process], float]) -> float | None:
         values = []
         for member in self._members:
-            try:
+            with contextlib.suppress(psutil.Error):  # it ended, or belongs to another user
                 values.append(read(member))
-            except psutil.Error:  # it ended, or belongs to another user
-                continue
         return sum(values) if values else None

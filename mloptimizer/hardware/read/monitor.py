@@ -43,8 +43,7 @@ class Monitor:
         self._end.set()
         self._thread.join(HANGING_SECONDS)
         if self._thread.is_alive():
-            _logger.warning("hardware log: a reading did not finish within %g s; its last row is lost.",
-                            HANGING_SECONDS)  # fmt: skip
+            _logger.warning("hardware log: a reading did not end within %g s; its last row is lost.", HANGING_SECONDS)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -57,8 +57,7 @@ class HardwareReader:
         Args:
             gpu_ids: UUIDs of the slot's GPUs; gpu0 is the first of them.
             pid: the trial's process.
-            training: what the trial does, on the same clock; None: its cells are empty.
-            clock: seconds from any origin.
+            training: what the trial does, on the same clock (seconds from any origin); None: its cells are empty.
             cpu_ids: the slot's logical cores.
         """
         self._clock = clock

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from mloptimizer.hardware.columns import PARTS, Cell
 
-FindSteps = Callable[[], tuple[int, float]]
-"""Returns the number of finished training steps, and the seconds that they waited for images."""
+FindSteps = Callable[[], tuple[int, float]]  # finished training steps, and the seconds that they waited for images
 
 
 @dataclass(frozen=True)
