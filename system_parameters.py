@@ -26,7 +26,7 @@ seed = "auto"
 # Possible: tpe, gp, cmaes, qmc, random
 sampler = "tpe"
 
-# tpe: model each family's parameters separately; slower and no better so far
+# tpe: model each family's parameters separately; slower and no better in our measurements
 # Possible: true or false
 sampler_group = False
 
@@ -64,7 +64,7 @@ hall_of_fame_size = 6
 # Possible: a whole number >= 1
 hall_of_fame_epochs = 100
 
-# epochs without improvement after which such a trial stops early
+# epochs without improvement after which a hall-of-fame trial stops early
 # Possible: a whole number >= 1
 hall_of_fame_patience = 10
 
@@ -86,7 +86,7 @@ train_limit = 0
 # Possible: auto, memory, disk
 data_cache = "auto"
 
-# keep images on the device and augment them there; auto: on GPUs, if they fit into a quarter of its memory
+# keep images on the device and augment them there; auto: on a GPU if they fit into a quarter of its memory
 # Possible: auto, on, off
 data_on_device = "auto"
 
@@ -96,12 +96,12 @@ prefetch_batches = "auto"
 
 # --- Augmentation
 
-# how training images are changed; auto: flips and crops for colour images of at least 24 pixels, and the
+# how training images are changed; auto: flips and crops for color images of at least 24 pixels, and the
 # settings below; search: the study proposes every strength; off: not at all
 # Possible: auto, search, off
 augmentation = "auto"
 
-# share of images mirrored left to right; auto: 0.5 for colour images, see augmentation
+# share of images mirrored left to right; auto: 0.5 for color images, see augmentation
 # Possible: a number >= 0 and <= 1 or 'auto'
 flip_probability = "auto"
 
@@ -131,7 +131,7 @@ erasing_probability = 0.0
 # Possible: a whole number >= 1 or 'auto'
 batch_size = 64
 
-# factor of the batch size; auto: 2 with several GPUs per trial, otherwise 1
+# factor for the batch size; auto: 2 with several GPUs per trial, otherwise 1
 # Possible: a whole number >= 1 or 'auto'
 batch_size_multiplier = "auto"
 
@@ -278,12 +278,12 @@ workers = "auto"
 # Possible: a whole number >= 1 or 'auto'
 gpus_per_trial = "auto"
 
-# trials that share a GPU, with one GPU per trial; auto: up to 4, as measured utilisation and free memory
+# trials that share a GPU, with one GPU per trial; auto: up to 4, as measured utilization and free memory
 # allow, and fewer again if that does not pay. Not yet run on a GPU
 # Possible: a whole number >= 1 and <= 16 or 'auto'
 trials_per_gpu = 1
 
-# logical devices to split the CPU into; tries MirroredStrategy without GPUs
+# logical devices to split the CPU into, to try MirroredStrategy without GPUs
 # Possible: a whole number >= 1
 cpu_replicas = 1
 

@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "hardware": ("results", "Show what the machine did: time, use, energy, CO2."),
         "diagnose": ("results", "Explain what slows trials down, and what to change."),
         "tune": ("measuring", "Find the fastest way to train on this machine."),
-        "bench": ("measuring", "Measure what each optimisation gains on this machine."),
+        "bench": ("measuring", "Measure what each optimization gains on this machine."),
         "doctor": ("setting_up", "Check Python, TensorFlow, GPUs, storage and disk."),
         "cluster": ("setting_up", "Check a Ray cluster."),
     },

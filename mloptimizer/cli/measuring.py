@@ -96,7 +96,7 @@ def bench(
     of_machine: bool,
     **options: Any,
 ) -> None:
-    """Measure what each optimisation gains on this machine.
+    """Measure what each optimization gains on this machine.
 
     It trains on digits unless you name another data set.
     """

@@ -51,7 +51,7 @@ class Settings(BaseModel):
         "tpe", "proposes the next model; gp needs the extra 'gp', cmaes the extra 'cmaes'"
     )
     sampler_group: bool = SEARCH.run(
-        False, "tpe: model each family's parameters separately; slower and no better so far"
+        False, "tpe: model each family's parameters separately; slower and no better in our measurements"
     )
     sampler_history: CountOrNone = SEARCH.run(200, "tpe: newest trials to learn from, besides the 50 best; 0: all")
     pruner: Literal["median", "hyperband", "asha", "percentile", "patient", "none"] = SEARCH.run(
@@ -68,7 +68,9 @@ class Settings(BaseModel):
         6, "best models to train further; at most half of the completed trials", common=True
     )
     hall_of_fame_epochs: Count = PHASES.run(100, "epochs of a hall-of-fame trial", common=True)
-    hall_of_fame_patience: Count = PHASES.run(10, "epochs without improvement after which such a trial stops early")
+    hall_of_fame_patience: Count = PHASES.run(
+        10, "epochs without improvement after which a hall-of-fame trial stops early"
+    )
     warm_start_hall_of_fame: bool = PHASES.run(True, "start from the exploration weights; false: from new ones")
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = DATA.identity(
@@ -82,18 +84,18 @@ class Settings(BaseModel):
     )
     data_on_device: Switch = DATA.speed(
         "auto",
-        "keep images on the device and augment them there; auto: on GPUs, if they fit into a quarter of its memory",
+        "keep images on the device and augment them there; auto: on a GPU if they fit into a quarter of its memory",
     )
     prefetch_batches: Count | Auto = DATA.speed("auto", "batches prepared ahead of the training; auto: 4")
 
     augmentation: Literal["auto", "search", "off"] = AUGMENTATION.training(
         "auto",
-        "how training images are changed; auto: flips and crops for colour images of at least 24 pixels, and the "
+        "how training images are changed; auto: flips and crops for color images of at least 24 pixels, and the "
         "settings below; search: the study proposes every strength; off: not at all",
         common=True,
     )
     flip_probability: Share | Auto = AUGMENTATION.training(
-        "auto", "share of images mirrored left to right; auto: 0.5 for colour images, see augmentation"
+        "auto", "share of images mirrored left to right; auto: 0.5 for color images, see augmentation"
     )
     crop_padding: Annotated[float, Field(ge=0, lt=0.5)] | Auto = AUGMENTATION.training(
         "auto", "largest shift of an image, as a share of its side; auto: 0.125, see augmentation"
@@ -113,7 +115,7 @@ class Settings(BaseModel):
         common=True,
     )
     batch_size_multiplier: Count | Auto = BATCHES.training(
-        "auto", "factor of the batch size; auto: 2 with several GPUs per trial, otherwise 1"
+        "auto", "factor for the batch size; auto: 2 with several GPUs per trial, otherwise 1"
     )
     accumulation_steps: Count | Auto = BATCHES.speed(
         "auto", "micro-batches per step, for less memory and the same result; auto: 1, or more if memory is short"
@@ -203,10 +205,12 @@ class Settings(BaseModel):
     )
     trials_per_gpu: Annotated[int, Field(ge=1, le=16)] | Auto = MACHINE.speed(
         1,
-        "trials that share a GPU, with one GPU per trial; auto: up to 4, as measured utilisation and free memory "
+        "trials that share a GPU, with one GPU per trial; auto: up to 4, as measured utilization and free memory "
         "allow, and fewer again if that does not pay. Not yet run on a GPU",
     )
-    cpu_replicas: Count = MACHINE.speed(1, "logical devices to split the CPU into; tries MirroredStrategy without GPUs")
+    cpu_replicas: Count = MACHINE.speed(
+        1, "logical devices to split the CPU into, to try MirroredStrategy without GPUs"
+    )
     start_method: Literal["auto", "forkserver", "spawn"] = MACHINE.run(
         "auto", "how trial processes start; auto: forkserver, or spawn if that fails"
     )

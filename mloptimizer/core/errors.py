@@ -27,7 +27,7 @@ class RunError(MloptimizerError):
     """The request was sensible, but it failed."""
 
 
-_LISTED = 20  # an error lists at most so many names
+_LISTED = 20  # most names that an error lists
 
 
 def unknown_name(place: str, kind: str, name: str, known: Iterable[str], listed_by: str = "") -> UsageError:

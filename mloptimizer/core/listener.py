@@ -72,7 +72,7 @@ class Listener:
         """An attempt ended and the trial will continue; `reason` is empty if the search itself ends."""
 
     def trial_ended(self, plan: TrialPlan, result: TrialResult) -> None:
-        """A trial has ended; one that was refused as soon as it was proposed never started."""
+        """A trial has ended; one refused when it was proposed never started."""
 
     def turn_ended(self) -> None:
         """All events so far have been published."""

@@ -89,7 +89,7 @@ def test_a_terminal_shows_the_running_trials_with_their_epochs(make_plan: MakePl
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_trial_that_starts_again_is_told_at_once(make_plan: MakePlan, terminal: bool) -> None:
+def test_a_trial_that_will_start_again_is_announced_at_once(make_plan: MakePlan, terminal: bool) -> None:
     out = io.StringIO()
     with make_display(Console(file=out, force_terminal=terminal, width=100)) as display:
         display.search_began(BEGAN)
@@ -106,18 +106,18 @@ def test_a_trial_that_starts_again_is_told_at_once(make_plan: MakePlan, terminal
         (TrialResult(1, Outcome.PRUNED, None, 3.0), "pruned after 3 s"),
     ],
 )
-def test_every_end_of_a_trial_has_its_words(make_plan: MakePlan, result: TrialResult, words: str) -> None:
+def test_the_line_of_an_ended_trial_says_how_it_ended(make_plan: MakePlan, result: TrialResult, words: str) -> None:
     assert words in describe_result(make_plan(1), result, "val_accuracy")
 
 
 @pytest.mark.parametrize(
     ("value", "words"), [(0.9, "(guessing gives 0.10)"), (0.15, "NOT clearly better than guessing")]
 )
-def test_the_winner_is_held_against_chance(summary: Callable[..., list[str]], value: float, words: str) -> None:
+def test_the_winner_is_compared_with_chance(summary: Callable[..., list[str]], value: float, words: str) -> None:
     assert words in next(line for line in summary(value=value) if line.startswith("Best so far"))
 
 
-def test_the_summary_tells_what_was_asked_for_in_vain(summary: Callable[..., list[str]]) -> None:
+def test_the_summary_includes_the_notes_of_the_search(summary: Callable[..., list[str]]) -> None:
     assert "--profile-trial 9: none" in summary(notes=("--profile-trial 9: none",))
 
 
@@ -135,7 +135,7 @@ def test_the_best_trial_is_the_winner_when_it_has_been_tested(summary: Callable[
         assert ("Best so far" in titles) is (reading["phase"] is not Phase.HALL_OF_FAME)
 
 
-def test_a_paused_search_promises_no_end_and_shows_no_trial_that_starts(make_plan: MakePlan) -> None:
+def test_a_paused_search_shows_no_time_left_and_no_running_trial(make_plan: MakePlan) -> None:
     def shown() -> str:
         out = io.StringIO()
         Console(file=out, width=100).print(display)

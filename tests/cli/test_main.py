@@ -30,7 +30,7 @@ def load(name: str) -> click.Command:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_list_of_commands_says_what_the_command_says_of_itself(name: str) -> None:
+def test_the_list_of_commands_has_the_first_line_of_each_help(name: str) -> None:
     line = next(group[name][1] for group in COMMANDS.values() if name in group)
     assert (load(name).help or "").splitlines()[0] == line
     assert len(line) < 66  # beside the name, on 80 columns
@@ -68,7 +68,7 @@ def test_a_data_set_may_be_an_argument_or_an_option_but_not_two(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("words", [("digits",), ("--dataset", "digits"), ("--epochs", "3")])
-def test_what_the_bench_of_a_machine_does_not_heed_is_refused(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_options_without_effect_on_the_machine_bench_are_refused(tmp_path: Path, words: tuple[str, ...]) -> None:
     assert run("bench", "--machine", *words, cwd=tmp_path).code == 2
 
 
@@ -87,7 +87,7 @@ def test_without_a_name_the_newest_study_is_shown_and_named(
     assert (said.code, "'test', the newest of 2" in said.err, "2 trials" in said.out) == (0, True, True)
 
 
-def test_only_a_search_that_runs_is_stopped_without_its_name(one_study: Path) -> None:
+def test_only_a_running_search_is_stopped_without_its_name(one_study: Path) -> None:
     for words in (("stop",), ("pause",), ("add-trials", "3")):
         said = run(*words, cwd=one_study)
         assert (said.code, "mloptimizer studies" in said.err) == (2, True)

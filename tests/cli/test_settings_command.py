@@ -21,7 +21,7 @@ def lines(said: Said) -> list[str]:
     return [line.rstrip() for line in found if line.strip()]
 
 
-def test_the_fifteen_that_people_need_have_a_line_each(tmp_path: Path) -> None:
+def test_the_fifteen_common_settings_have_a_line_each(tmp_path: Path) -> None:
     *rows, more = lines(run("settings", cwd=tmp_path))
     assert [row.split()[0] for row in rows] == list(Settings.names(common=True))
     assert len(rows) == 15
@@ -29,7 +29,7 @@ def test_the_fifteen_that_people_need_have_a_line_each(tmp_path: Path) -> None:
     assert "settings --all" in more
 
 
-def test_what_is_changed_is_shown_too_with_where_it_comes_from(tmp_path: Path) -> None:
+def test_changed_settings_are_shown_with_their_source(tmp_path: Path) -> None:
     (tmp_path / "system_parameters.py").write_text("nice = 3\ntrials = 7\n")
     shown = lines(run("settings", "--profile", "memory", "--set", "remat=off", cwd=tmp_path))
     rows = {row.split()[0]: row.split()[1:4] for row in shown}
@@ -49,7 +49,7 @@ def test_all_are_shown_by_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_one_has_its_whole_story(name: str, tmp_path: Path) -> None:
+def test_the_page_of_one_setting_is_complete(name: str, tmp_path: Path) -> None:
     text = "\n".join(lines(run("settings", name, cwd=tmp_path)))
     for title in ("meaning", "value", "default", "possible", "group", "belongs to", "profiles"):
         assert f"\n{title} " in text

@@ -62,14 +62,14 @@ def test_a_setting_that_declares_nothing_is_noticed() -> None:
         More.names("training")
 
 
-def test_what_a_training_reads_is_of_the_study_of_training_or_of_speed() -> None:
+def test_settings_that_a_training_reads_belong_to_identity_training_or_speed() -> None:
     read = set(read_in_training())
     assert {"precision", "batch_size", "monitor_seconds", "top_k"} <= read, "the code is read"
     assert read - set(Settings.names("identity", "training", "speed")) == set()
 
 
 @pytest.mark.parametrize("name", Settings.names("training", "speed"))
-def test_a_tuned_plan_is_of_every_setting_that_changes_a_training(name: str, make_dataset: Any) -> None:
+def test_a_tuned_plan_depends_on_every_setting_that_changes_a_training(name: str, make_dataset: Any) -> None:
     machine, dataset = Pretence().machine(), make_dataset()
     assert identify_tuning(machine, dataset, another(name)) != identify_tuning(machine, dataset, Settings())
 
@@ -80,12 +80,12 @@ def test_a_tuned_plan_serves_any_run(name: str, make_dataset: Any) -> None:
     assert identify_tuning(machine, dataset, another(name)) == identify_tuning(machine, dataset, Settings())
 
 
-def test_what_tuning_chooses_and_what_augmentation_strengthens_are_settings_of_a_training(make_dataset: Any) -> None:
+def test_settings_that_tuning_or_augmentation_varies_belong_to_the_training(make_dataset: Any) -> None:
     assert set(FACTORS) <= set(Settings.names("training", "speed"))
     strengths = set(Settings.names("training", group="Augmentation")) - {"augmentation"}
     assert set(suggest_augmentation(RandomSuggest(0), make_dataset(input_shape=(32, 32, 3)))) == strengths
 
 
-def test_profiles_change_nothing_of_a_study_but_its_seed() -> None:
+def test_of_a_studys_identity_profiles_change_only_the_seed() -> None:
     changed = {name for row in PROFILES.values() for name in row}
     assert changed & set(Settings.names("identity")) == {"seed"}

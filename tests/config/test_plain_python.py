@@ -79,7 +79,7 @@ def test_anything_else_is_refused_with_its_line(text: str) -> None:
         values(b"_fine = 1\n" + text.encode())
 
 
-def test_a_file_that_is_refused_did_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_file_has_no_effect(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match=r"line 1: this \(call\)"):
         values(b"x = print('run')")
     assert capsys.readouterr().out == ""
@@ -95,12 +95,12 @@ def test_a_file_that_is_refused_did_nothing(capsys: pytest.CaptureFixture[str]) 
         *(b"x = 9" + b"9" * 5000, b"x = 1\0", b"\xff\xfex\0=\0", b"# coding: nothing\nx = 1", b"x = '\xff'", b"x ="),
     ],
 )
-def test_what_is_huge_deep_or_no_text_is_refused_at_once_in_one_line(source: bytes) -> None:
+def test_huge_deep_or_undecodable_input_is_refused_quickly_in_one_line(source: bytes) -> None:
     begun = time.perf_counter()
     with pytest.raises(UsageError, match=r"^file\.py[^\n]+\. [^\n]+$"):
         values(source)
     assert time.perf_counter() - begun < 5
 
 
-def test_what_overflows_to_infinity_is_a_number_that_no_setting_takes() -> None:
+def test_overflow_gives_infinity_which_no_setting_accepts() -> None:
     assert values(b"x = 1e308 * 10") == {"x": math.inf}

@@ -130,7 +130,7 @@ def test_a_settings_file_may_compute(tmp_path: Path) -> None:
     assert read_settings_file(path).trials == 10
 
 
-def test_a_typo_is_told_the_nearest_three_and_not_all_names() -> None:
+def test_a_typo_gets_the_nearest_three_names_only() -> None:
     with pytest.raises(UsageError) as caught:
         make_settings({"batch": 3}, "--set")
     named = [name for name in Settings.model_fields if f"'{name}'" in str(caught.value)]
@@ -139,12 +139,12 @@ def test_a_typo_is_told_the_nearest_three_and_not_all_names() -> None:
 
 
 @pytest.mark.parametrize("name", OF_SPACES)
-def test_a_parameter_of_a_search_space_is_told_where_it_is_fixed(name: str) -> None:
+def test_the_error_for_a_space_parameter_says_where_to_fix_it(name: str) -> None:
     with pytest.raises(UsageError, match=r"search_spaces/NAME\.py"):
         make_settings({name: "1"}, "--set")
 
 
-def test_what_only_a_search_space_states_is_what_it_suggests_for_the_optimizer() -> None:
+def test_the_parameters_of_spaces_are_those_suggested_for_the_optimizer() -> None:
     assert set(suggest_optimizer(RandomSuggest(0))) == set(OF_SPACES)
     assert set(TRAINING_VALUES) - set(Settings.model_fields) == set(OF_SPACES)
 

@@ -67,7 +67,7 @@ def test_a_missing_file_has_no_lines(tmp_path: Path) -> None:
     assert list(read_json_lines(tmp_path / "none.jsonl")) == []
 
 
-def test_figures_that_are_not_finite_become_null() -> None:
+def test_nan_and_infinities_become_null() -> None:
     assert json.loads(line_of_json({"a": float("inf"), "b": 0.5})) == {"a": None, "b": 0.5}
 
 

@@ -46,7 +46,7 @@ def test_a_lock_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) ->
         assert lock.read_text().startswith(f"process {os.getpid()} on ")
 
 
-def test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_a_lock_is_refused_and_its_target_stays(tmp_path: Path) -> None:
     thesis = tmp_path / "thesis.tex"
     thesis.write_text("years of work")
     (tmp_path / "driver.lock").symlink_to(thesis)
@@ -73,7 +73,7 @@ def test_a_child_that_the_holder_forks_does_not_hold_the_lock(tmp_path: Path) ->
         os.waitpid(child, 0)
 
 
-def test_who_asks_for_a_lock_neither_makes_it_nor_is_taken_for_its_holder(tmp_path: Path) -> None:
+def test_asking_about_a_lock_neither_creates_nor_holds_it(tmp_path: Path) -> None:
     lock = tmp_path / "driver.lock"
     assert not is_held(lock) and not is_abandoned(lock) and not lock.exists()
     with hold_lock(lock):
@@ -107,6 +107,6 @@ for use in (lambda: hold_lock(Path("driver.lock")).__enter__(), lambda: open_sto
 
 
 @pytest.mark.parametrize("number", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
-def test_a_file_system_without_locks_is_told_as_that(tmp_path: Path, number: str) -> None:
+def test_the_error_names_a_file_system_without_locks(tmp_path: Path, number: str) -> None:
     done = subprocess.run([sys.executable, "-c", NO_LOCKS, number], cwd=tmp_path, capture_output=True, text=True)
     assert [line.count("no file locks") for line in done.stdout.splitlines()] == [1, 1], done.stderr

@@ -13,7 +13,7 @@ def describe(number: int) -> MloptimizerError:
 
 
 @pytest.mark.parametrize("number", sorted(errno.errorcode))
-def test_every_error_is_the_systems_own_text_and_only_a_full_disk_asks_for_space(number: int) -> None:
+def test_every_error_has_the_systems_text_and_only_a_full_disk_asks_for_space(number: int) -> None:
     line = str(describe(number))
     assert line.startswith(f"a: {os.strerror(number)}.")
     assert ("Free some space" in line) == (number in DISK_FULL)
