@@ -151,7 +151,7 @@ def test_a_data_set_that_was_changed_on_its_way_is_refused(tmp_path: Path, monke
     parcel["test_labels.npy"] = parcel["train_labels.npy"]
     monkeypatch.setenv("MLOPTIMIZER_CACHE", str(tmp_path / "node"))
     (tmp_path / "driver").rename(tmp_path / "away")
-    with pytest.raises(RunError, match="changed on their way"):
+    with pytest.raises(RunError, match="on their way here"):
         keep_dataset(dataset, parcel)
     assert not list((tmp_path / "node" / "datasets").glob("digits*"))
 

@@ -87,7 +87,7 @@ def test_weights_that_are_no_numbers_fail_at_the_start(make_training_plan: Any, 
 def test_images_that_are_gone(make_training_plan: Any, digits: Any, run: Any, tmp_path: Path) -> None:
     failure = run(make_training_plan(dataset=replace(digits, directory=str(tmp_path / "gone")))).result.failure
     assert failure.kind is FailureKind.DATA_ERROR
-    assert "gone: the decoded images of digits are gone or damaged. Run the command again" in failure.message
+    assert "gone: the decoded images of digits are missing or damaged. Run the command again" in failure.message
 
 
 def test_more_memory_than_there_is(make_training_plan: Any, run: Any) -> None:
