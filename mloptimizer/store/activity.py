@@ -50,6 +50,8 @@ class Activity(Listener):
             "since_utc": utc_now(),
         }
         self._is_written = False
+        if len(self._trials) == 1:  # the first process may take minutes to start, and blocks the loop meanwhile
+            self.turn_ended()
 
     def attempt_ended(self, plan: TrialPlan, attempt: EndedAttempt, reason: str) -> None:
         self._forget(plan.number)

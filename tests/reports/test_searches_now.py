@@ -182,6 +182,14 @@ def test_running_json_exists_only_while_a_search_runs(
     assert result["choices"] == {"precision": "float32"}
 
 
+def test_running_json_has_the_first_trial_before_its_process_has_started(
+    tmp_path: Path, make_plan: Callable[..., TrialPlan]
+) -> None:
+    path = tmp_path / "running.json"
+    Activity(path).trial_started(make_plan(4), Slot("one"))
+    assert [trial["number"] for trial in json.loads(path.read_text())["trials"]] == [4]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a disk of its own, as Linux does")
 def test_on_a_full_disk_running_json_is_removed_without_waiting(
     tmp_path: Path, make_plan: Callable[..., TrialPlan]
