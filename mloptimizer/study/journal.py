@@ -7,7 +7,6 @@ the lock of a dead process; after a full disk, each record is written exactly on
 """
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -21,8 +20,6 @@ from mloptimizer.core.errors import UsageError
 from mloptimizer.core.files import Wait
 from mloptimizer.study.journal_lock import START, JournalLock, has_joined_line, is_json, release_stale_lock
 from mloptimizer.study.patience import Describe, persist
-
-_logger = logging.getLogger(__name__)
 
 
 def open_journal(path: Path, *, read_only: bool = False, wait: Wait | None = None) -> BaseStorage:

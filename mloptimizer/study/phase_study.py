@@ -15,10 +15,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -43,37 +40,26 @@ class PhaseStudy:
     """The Optuna study of one phase, for its only writer."""
 
     def __init__(self, storage: BaseStorage, name: str, phase: Phase) -> None:
-        """Raise KeyError if the storage has no such study."""
         self.phase = phase
         self.history = History(storage, storage.get_study_id_from_name(name))
-        self._optuna = optuna.load_study(study_name=name, storage=cast(BaseStorage, self.history))
+        self.optuna = optuna.load_study(study_name=name, storage=cast(BaseStorage, self.history))
         self.tally = Tally(self.history, phase, self.maximizes)
         self._running: dict[int, tuple[optuna.Trial, set[int]]] = {}  # with the epochs that it has reported
 
-    def propose_with(self, sampler: BaseSampler, pruner: BasePruner) -> None:
-        self._optuna.sampler, self._optuna.pruner = sampler, pruner
-
     @property
     def maximizes(self) -> bool:
-        return self._optuna.direction == optuna.study.StudyDirection.MAXIMIZE
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        return self._optuna.user_attrs
-
-    def set_attribute(self, name: str, value: object) -> None:
-        self._optuna.set_user_attr(name, value)
+        return self.optuna.direction == optuna.study.StudyDirection.MAXIMIZE
 
     def note_value(self, name: str, value: object) -> None:
         """Store the value as an attribute, and a list of values if the study has had others."""
-        stored = self.attributes.get(name, [])
+        stored = self.optuna.user_attrs.get(name, [])
         values = stored if isinstance(stored, list) else [stored]
         if value not in values:
-            self.set_attribute(name, [*values, value] if values else value)
+            self.optuna.set_user_attr(name, [*values, value] if values else value)
 
     def frozen_trials(self) -> list[FrozenTrial]:
         """Return Optuna's trials by number; do not change them."""
-        return self._optuna.get_trials(deepcopy=False)
+        return self.optuna.get_trials(deepcopy=False)
 
     def trials(self) -> list[TrialSummary]:
         return [summarize(trial, self.phase) for trial in self.frozen_trials()]
@@ -83,18 +69,6 @@ class PhaseStudy:
     @property
     def is_running(self) -> bool:
         return bool(self._running)
-
-    def ask(self, distributions: Mapping[str, BaseDistribution] | None = None) -> optuna.Trial:
-        """Return the trial that has waited longest, or a new one."""
-        return self._optuna.ask(dict(distributions or {}))
-
-    def enqueue(self, values: Mapping[str, Any], **facts: Any) -> None:
-        """Let `ask` return a trial with these values before others; a fact named `key` is that of its configuration."""
-        self._optuna.enqueue_trial(dict(values), user_attrs=facts)
-
-    def add(self, trial: FrozenTrial) -> None:
-        """Add an ended trial of another study."""
-        self._optuna.add_trial(trial)
 
     def start(self, number: int, trial: optuna.Trial) -> None:
         """Mark the trial as running under this number."""
@@ -145,13 +119,13 @@ class PhaseStudy:
         for name, fact in {"outcome": status, **facts}.items():
             trial.set_user_attr(name, fact)
         if outcome is Outcome.COMPLETED:
-            self._optuna.tell(trial, value, TrialState.COMPLETE)
+            self.optuna.tell(trial, value, TrialState.COMPLETE)
             return
         teaches = facts.get("failure") in _TEACHING
         state = TrialState.PRUNED if outcome is Outcome.PRUNED or teaches else TrialState.FAIL
         with warnings.catch_warnings():  # CMA-ES warns that it ignores constraints
             warnings.filterwarnings("ignore", "Constraints have been set")
-            self._optuna.tell(trial, state=state)
+            self.optuna.tell(trial, state=state)
 
     # Continuing
 
@@ -165,7 +139,7 @@ class PhaseStudy:
         for frozen in self.history.open_trials():
             if frozen.state is not TrialState.RUNNING:
                 continue
-            trial, epochs = optuna.Trial(self._optuna, id_of(frozen)), len(frozen.intermediate_values)
+            trial, epochs = optuna.Trial(self.optuna, id_of(frozen)), len(frozen.intermediate_values)
             if "params" not in frozen.user_attrs:
                 failure = Failure(FailureKind.INTERRUPTED, "the search ended while this trial was proposed")
                 self.tell(trial, Outcome.FAILED, interrupted=True, **failure_facts(failure))
@@ -191,7 +165,7 @@ class PhaseStudy:
         for trial in self._waiting():
             if "params" in trial.user_attrs and summarize(trial, self.phase).number == number:
                 self.history.set_trial_state_values(id_of(trial), TrialState.RUNNING)
-                self._running[number] = (optuna.Trial(self._optuna, id_of(trial)), set(trial.intermediate_values))
+                self._running[number] = (optuna.Trial(self.optuna, id_of(trial)), set(trial.intermediate_values))
                 return True
         return False
 

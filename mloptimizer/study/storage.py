@@ -104,11 +104,9 @@ def _translate(url: str, place: str, error: BaseException) -> UsageError | RunEr
         return UsageError(f"{place}: {reason}. Check user, password and database of the URL.")
     if type(wrapper).__name__ in {"ArgumentError", "NoSuchModuleError"}:
         return UsageError(f"{place}: is not a storage that can be opened. {_POSSIBLE}.")
-    of_file, of_server = (
-        "Free some space, or end the program that locks the file",
-        "Check that the server can be reached",
-    )
-    remedy = of_file if isinstance(cause, sqlite3.Error) else of_server
+    remedy = "Check that the server runs and can be reached"
+    if isinstance(cause, sqlite3.Error):
+        remedy = "Free some space, or end the program that locks the file"
     return RunError(f"{place}: {reason}. {remedy}, then run the command again.")
 
 

@@ -98,14 +98,15 @@ class Study:
         # A sampler that starts again with the same seed would propose its first trials again.
         drawn = random.Random(f"{seed}:{len(trials)}").randrange(2**31) if trials else seed
         self._random = random.Random(drawn)
-        history = self._exploration.history
-        self._exploration.propose_with(make_sampler(settings, drawn, history), make_pruner(settings, history))
+        optuna_study, history = self._exploration.optuna, self._exploration.history
+        optuna_study.sampler = make_sampler(settings, drawn, history)
+        optuna_study.pruner = make_pruner(settings, history)
 
     @property
     def attributes(self) -> Mapping[str, Any]:
         """Facts about the study: objective, seed, mloptimizer (its version), dataset (its name), …"""
         with self._guard():
-            return self._exploration.attributes
+            return self._exploration.optuna.user_attrs
 
     def ask(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> Suggestion | None:
         """Return the next configuration; call `resume` for interrupted trials first.
@@ -125,7 +126,7 @@ class Study:
                 self._exploration.tell(trial, Outcome.FAILED, space=drawn.space, duplicate_of=twin)
             if names != self._exhausted:
                 if params := draw_unseen(spaces, dataset, self._names, self._seen, self._random):
-                    self._exploration.enqueue(params)
+                    self._exploration.optuna.enqueue_trial(dict(params))
                 else:
                     self._exhausted = names
                     if self._exploration.is_running:
@@ -135,7 +136,7 @@ class Study:
 
     def _propose(self, spaces: Sequence[SearchSpace], dataset: DatasetInfo) -> tuple[optuna.Trial, Drawn, int | None]:
         """Return a trial with its configuration, and the number of an equal one."""
-        trial = self._exploration.ask()
+        trial = self._exploration.optuna.ask()
         with warnings.catch_warnings():  # a fixed value may be outside the range of an edited space
             warnings.filterwarnings("ignore", "Fixed parameter")
             drawn = draw_configuration(trial, spaces, dataset, self._names, self._guard)
@@ -193,14 +194,14 @@ class Study:
         with self._guard():
             if not self._has_hall:
                 name, place = self.name + HALL_OF_FAME_SUFFIX, storage_place(self._url, self._journal)
-                facts = dict(self._exploration.attributes)
-                create_study(self._storage, name, self._exploration.maximizes, facts, place)
+                attributes = self._exploration.optuna.user_attrs
+                create_study(self._storage, name, self._exploration.maximizes, attributes, place)
                 self._has_hall = True
                 self._hall = self._load_hall()
             explored = self._exploration.history.trial(number)
-            facts = {name: explored.user_attrs[name] for name in ("space", "params")}
-            self._hall.enqueue(explored.params, trial=number, **facts)
-            self._hall.start(number, self._hall.ask(explored.distributions))
+            facts = {"trial": number, **{name: explored.user_attrs[name] for name in ("space", "params")}}
+            self._hall.optuna.enqueue_trial(explored.params, user_attrs=facts)
+            self._hall.start(number, self._hall.optuna.ask(explored.distributions))
 
     def report(self, number: int, epoch: int, value: float, phase: Phase = Phase.EXPLORATION) -> bool:
         """Store the objective of an epoch, counted from 1; return whether to prune the trial (not in the hall).
@@ -247,7 +248,7 @@ class Study:
             storage = InMemoryStorage()
             optuna.create_study(storage=storage, study_name=name)
         hall = PhaseStudy(storage, name, Phase.HALL_OF_FAME)
-        hall.propose_with(RandomSampler(seed=0), NopPruner())  # every value is given
+        hall.optuna.sampler, hall.optuna.pruner = RandomSampler(seed=0), NopPruner()  # every value is given
         return hall
 
     def _guard(self) -> AbstractContextManager[None]:

@@ -60,17 +60,13 @@ class Receiver:
     spaces: Sequence[SearchSpace]
     dataset: DatasetInfo
 
-    def fit(self, answers: Answers) -> Fitting:
-        """Return what the space makes of the answers; raise UsageError if no space could propose them."""
-        return fit(answers, self.spaces, self.dataset, self.names)
-
     def enqueue(self, answers: Answers) -> bool:
-        """Let the configuration be tried before others; return whether it is new."""
-        fitting = self.fit(answers)
+        """Let the configuration be tried first; return whether it is new. Raises UsageError: it does not fit."""
+        fitting = fit(answers, self.spaces, self.dataset, self.names)
         if fitting.key in self.tried or fitting.key in self.study.queued():
             return False
         self.names.learn(fitting.distributions)
-        self.study.enqueue(fitting.asked, key=fitting.key)
+        self.study.optuna.enqueue_trial(dict(fitting.asked), user_attrs={"key": fitting.key})
         return True
 
     def add(self, trial: FrozenTrial, fitting: Fitting, source: str) -> None:
@@ -85,12 +81,12 @@ class Receiver:
             user_attrs={**facts, "outcome": TrialStatus.IMPORTED, "taught_by": f"{source}, trial {trial.number}"},
             intermediate_values=trial.intermediate_values,
         )
-        self.study.add(imported)
+        self.study.optuna.add_trial(imported)
 
 
 def import_trials(receiver: Receiver, earlier: EarlierStudy, best: int) -> WarmStart:
     """Add the fitting trials of the earlier study if values can be compared, and enqueue its `best` best ones."""
-    ours, theirs = receiver.study.attributes, earlier.attributes
+    ours, theirs = receiver.study.optuna.user_attrs, earlier.attributes
     different = tuple(words for name, words in _COMPARED.items() if theirs.get(name) != ours.get(name))
     trials = receiver.study.frozen_trials()
     known = {_identity(trial) for trial in trials if trial.user_attrs.get("outcome") == TrialStatus.IMPORTED}
@@ -99,7 +95,7 @@ def import_trials(receiver: Receiver, earlier: EarlierStudy, best: int) -> WarmS
     for trial in earlier.trials:
         answers = read_answers(trial)
         try:
-            fits = receiver.fit(answers)
+            fits = fit(answers, receiver.spaces, receiver.dataset, receiver.names)
         except UsageError:
             continue
         if fits.key != _key(trial):
@@ -115,14 +111,14 @@ def import_trials(receiver: Receiver, earlier: EarlierStudy, best: int) -> WarmS
 
 def record_dataset(study: PhaseStudy, name: str, dataset: DatasetInfo) -> None:
     """Record the study's data set; raise UsageError if the study has another one."""
-    stored = study.attributes
+    stored = study.optuna.user_attrs
     if stored.get("dataset", dataset.name) != dataset.name:
         text = f"study '{name}': searches {stored['dataset']}, not {dataset.name}. Choose another study name."
         raise UsageError(text)
     split = f"{dataset.train_size} + {dataset.validation_size}"
     for attribute, fact in (("dataset", dataset.name), ("fingerprint", dataset.fingerprint), ("split", split)):
         if attribute not in stored:
-            study.set_attribute(attribute, fact)
+            study.optuna.set_user_attr(attribute, fact)
 
 
 def read_answers(trial: FrozenTrial) -> Answers:
