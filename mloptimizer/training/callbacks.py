@@ -78,11 +78,8 @@ class EpochMetrics(keras.callbacks.Callback):
 
     def __init__(self, global_batch: int, emit: EmitEpoch, best: Best, patience: int, objective: Objective) -> None:
         super().__init__()
-        self._global_batch = global_batch
-        self._emit = emit
-        self._best = best
-        self._patience = patience
-        self._objective = objective
+        self._global_batch, self._patience = global_batch, patience
+        self._emit, self._best, self._objective = emit, best, objective
         self.value = float("nan")  # the last epoch's objective
         self.first_call_seconds = 0.0  # tracing, compiling and the first step, or the first steps that run in one call
         self._best_value: float | None = None
@@ -193,7 +190,7 @@ class SignsOfLife(keras.callbacks.Callback):
     """
 
     def __init__(self, report: Callable[[int], None]) -> None:
-        """Take the function that is given the number of training steps run."""
+        """`report` takes the number of training steps run."""
         super().__init__()
         self._report = report
         self._reported = -math.inf

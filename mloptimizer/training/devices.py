@@ -99,7 +99,9 @@ def _before_start(configure: Callable[[], None]) -> None:
 
 
 def _on_gpus(gpus: list[Any], threads: int, decide: Decide) -> Devices:
-    capability = min(_compute_capability(gpu) for gpu in gpus)
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    major, minor = min(found.get("compute_capability", (0, 0)) for found in details)
+    capability = int(major), int(minor)
     if len(gpus) == 1:
         decide("strategy", "none", "one GPU needs no strategy")
         return Devices("GPU", 1, threads, compute_capability=capability)
@@ -108,11 +110,6 @@ def _on_gpus(gpus: list[Any], threads: int, decide: Decide) -> Devices:
     decide("cross-device ops", "NcclAllReduce", "it sums gradients over physical NVIDIA GPUs")
     strategy = _mirrored(names, tf.distribute.NcclAllReduce())
     return Devices("GPU", len(names), threads, strategy, capability)
-
-
-def _compute_capability(gpu: Any) -> tuple[int, int]:
-    major, minor = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-    return int(major), int(minor)
 
 
 def _on_cpu(replicas: int, threads: int, decide: Decide) -> Devices:

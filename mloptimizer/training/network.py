@@ -134,8 +134,7 @@ def save_weights(network: Any, path: Path) -> None:
             temporary.replace(path)
     except (OSError, RuntimeError) as error:  # HDF5 raises either, with the system's error in many lines
         number = re.search(r"errno = (\d+)", str(error))
-        if number is None and not isinstance(error, OSError):
+        reason = OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else error
+        if not isinstance(reason, OSError):
             raise
-        code = int(number.group(1)) if number else 0
-        reason = OSError(code, os.strerror(code), str(path)) if number else error
-        raise file_error(path, reason) from reason  # type: ignore[arg-type]
+        raise file_error(path, reason) from reason

@@ -117,7 +117,7 @@ def _fit(run: Run, prepared: Prepared, xla: bool) -> callbacks.Best:
 
 
 class _Followed:
-    """A training with what follows it: callbacks, the best state and checkpoints."""
+    """A training with its callbacks, its best state and its checkpoints."""
 
     def __init__(self, run: Run, prepared: Prepared, model: TrainableModel) -> None:
         plan, settings, steps = run.plan, run.plan.settings, prepared.setup.steps

@@ -73,10 +73,8 @@ def _find_kind(error: BaseException) -> FailureKind:
             return FailureKind.OUT_OF_MEMORY
         if isinstance(link, tf.errors.InvalidArgumentError) and _NOT_FINITE_WORDS in str(link):
             return FailureKind.NON_FINITE
-    for kind_of, kind in _KINDS:
-        if any(isinstance(link, kind_of) for link in chain):
-            return kind
-    return FailureKind.ERROR
+    found = (kind for kind_of, kind in _KINDS if any(isinstance(link, kind_of) for link in chain))
+    return next(found, FailureKind.ERROR)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,1 +1,1 @@
-"""Checkpoints: from where a trial that was cut off goes on."""
+"""Checkpoints, from which an interrupted trial resumes."""

@@ -148,9 +148,8 @@ class _Variables:
 
 
 def _join(values: list[np.ndarray]) -> np.ndarray:
-    if all(np.array_equal(values[0], value) for value in values[1:]):
-        return values[0][np.newaxis]
-    return np.stack(values)
+    equal = all(np.array_equal(values[0], value) for value in values[1:])
+    return values[0][np.newaxis] if equal else np.stack(values)
 
 
 def _shapes(arrays: Sequence[Any]) -> list[tuple[int, ...]]:
@@ -181,10 +180,8 @@ def resume_training(folder: Path, identity: Mapping[str, Any], state: TrainingSt
 
 
 def _find_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            return f"it is of another training: {name} {found.get(name)}, not {value}"
-    return ""
+    different = (f"{name} {found.get(name)}, not {value}" for name, value in wanted.items() if found.get(name) != value)
+    return f"it is of another training: {first}" if (first := next(different, "")) else ""
 
 
 class CheckpointWriter:
@@ -198,7 +195,7 @@ class CheckpointWriter:
         self._reported = False
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Start to write, as soon as the checkpoint before is written."""
+        """Start to write once the previous checkpoint is written."""
         self.wait()
         self._thread = threading.Thread(target=self._write, args=(checkpoint,), name="checkpoint")
         self._thread.start()
@@ -239,16 +236,10 @@ class Checkpoints(keras.callbacks.Callback):
         metrics: EpochMetrics,
         timed: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """Take what copies the state after an epoch, and what measures the time of a checkpoint.
-
-        That time does not count for the images per second.
-        """
+        """`take` copies the state after an epoch; `timed` measures the time, which images per second leave out."""
         super().__init__()
-        self._writer = writer
-        self._take = take
-        self._every = every
-        self._metrics = metrics
-        self._timed = timed
+        self._writer, self._take, self._timed = writer, take, timed
+        self._every, self._metrics = every, metrics
         self._epochs_done = 0  # including those before it resumed; 0 until an epoch has ended since
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

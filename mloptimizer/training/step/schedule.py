@@ -123,9 +123,7 @@ class Staircase(keras.optimizers.schedules.LearningRateSchedule):
     """A linear rise, as in Keras's cosine, then the peak, and a division by ten at every fall."""
 
     def __init__(self, peak: float, warmup_steps: int, falls: tuple[int, ...]) -> None:
-        self.peak = peak
-        self.warmup_steps = warmup_steps
-        self.falls = falls
+        self.peak, self.warmup_steps, self.falls = peak, warmup_steps, falls
 
     def __call__(self, step: Any) -> Any:
         step = tf.cast(step, tf.float32)
@@ -139,8 +137,7 @@ class Plateau:
     """Halves the learning rate after `epochs` epochs without a better value; those of the warm-up do not count."""
 
     def __init__(self, objective: Objective, epochs: int, warmup_epochs: float = 0.0) -> None:
-        self._objective = objective
-        self._epochs = epochs
+        self._objective, self._epochs = objective, epochs
         self._unheeded = math.ceil(warmup_epochs)
         self._best: float | None = None
         self._since = 0
