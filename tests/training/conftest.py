@@ -129,7 +129,7 @@ def completed(run: Callable[..., Run]) -> Callable[[TrialPlan], Run]:
 
 @pytest.fixture
 def validate() -> Callable[[TrialPlan, str], Mapping[str, float]]:
-    """Returns a function that gives the figures of the weights on the validation split, on one device."""
+    """Returns a function that gives the metrics of the weights on the validation split, on one device."""
 
     def measure(plan: TrialPlan, weights: str) -> Mapping[str, float]:
         devices = configure_devices(Slot("cpu0"), 1, lambda *_: None)

@@ -133,7 +133,7 @@ def test_erasing_clears_a_rectangle_of_2_to_33_percent(pixels: np.ndarray) -> No
     assert (0.25 < aspects.min() < 0.4) and (2.5 < aspects.max() < 4)
 
 
-def test_erasing_spares_the_share_that_is_not_drawn(pixels: np.ndarray) -> None:
+def test_erasing_leaves_images_that_are_not_drawn(pixels: np.ndarray) -> None:
     images = changed(Augmentation(erasing_probability=0.25), pixels)
     touched = (images != pixels).any(axis=(1, 2, 3))
     assert touched.mean() == pytest.approx(0.25, abs=0.08)

@@ -1,4 +1,4 @@
-"""Damaged and forged checkpoints: a training goes on from the one before, with a reason, and takes no more memory."""
+"""Damaged and forged checkpoints: the training resumes from the one before, says why, and needs no more memory."""
 
 import json
 import shutil
@@ -51,15 +51,15 @@ def written(state: TrainingState, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def go_on(folder: Path, state: TrainingState, newest: bytes) -> tuple[int, list[tuple[str, ...]]]:
-    """Put these bytes in the place of the newest checkpoint; return from where a training goes on, and what is told."""
+def resume(folder: Path, state: TrainingState, newest: bytes) -> tuple[int, list[tuple[str, ...]]]:
+    """Replace the newest checkpoint by these bytes; return the epoch from which a training resumes, and its reports."""
     place = folder / "again"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     checkpoint_path(place, 1).write_bytes(checkpoint_path(folder, 1).read_bytes())
     checkpoint_path(place, 2).write_bytes(newest)
-    told: list[tuple[str, ...]] = []
-    return resume_training(place, IDENTITY, state, lambda *words: told.append(words)), told
+    reports: list[tuple[str, ...]] = []
+    return resume_training(place, IDENTITY, state, lambda *words: reports.append(words)), reports
 
 
 def forge(whole: bytes, **changes: Any) -> bytes:
@@ -70,10 +70,10 @@ def forge(whole: bytes, **changes: Any) -> bytes:
     return _seal(header) + b"\n" + payload
 
 
-def assert_fallen_back(epoch: int, told: list[tuple[str, ...]]) -> None:
+def assert_fallen_back(epoch: int, reports: list[tuple[str, ...]]) -> None:
     assert epoch == 1
-    assert told[0][1] == "epoch_00002.ckpt passed over"
-    assert told[0][2] and "\n" not in told[0][2]
+    assert reports[0][1] == "epoch_00002.ckpt passed over"
+    assert reports[0][2] and "\n" not in reports[0][2]
 
 
 @given(data=st.data())
@@ -81,9 +81,9 @@ def assert_fallen_back(epoch: int, told: list[tuple[str, ...]]) -> None:
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(written: Path, state: TrainingState, data: Any) -> None:
     whole = checkpoint_path(written, 2).read_bytes()
     newest = data.draw(damaged(whole))
-    epoch, told = go_on(written, state, newest)
+    epoch, reports = resume(written, state, newest)
     if newest != whole and newest.rstrip(b"\n") != whole.rstrip(b"\n"):
-        assert_fallen_back(epoch, told)
+        assert_fallen_back(epoch, reports)
 
 
 @given(data=st.data())
@@ -97,9 +97,9 @@ def test_a_forged_first_line_falls_back_or_is_what_it_says(written: Path, state:
             st.dictionaries(st.sampled_from(sorted(json.loads(header))), json_values, min_size=1, max_size=2),
         )
     )
-    epoch, told = go_on(written, state, forge(whole, **fields))
-    if told[0][1].endswith("passed over"):
-        assert_fallen_back(epoch, told)
+    epoch, reports = resume(written, state, forge(whole, **fields))
+    if reports[0][1].endswith("passed over"):
+        assert_fallen_back(epoch, reports)
     values = state.take(1, IDENTITY)
     assert json.dumps(values.values)  # the parts can be kept again
 
@@ -111,7 +111,7 @@ def test_absurd_shapes_take_no_memory(written: Path, state: TrainingState, side:
     arrays = json.loads(whole.partition(b"\n")[0])["arrays"]
     arrays["model"][0] = [dtype, [side, 4]]
     tracemalloc.start()
-    assert_fallen_back(*go_on(written, state, forge(whole, arrays=arrays)))
+    assert_fallen_back(*resume(written, state, forge(whole, arrays=arrays)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**24
@@ -126,7 +126,7 @@ def test_a_payload_that_unpacks_to_more_than_it_states_is_not_unpacked_further(
     bomb = zstandard.compress(bytes(2**28))
     newest = forge(whole, size=len(bomb), sha256=hashlib.sha256(bomb).hexdigest()).partition(b"\n")[0] + b"\n" + bomb
     tracemalloc.start()
-    go_on(written, state, newest)
+    resume(written, state, newest)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**24
@@ -135,9 +135,9 @@ def test_a_payload_that_unpacks_to_more_than_it_states_is_not_unpacked_further(
 def test_the_checkpoint_of_another_trial_is_passed_over(written: Path, state: TrainingState, tmp_path: Path) -> None:
     path = checkpoint_path(tmp_path, 2)
     write_checkpoint(path, state.take(2, {**IDENTITY, "number": 4}))
-    epoch, told = go_on(written, state, path.read_bytes())
-    assert_fallen_back(epoch, told)
-    assert "number 4, not 3" in told[0][2]
+    epoch, reports = resume(written, state, path.read_bytes())
+    assert_fallen_back(epoch, reports)
+    assert "number 4, not 3" in reports[0][2]
 
 
 def test_arrays_of_a_type_that_no_variable_has_are_passed_over(
@@ -147,4 +147,4 @@ def test_arrays_of_a_type_that_no_variable_has_are_passed_over(
     arrays = {**taken.arrays, "model": [np.zeros(1, np.uint8), *taken.arrays["model"][1:]]}
     path = checkpoint_path(tmp_path, 2)
     write_checkpoint(path, type(taken)(2, IDENTITY, taken.values, arrays))
-    assert_fallen_back(*go_on(written, state, path.read_bytes()))
+    assert_fallen_back(*resume(written, state, path.read_bytes()))

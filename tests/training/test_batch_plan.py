@@ -20,7 +20,7 @@ def test_a_stated_batch_takes_the_next_number_of_micro_batches_that_divides_it()
     assert divide(1000, batch_size=60, accumulation_steps=8) == (60, 10, 6)
 
 
-def test_a_stated_batch_that_divides_into_far_more_parts_only_is_refused() -> None:
+def test_a_stated_batch_that_only_divides_into_far_more_parts_is_refused() -> None:
     with pytest.raises(UsageError, match="31 micro-batches of 2 would. Possible: batch_size = 60 or 64"):
         divide(1000, batch_size=62, accumulation_steps=4)
     with pytest.raises(UsageError, match="Possible: batch_size = 5."):

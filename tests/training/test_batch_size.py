@@ -36,13 +36,13 @@ def test_the_smallest_size_within_five_percent_of_the_fastest_is_taken() -> None
     assert choose_batch_size(playing({16: 100, 32: 180, 64: 196, 128: 200, 256: 190}), 256, None, silent) == 64
 
 
-def test_sizes_that_do_not_fit_end_the_trying() -> None:
+def test_a_size_that_does_not_fit_ends_the_measurement() -> None:
     tried: list[int] = []
     assert choose_batch_size(playing({16: 100, 32: 200}, tried), 1024, None, silent) == 32
     assert tried == [16, 32, 64]
 
 
-def test_two_slower_sizes_in_a_row_end_the_trying() -> None:
+def test_two_slower_sizes_in_a_row_end_the_measurement() -> None:
     tried: list[int] = []
     choose_batch_size(playing({16: 300, 32: 200, 64: 100, 128: 500}, tried), 128, None, silent)
     assert tried == [16, 32, 64]
@@ -54,7 +54,7 @@ def test_nothing_is_tried_beyond_the_largest() -> None:
     assert tried == [16, 32]
 
 
-def test_where_nothing_fits_the_smallest_is_taken() -> None:
+def test_if_nothing_fits_the_smallest_is_taken() -> None:
     assert choose_batch_size(playing({}), 1024, None, silent) == 16
 
 
@@ -104,7 +104,7 @@ def test_an_interruption_at_the_smallest_size_does_not_settle_for_it(tmp_path: P
     assert choose_batch_size(playing({16: 1, 32: 2, 64: 4}), 64, record, silent, (1, 1)) == 64
 
 
-def test_who_comes_while_another_measures_waits_and_takes_what_was_chosen(tmp_path: Path) -> None:
+def test_a_second_process_waits_for_the_measurement_and_takes_its_choice(tmp_path: Path) -> None:
     record, begun, go_on, tried = tmp_path / "shape.json", threading.Event(), threading.Event(), []
 
     def slow(size: int) -> float:

@@ -15,7 +15,7 @@ from mloptimizer.training.step.optimizers import make_optimizer
 
 
 class Played:
-    """Stands where the model stands, and plays one validation accuracy per epoch."""
+    """A stand-in for the model, which plays one validation accuracy per epoch."""
 
     def __init__(self, accuracies: list[float]) -> None:
         self.accuracies = accuracies
@@ -47,7 +47,7 @@ def silent(*_: Any) -> None:
     return None
 
 
-def test_a_warm_start_may_stay_behind_its_start_for_longer_than_the_patience_while_it_improves() -> None:
+def test_a_warm_start_may_fall_behind_its_initial_weights_for_longer_than_the_patience_while_it_improves() -> None:
     model = Played([0.1, 0.2, 0.3, 0.4, 0.5, 0.4, 0.5, 0.5, 0.6])
     objective = Objective("val_accuracy")
     best = Best(model, objective)
@@ -106,8 +106,8 @@ def test_a_training_gives_signs_of_life_from_its_first_step_on(make_training_pla
 
 
 def test_signs_of_life_come_at_most_once_a_second_from_training_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[int] = []
-    signs = SignsOfLife(told.append)
+    reports: list[int] = []
+    signs = SignsOfLife(reports.append)
     signs.set_model(SimpleNamespace(steps_run=3))
     for now, sign in (
         (10.0, signs.on_train_batch_end),
@@ -117,7 +117,7 @@ def test_signs_of_life_come_at_most_once_a_second_from_training_and_evaluation(m
         monkeypatch.setattr("mloptimizer.training.callbacks.time.monotonic", lambda now=now: now)
         sign(0)
         signs.model.steps_run += 1
-    assert told == [3, 5]
+    assert reports == [3, 5]
 
 
 def test_the_test_evaluation_gives_a_sign_of_life(make_training_plan: Any, completed: Any) -> None:

@@ -1,4 +1,4 @@
-"""Trials that are cut off and go on: from their last whole checkpoint, and as if nothing had happened."""
+"""Interrupted trials resume from their last whole checkpoint as if nothing had happened."""
 
 import json
 import shutil
@@ -67,8 +67,8 @@ def make_plan(make_training_plan: Any) -> Callable[..., TrialPlan]:
 
 
 @pytest.fixture
-def cut_off(run: Any) -> Callable[[TrialPlan, int], Any]:
-    """Returns a function that stops the plan's trial in the epoch after so many."""
+def interrupted(run: Any) -> Callable[[TrialPlan, int], Any]:
+    """Returns a function that stops the plan's trial in the epoch after the given one."""
 
     def cut(plan: TrialPlan, epochs: int) -> Any:
         events: list[Any] = []
@@ -85,14 +85,14 @@ def cut_off(run: Any) -> Callable[[TrialPlan, int], Any]:
 
 
 @pytest.fixture
-def gone_on(completed: Any) -> Callable[..., Any]:
-    """Returns a function that lets the plan's trial go on; so many of its epochs are recorded, or all."""
+def resumed(completed: Any) -> Callable[..., Any]:
+    """Returns a function that resumes the plan's trial, of which the given number of epochs is recorded, or all."""
 
-    def go_on(plan: TrialPlan, recorded: int | None = None) -> Any:
+    def resume(plan: TrialPlan, recorded: int | None = None) -> Any:
         known = plan.epochs if recorded is None else recorded
         return completed(replace(plan, resumes=True, attempt=plan.attempt + 1, recorded_epochs=known))
 
-    return go_on
+    return resume
 
 
 def files(plan: TrialPlan) -> list[Path]:
@@ -135,36 +135,38 @@ def assert_same(found: Any, wanted: Any, first_epoch: int) -> None:
     ],
     ids=["average and micro-batches", "two devices with an average", "two devices on a plateau", "three steps a call"],
 )
-def test_a_trial_that_was_cut_off_gives_the_figures_of_an_unbroken_one(
-    make_plan: Any, completed: Any, cut_off: Any, gone_on: Any, settings: Any, params: Any
+def test_an_interrupted_trial_gives_the_metrics_of_an_unbroken_one(
+    make_plan: Any, completed: Any, interrupted: Any, resumed: Any, settings: Any, params: Any
 ) -> None:
     more = {"params": params, "patience": 2 if "schedule" in settings else 9}
     wanted = completed(make_plan("unbroken", settings, **more))
     plan = make_plan("broken", settings, **more)
-    cut_off(plan, 2)
-    found = gone_on(plan)
+    interrupted(plan, 2)
+    found = resumed(plan)
     assert [choice.split()[-1] for choice in choices(found)] == ["2"]
     assert_same(found, wanted, 3)
 
 
-def test_epochs_that_nobody_lived_to_record_are_told_by_the_checkpoint(
-    make_plan: Any, completed: Any, gone_on: Any
+def test_epochs_that_were_not_recorded_are_emitted_from_the_checkpoint(
+    make_plan: Any, completed: Any, resumed: Any
 ) -> None:
     wanted = completed(plan := make_plan(epochs=3))
-    assert [epoch.epoch for epoch in gone_on(plan, recorded=1).epochs] == [2, 3]
-    found = gone_on(plan, recorded=0)
+    assert [epoch.epoch for epoch in resumed(plan, recorded=1).epochs] == [2, 3]
+    found = resumed(plan, recorded=0)
     assert [(epoch.epoch, epoch.metrics) for epoch in found.epochs] == [(e.epoch, e.metrics) for e in wanted.epochs]
     assert found.result.value == wanted.result.value
 
 
-def test_the_loss_scale_of_half_precision_goes_on(make_plan: Any, completed: Any, cut_off: Any, gone_on: Any) -> None:
+def test_the_loss_scale_of_half_precision_is_resumed(
+    make_plan: Any, completed: Any, interrupted: Any, resumed: Any
+) -> None:
     settings = {"precision": "mixed_float16"}
     wanted = completed(make_plan("unbroken", settings, epochs=3))
     plan = make_plan("broken", settings, epochs=3)
-    cut_off(plan, 1)
+    interrupted(plan, 1)
     kept = read_checkpoint(files(plan)[0]).arrays["model"]
     assert any(array.size == 1 and array.item() == 2**15 for array in kept)
-    assert_same(gone_on(plan), wanted, 2)
+    assert_same(resumed(plan), wanted, 2)
 
 
 BAD_STEPS = """
@@ -184,7 +186,7 @@ BAD_STEPS = """
 
 
 def test_weights_from_before_the_checkpoint_can_still_come_back(
-    make_plan: Any, completed: Any, cut_off: Any, gone_on: Any
+    make_plan: Any, completed: Any, interrupted: Any, resumed: Any
 ) -> None:
     source = NOISY_SPACE.replace("    images = keras.Input(dataset.input_shape)\n", BAD_STEPS).replace(
         "strides=2)(images)", "strides=2)(x)"
@@ -193,20 +195,24 @@ def test_weights_from_before_the_checkpoint_can_still_come_back(
     assert wanted.curve("skipped_steps") == [0, 1, 5, 1]
     assert wanted.decision("stability").choice.startswith("back ")
     plan = make_plan("broken", {"nan_patience": 6}, space_source=source)
-    cut_off(plan, 2)
-    assert_same(gone_on(plan), wanted, 3)
+    interrupted(plan, 2)
+    assert_same(resumed(plan), wanted, 3)
 
 
-def test_a_warm_start_goes_on_with_the_best_it_had(make_plan: Any, completed: Any, cut_off: Any, gone_on: Any) -> None:
+def test_a_resumed_warm_start_keeps_its_best_state(
+    make_plan: Any, completed: Any, interrupted: Any, resumed: Any
+) -> None:
     start = completed(make_plan("start", params={"learning_rate": 0.01})).result.weights
     changes = {"initial_weights": start, "params": {"learning_rate": 0.1}, "epochs": 2}
     wanted = completed(make_plan("unbroken", **changes))
     plan = make_plan("broken", **changes)
-    cut_off(plan, 1)
-    assert_same(gone_on(plan), wanted, 2)
+    interrupted(plan, 1)
+    assert_same(resumed(plan), wanted, 2)
 
 
-def test_what_xla_cannot_compile_goes_on_without(make_plan: Any, completed: Any, cut_off: Any, gone_on: Any) -> None:
+def test_a_training_that_xla_cannot_compile_resumes_without_xla(
+    make_plan: Any, completed: Any, interrupted: Any, resumed: Any
+) -> None:
     layer = "layers.Lambda(lambda y: tf.ensure_shape(tf.py_function(lambda z: 2.0 * z, [y], tf.float32), y.shape))"
     source = NOISY_SPACE.replace("import keras\n", "import keras\n    import tensorflow as tf\n").replace(
         "strides=2)(images)", f"strides=2)({layer}(images))"
@@ -214,8 +220,8 @@ def test_what_xla_cannot_compile_goes_on_without(make_plan: Any, completed: Any,
     changes = {"settings": {"xla": "on"}, "space_source": source, "epochs": 2}
     wanted = completed(make_plan("unbroken", **changes))
     plan = make_plan("broken", **changes)
-    cut_off(plan, 1)
-    found = gone_on(plan)
+    interrupted(plan, 1)
+    found = resumed(plan)
     assert found.decision("XLA").choice == "off"
     assert_same(found, wanted, 2)
 
@@ -256,18 +262,18 @@ def noisy_plan(folder: Path, digits: DatasetInfo) -> TrialPlan:
     )
 
 
-def test_a_killed_process_loses_no_more_than_the_epoch_that_nobody_was_told_of(
-    make_plan: Any, gone_on: Any, unbroken: Run
+def test_a_killed_process_loses_only_the_epoch_that_was_not_reported(
+    make_plan: Any, resumed: Any, unbroken: Run
 ) -> None:
     plan = make_plan("killed")
     done = subprocess.run([sys.executable, "-c", KILLED, json.dumps(to_json(plan))], check=False)
     assert done.returncode == -signal.SIGKILL
-    found = gone_on(plan)
+    found = resumed(plan)
     assert [choice.split()[-1] for choice in choices(found)] == ["2"]
     assert_same(found, unbroken, 3)
 
 
-def test_an_epoch_is_told_when_the_checkpoint_before_it_is_on_the_disk(
+def test_an_epoch_is_reported_when_the_checkpoint_before_it_is_on_the_disk(
     make_plan: Any, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     story: list[Any] = []
@@ -279,8 +285,8 @@ def test_an_epoch_is_told_when_the_checkpoint_before_it_is_on_the_disk(
 
     monkeypatch.setattr("mloptimizer.training.checkpoints.checkpoint_files.write_checkpoint", write_slowly)
     run(make_plan(epochs=3), events=story)
-    told = [event.epoch if isinstance(event, EpochRecord) else event for event in story]
-    assert [item for item in told if isinstance(item, (int, str))] == [
+    reported = [event.epoch if isinstance(event, EpochRecord) else event for event in story]
+    assert [item for item in reported if isinstance(item, (int, str))] == [
         *(1, "epoch_00001.ckpt", 2, "epoch_00002.ckpt", 3, "epoch_00003.ckpt")
     ]
 
@@ -288,13 +294,13 @@ def test_an_epoch_is_told_when_the_checkpoint_before_it_is_on_the_disk(
 # --- when there is a checkpoint, and how many
 
 
-def test_the_newest_two_stay(make_plan: Any, completed: Any) -> None:
+def test_the_newest_two_checkpoints_stay(make_plan: Any, completed: Any) -> None:
     plan = make_plan(epochs=5, settings={"checkpoint_epochs": 2})
     completed(plan)
     assert names(plan) == ["epoch_00004.ckpt", "epoch_00005.ckpt"]  # the last epoch has one too
 
 
-def test_none_are_taken_where_none_are_wanted(make_plan: Any, completed: Any) -> None:
+def test_no_checkpoints_are_taken_if_they_are_off(make_plan: Any, completed: Any) -> None:
     plan = make_plan(epochs=1, settings={"checkpoint_epochs": 0})
     assert "checkpoint" not in completed(plan).result.timings
     assert not (Path(plan.directory) / CHECKPOINTS).exists()
@@ -302,13 +308,13 @@ def test_none_are_taken_where_none_are_wanted(make_plan: Any, completed: Any) ->
 
 @pytest.mark.parametrize("params", [{}, {"learning_rate": 0.0}], ids=["by its epochs", "by the patience"])
 def test_a_training_that_had_ended_goes_straight_to_its_result(
-    make_plan: Any, completed: Any, gone_on: Any, params: Any
+    make_plan: Any, completed: Any, resumed: Any, params: Any
 ) -> None:
     plan = make_plan(epochs=2, patience=1, params=params) if params else make_plan(epochs=1)
     first = completed(plan)
     wanted = weights(first.result.weights)
     Path(first.result.weights).unlink()
-    found = gone_on(plan)
+    found = resumed(plan)
     assert (found.epochs, found.result.value, found.result.metrics) == ([], first.result.value, first.result.metrics)
     assert all(np.array_equal(*pair) for pair in zip(weights(found.result.weights), wanted, strict=True))
 
@@ -329,7 +335,7 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_training(make_plan: An
     (Path(plan.directory) / CHECKPOINTS).write_text("in the way")
     done = completed(plan)
     assert len(done.epochs) == 3
-    assert choices(done) == ["skipped"]  # told once
+    assert choices(done) == ["skipped"]  # reported once
     assert str(Path(plan.directory) / CHECKPOINTS) in done.decision("checkpoint").reason
 
 
@@ -340,12 +346,12 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_training(make_plan: An
 def left_behind(tmp_path_factory: pytest.TempPathFactory, digits: DatasetInfo) -> TrialPlan:
     """Returns the plan of a trial that was stopped in its third epoch."""
     plan = noisy_plan(tmp_path_factory.mktemp("left") / "trial", digits)
-    told: list[Any] = []
+    events: list[Any] = []
 
     def should_stop() -> bool:
-        return any(isinstance(event, EpochRecord) and event.epoch == 2 for event in told)
+        return any(isinstance(event, EpochRecord) and event.epoch == 2 for event in events)
 
-    run_trial(plan, Slot("cpu0", cpu_ids=(0, 1)), told.append, should_stop)
+    run_trial(plan, Slot("cpu0", cpu_ids=(0, 1)), events.append, should_stop)
     return plan
 
 
@@ -389,14 +395,14 @@ def test_a_stopped_trial_leaves_whole_files_that_say_what_they_are(left: TrialPl
 
 
 @pytest.mark.parametrize("place", [0.0, 0.01, 0.2, 0.5, 0.9, 1.0])
-def test_no_flipped_bit_goes_unseen(left: TrialPlan, place: float) -> None:
+def test_every_flipped_bit_is_found(left: TrialPlan, place: float) -> None:
     flip_bit(files(left)[-1], place)
     with pytest.raises(DamagedCheckpoint):
         read_checkpoint(files(left)[-1])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
-def test_no_missing_end_goes_unseen(left: TrialPlan, share: float) -> None:
+def test_every_missing_end_is_found(left: TrialPlan, share: float) -> None:
     cut_short(files(left)[-1], share)
     with pytest.raises(DamagedCheckpoint):
         read_checkpoint(files(left)[-1])

@@ -88,7 +88,9 @@ def test_the_parts_of_the_log_add_up_to_the_run(make_training_plan: Any, logged:
     assert {"setup", "first_step", "training"} <= set(rows["part"].dropna()) <= set(PARTS)
 
 
-def test_a_trial_that_goes_on_counts_no_image_of_its_checkpoint_again(make_training_plan: Any, logged: Any) -> None:
+def test_a_resumed_trial_does_not_count_the_images_before_its_checkpoint_again(
+    make_training_plan: Any, logged: Any
+) -> None:
     plan = make_training_plan({"batch_size": BATCH}, epochs=4)
     cut, first = logged(plan, stop_after_epochs=2)
     assert (cut.result.outcome, len(cut.epochs)) == (Outcome.PRUNED, 2)

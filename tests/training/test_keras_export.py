@@ -1,4 +1,4 @@
-"""An exported model stands on its own."""
+"""An exported model needs neither mloptimizer nor the space."""
 
 import json
 import subprocess

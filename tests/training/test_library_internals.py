@@ -28,7 +28,7 @@ def network() -> keras.Model:
     return keras.Model(inputs, keras.layers.TimeDistributed(keras.layers.Dense(2, name="wrapped"))(outputs[:, None]))
 
 
-def test_the_nodes_of_a_graph_come_in_an_order_in_which_they_can_be_computed(network: keras.Model) -> None:
+def test_the_nodes_of_a_graph_are_in_an_order_of_computation(network: keras.Model) -> None:
     nodes, known = graph_nodes(network), set[int]()
     for node in nodes:
         assert node.is_input or {id(tensor) for tensor in node.input_tensors} <= known
@@ -37,7 +37,7 @@ def test_the_nodes_of_a_graph_come_in_an_order_in_which_they_can_be_computed(net
     assert [node.operation.name for node in nodes].count("shared") == 2
 
 
-def test_networks_within_a_network_are_told_from_its_layers(network: keras.Model) -> None:
+def test_networks_within_a_network_are_distinguished_from_its_layers(network: keras.Model) -> None:
     assert (is_network(network), is_network(network.get_layer("shared"))) == (True, False)
     assert {"shared", "inner", "wrapped"} <= {layer.name for layer in all_layers(network)}
 
@@ -46,7 +46,7 @@ def test_every_output_of_a_layer_is_known(network: keras.Model) -> None:
     assert [tuple(tensor.shape) for tensor in all_outputs(network.get_layer("shared"))] == [(None, 4)] * 2
 
 
-def test_a_mask_goes_along_with_a_tensor() -> None:
+def test_the_mask_of_a_tensor_is_known() -> None:
     inputs = keras.Input((3,))
     embedded = keras.layers.Embedding(5, 2, mask_zero=True)(inputs)
     assert (has_mask(inputs), has_mask(embedded)) == (False, True)

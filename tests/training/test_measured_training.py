@@ -29,7 +29,7 @@ def build(params, dataset):
 '''
 
 
-def test_a_real_training_is_measured_and_watched_meanwhile() -> None:
+def test_a_real_training_is_measured_and_watched() -> None:
     uses: list[None] = []
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The estimate of a training's memory, the division of a step so that it fits, and memory that is given back."""
+"""The estimate of a training's memory, micro-batches that fit, and memory that is freed."""
 
 import ctypes
 import gc
@@ -121,7 +121,7 @@ def test_activations_grow_with_the_micro_batch_and_weights_do_not() -> None:
     assert large.weights_mb == small.weights_mb
 
 
-def test_what_the_optimizer_remembers_is_a_copy_of_the_weights_for_each_vector() -> None:
+def test_every_vector_of_the_optimizer_takes_the_memory_of_the_weights() -> None:
     model = network()
     copy = model.count_params() * 4 / MB
     assert estimate(model, optimizer_vectors=3).weights_mb == pytest.approx(4 * copy)
@@ -134,7 +134,7 @@ def test_a_gpu_holds_no_copy_of_the_weights_but_the_main_memory_holds_the_best_a
     assert estimate(model, optimizer_vectors=2, on_host=True).weights_mb == pytest.approx((3 + 2 * 2) * copy)
 
 
-def test_computing_activations_again_keeps_less_of_them() -> None:
+def test_recomputation_keeps_fewer_activations() -> None:
     deep = keras.Sequential([keras.Input((8, 8, 4))])
     for _ in range(16):
         deep.add(layers.Conv2D(4, 3, padding="same", activation="gelu"))
@@ -153,7 +153,7 @@ def test_half_precision_keeps_about_half_of_the_activations() -> None:
     assert 0.4 < half / estimate(convolutions("float32"), 256).activations_mb < 0.75
 
 
-# --- the division of a step
+# --- micro-batches
 
 
 def one_mb_an_image(micro_batch: int, remat: bool) -> Estimate:
@@ -180,7 +180,7 @@ class Divided:
         return self.plan.accumulation_steps, self.plan.remat
 
 
-def test_what_fits_is_left_as_it_is() -> None:
+def test_a_plan_that_fits_is_not_changed() -> None:
     divided = Divided(100)
     assert divided.way == (1, False)
     assert divided.decisions == [("memory", "1 pass per step", "an estimated 64 MB per replica fit into 90% of 100 MB")]
@@ -191,34 +191,34 @@ def test_micro_batches_are_no_more_than_needed() -> None:
     assert Divided(20).way == (4, False)
 
 
-def test_activations_are_computed_again_where_the_smallest_micro_batch_is_still_too_large() -> None:
+def test_activations_are_recomputed_if_the_smallest_micro_batch_is_still_too_large() -> None:
     assert Divided(8).way == (4, True)
 
 
-def test_a_network_with_batch_normalisation_is_computed_again_first_as_that_keeps_the_result() -> None:
+def test_a_network_with_batch_normalisation_is_recomputed_first_as_that_keeps_the_result() -> None:
     model = network(layers.BatchNormalization)
     assert Divided(40, model).way == (1, True)
     assert Divided(10, model).way == (2, True)
 
 
-def test_what_the_person_set_stands() -> None:
+def test_what_the_user_set_stays() -> None:
     assert Divided(20, remat="off", accumulation_steps=1).way == (1, False)
     assert Divided(1000, remat="on").way == (1, True)
     assert Divided(20, accumulation_steps=1).way == (1, True)
     assert Divided(2, remat="off", min_micro_batch=16).way == (4, False)
 
 
-def test_where_nothing_fits_the_most_sparing_way_is_tried_and_said_to_be_too_large() -> None:
+def test_if_nothing_fits_the_smallest_plan_is_tried_and_reported_as_too_large() -> None:
     divided = Divided(1)
     assert divided.way == (8, True)
     assert "nothing needs less" in divided.decisions[-1][2]
 
 
-def test_of_an_unknown_memory_nothing_is_concluded() -> None:
+def test_an_unknown_memory_changes_nothing() -> None:
     assert Divided(0).way == (1, False)
 
 
-def test_a_network_that_cannot_be_cut_is_not_computed_again_and_that_is_said() -> None:
+def test_a_network_that_cannot_be_cut_is_not_recomputed_and_the_decision_says_so() -> None:
     images = keras.Input((4, 4, 1))
     x = layers.Flatten()(images)
     model = keras.Model(images, layers.Dense(10)(layers.Concatenate()([x, layers.Dense(4)(x)])))
@@ -238,7 +238,7 @@ def impure(layer: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("layer", [Noisy, Penalised, lambda: layers.BatchNormalization(synchronized=True)])
-def test_a_network_of_which_nothing_can_run_twice_is_not_computed_again_and_that_is_said(layer: Any) -> None:
+def test_a_network_without_a_part_that_can_run_twice_is_not_recomputed_and_the_decision_says_so(layer: Any) -> None:
     model = impure(layer)
     for short in (Divided(100, model, remat="on"), Divided(8, model)):
         assert not short.plan.remat
@@ -274,7 +274,7 @@ def test_below_the_threshold_nothing_is_collected() -> None:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
-def test_freed_memory_goes_back_to_the_system() -> None:
+def test_freed_memory_is_returned_to_the_system() -> None:
     blocks = [bytes(1000) for _ in range(100_000)]
     del blocks[:-1]  # the last one keeps the heap from shrinking by itself
     held = psutil.Process().memory_info().rss

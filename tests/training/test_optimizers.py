@@ -185,7 +185,7 @@ def test_the_average_is_that_of_tensorflow(steps: int) -> None:
         np.testing.assert_allclose(weight.numpy(), average.average(weight.value).numpy(), atol=1e-6)
 
 
-def test_swapping_twice_gives_the_weights_and_the_average_back_exactly() -> None:
+def test_swapping_twice_restores_the_weights_and_the_average_exactly() -> None:
     weights = start_weights()
     optimizer = averaging(weights)
     optimizer.apply([flatten_gradients(random_gradients(1)[0], weights)])

@@ -98,13 +98,13 @@ def test_outputs_that_are_not_finite_are_left_to_the_training_which_names_the_la
     assert find_fault(network(lambda x: ops.log(-ops.exp(dense()(x))))) == ""
 
 
-def test_the_replicas_of_a_strategy_are_looked_at_as_one_model() -> None:
+def test_the_replicas_of_a_strategy_are_checked_as_one_model() -> None:
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
         assert "probabilities" in find_fault(network(PROBABILITIES["an operation"]))
         assert find_fault(network(dense())) == ""
 
 
-def test_looking_changes_no_weight_no_seed_and_no_statistic() -> None:
+def test_the_check_changes_no_weight_no_seed_and_no_variable() -> None:
     model = network(lambda x: ops.softmax(dense()(layers.Dropout(0.5)(x, training=True))), dropout=0.5)
     before, drawn = [weight.numpy() for weight in model.variables], np.random.get_state()[2]
     assert find_fault(model)

@@ -48,7 +48,7 @@ def test_half_precision_is_for_tensor_cores(setting: str, devices: Devices, poli
 
 
 @pytest.mark.parametrize(("devices", "place"), [(CPU, "a CPU"), (VOLTA, "compute capability 7.0")])
-def test_tensor_float_is_refused_where_it_cannot_be_had(devices: Devices, place: str) -> None:
+def test_tensor_float_is_refused_on_devices_without_it(devices: Devices, place: str) -> None:
     with pytest.raises(RunError, match=rf"precision = tf32: .*{place}.* Possible: float32"):
         choose_precision("tf32", devices, silent)
 
@@ -75,7 +75,7 @@ def test_xla_is_for_gpus_with_many_steps_to_come(setting: str, devices: Devices,
 
 
 @pytest.mark.parametrize("name", ["deterministic", "check_numerics"])
-def test_xla_stays_off_for_what_it_would_undo(name: str) -> None:
+def test_xla_stays_off_for_settings_that_it_would_undo(name: str) -> None:
     assert not choose_xla(Settings.model_validate({name: True}), VOLTA, 20_000, silent)
 
 
@@ -85,7 +85,7 @@ def synchronized_network() -> Any:
     return keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(2)])
 
 
-def test_what_talks_between_replicas_is_not_compiled_on_each() -> None:
+def test_a_layer_that_syncs_replicas_is_not_compiled_on_each() -> None:
     two = Devices("GPU", 2, 2)
     assert can_compile(synchronized_network(), VOLTA, True, silent)
     assert not can_compile(synchronized_network(), two, False, silent)
@@ -93,7 +93,7 @@ def test_what_talks_between_replicas_is_not_compiled_on_each() -> None:
         can_compile(synchronized_network(), two, True, silent)
 
 
-def test_the_policy_is_put_back() -> None:
+def test_the_policy_is_restored() -> None:
     before = keras.config.dtype_policy()
     with pytest.raises(RuntimeError), precision_policy(choose_precision("mixed_float16", CPU, silent)):
         raise RuntimeError
@@ -119,7 +119,7 @@ def small_model(plan: Any, **objectives: Any) -> TrainableModel:
     return model
 
 
-def test_the_figures_of_an_uneven_number_of_images_are_exact(make_training_plan: Any, digits: Any) -> None:
+def test_the_metrics_of_an_odd_number_of_images_are_exact(make_training_plan: Any, digits: Any) -> None:
     model = small_model(make_training_plan(), label_smoothing=0.1)
     images = load_images(digits, "validation", silent)
     validation = evaluation_batches(images, 7, CPU)  # 80 images in batches of 27

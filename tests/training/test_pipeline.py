@@ -143,7 +143,7 @@ def test_the_disk_gives_the_same_batches_as_the_memory(digits: Any, split: Any) 
 
 
 @pytest.mark.parametrize(("free_mb", "place"), [(1, "train in memory"), (0, "train on disk")])
-def test_images_go_to_the_memory_if_a_quarter_of_what_is_free_holds_them(
+def test_images_are_kept_in_memory_if_they_fit_into_a_quarter_of_the_free_memory(
     digits: Any, monkeypatch: pytest.MonkeyPatch, free_mb: int, place: str
 ) -> None:
     monkeypatch.setattr(pipeline, "available_memory_mb", lambda: free_mb)  # the digits take 0.02 MB
@@ -152,7 +152,7 @@ def test_images_go_to_the_memory_if_a_quarter_of_what_is_free_holds_them(
     assert [decision[:2] for decision in decisions] == [("cache", place)]
 
 
-def test_a_set_whose_files_are_gone_is_a_data_error(digits: Any, tmp_path: Any) -> None:
+def test_missing_files_of_a_data_set_are_a_data_error(digits: Any, tmp_path: Any) -> None:
     with pytest.raises(DataError, match=str(tmp_path)):
         load_images(replace(digits, directory=str(tmp_path)), "train", silent)
 
@@ -208,14 +208,14 @@ def test_a_compiled_step_makes_the_same_images(photos: Images, augmentation: Aug
         ("off", GPU, False),
     ],
 )
-def test_images_live_on_gpus_that_have_four_times_the_memory(
+def test_images_are_kept_on_gpus_that_have_four_times_the_memory(
     photos: Images, setting: Any, devices: Devices, chosen: bool
 ) -> None:
     assert choose_on_device(setting, photos, devices, 1.0, silent) is chosen
 
 
 @pytest.mark.parametrize(("training_mb", "chosen"), [(3.55, True), (3.65, False)])
-def test_images_live_on_a_gpu_only_beside_the_training_in_nine_tenths_of_its_memory(
+def test_images_are_kept_on_a_gpu_only_if_the_training_fits_too(
     photos: Images, training_mb: float, chosen: bool
 ) -> None:
     small = replace(photos, pixels=photos.pixels[:, :8, :8])
@@ -227,7 +227,7 @@ def test_images_live_on_a_gpu_only_beside_the_training_in_nine_tenths_of_its_mem
 @pytest.mark.parametrize(
     "settings", [{"data_cache": "disk"}, {"data_on_device": "on", "cpu_replicas": 2, "batch_size": 16, "xla": "on"}]
 )
-def test_a_trial_goes_the_same_way_wherever_the_images_lie(
+def test_a_trial_trains_alike_wherever_the_images_are(
     make_training_plan: Any, completed: Any, settings: dict[str, Any]
 ) -> None:
     common = {"batch_size": 32, "batch_size_multiplier": 1, "learning_rate_scaling": "none", "accumulation_steps": 2}

@@ -130,14 +130,14 @@ def test_weights_statistics_and_seeds_after_steps_are_those_of_the_plain_network
 
 
 @pytest.mark.parametrize("how", [gradients, compiled_micro_batches])
-def test_so_they_are_on_two_replicas(how: Any) -> None:
+def test_recomputation_gives_the_same_on_two_replicas(how: Any) -> None:
     def strategy() -> Any:
         return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
 
     assert largest_gap(train(remat_that_saves, how, strategy()), train(plain, how, strategy())) < 1e-6
 
 
-def test_so_they_are_in_half_precision_within_its_rounding() -> None:
+def test_recomputation_gives_the_same_in_half_precision_within_its_rounding() -> None:
     keras.config.set_dtype_policy("mixed_float16")
     assert largest_gap(train(remat_that_saves, gradients), train(plain, gradients)) < 1e-3
 
@@ -157,7 +157,7 @@ def test_the_segments_one_after_the_other_are_the_network() -> None:
     np.testing.assert_allclose(x, network(IMAGES, training=False), atol=1e-6)
 
 
-def test_the_network_stays_what_it_was() -> None:
+def test_the_network_is_unchanged() -> None:
     network = make_stack()
     before, weights = network.get_config(), network.get_weights()
     rematerialised(network)
@@ -176,7 +176,7 @@ def gap_to_plain(middle: Callable[[Any], Any]) -> tuple[Rematerialised, float]:
     return forward, largest_gap([value.numpy() for value in ours], [value.numpy() for value in theirs])
 
 
-def test_a_layer_that_stands_in_two_segments_gets_the_gradients_of_both() -> None:
+def test_a_layer_in_two_segments_gets_the_gradients_of_both() -> None:
     shared = layers.BatchNormalization()
     forward, gap = gap_to_plain(lambda x: shared(layers.Add()([x, keras.ops.relu(shared(x))])))
     assert forward.recomputed > 1

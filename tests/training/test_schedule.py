@@ -61,7 +61,7 @@ def test_an_automatic_batch_counts_from_64(make_training_plan: Any) -> None:
     assert decisions["global batch"] == ("128", "128 images per replica × 1 replicas")
 
 
-def test_a_batch_that_is_cut_to_the_images_says_so(make_training_plan: Any) -> None:
+def test_the_decision_says_that_a_batch_is_limited_by_the_images(make_training_plan: Any) -> None:
     _, decisions = planned(make_training_plan({"batch_size": 500}), 3)
     reason = "batch_size 500 × multiplier 2 × 3 replicas = 3000, but only 320 images"
     assert decisions["global batch"] == ("318", reason)
@@ -159,7 +159,7 @@ def test_a_plateau_halves_the_rate_each_time() -> None:
     assert found == [None, None, 0.5, None, 0.5, None, None]
 
 
-def test_a_loss_is_better_when_it_falls_and_never_when_it_is_no_number() -> None:
+def test_a_loss_is_better_if_it_falls_and_never_if_it_is_nan() -> None:
     rule = Plateau(Objective("val_loss"), 1)
     assert factors(rule, [0.5, 0.4, float("nan"), 0.3]) == [None, None, 0.5, None]
 

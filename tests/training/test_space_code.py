@@ -65,7 +65,7 @@ def look() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_build_changes_is_put_back(change: str, make_training_plan: Any) -> None:
+def test_changes_by_build_are_undone(change: str, make_training_plan: Any) -> None:
     before, plan = look(), make_training_plan()
     build_network("own", source(after=change), {}, plan.dataset)
     assert look() == before
@@ -125,7 +125,7 @@ def test_models_that_an_earlier_version_explored_are_still_trained_further(
     completed(plan)
 
 
-def test_other_values_that_nothing_reads_are_told(make_training_plan: Any, completed: Any) -> None:
+def test_other_values_that_nothing_reads_are_reported(make_training_plan: Any, completed: Any) -> None:
     done = completed(make_training_plan(params={"units": 8, "optimizer": "sgd"}, space_source=source(), epochs=1))
     assert done.decision("unused values").choice == "units"
     done = completed(make_training_plan(params={"units": 8}, space_source=source("params['units']"), epochs=1))

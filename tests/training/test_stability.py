@@ -1,4 +1,4 @@
-"""Figures that are not finite: skipped steps, the way back, and where they come from."""
+"""Values that are not finite: skipped steps, the way back, and where they come from."""
 
 import math
 from dataclasses import replace
@@ -62,7 +62,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(make_bad_plan: Any, co
     assert all(norm > 0 for norm in done.curve("gradient_norm"))
 
 
-def test_after_the_patience_the_trial_goes_back_and_learns_on_with_half_the_rate(
+def test_after_the_patience_the_trial_goes_back_and_continues_with_half_the_rate(
     make_bad_plan: Any, completed: Any
 ) -> None:
     done = completed(make_bad_plan(8, 10, nan_patience=2, schedule="plateau"))

@@ -24,11 +24,11 @@ EPOCH_FIGURES = {
 }
 
 
-def test_every_epoch_has_all_figures(make_training_plan: Any, completed: Any) -> None:
+def test_every_epoch_has_all_metrics(make_training_plan: Any, completed: Any) -> None:
     done = completed(make_training_plan(epochs=3))
     assert [epoch.epoch for epoch in done.epochs] == [1, 2, 3]
     assert all(set(epoch.metrics) == EPOCH_FIGURES and epoch.number == 7 for epoch in done.epochs)
-    assert all(math.isfinite(figure) for epoch in done.epochs for figure in epoch.metrics.values())
+    assert all(math.isfinite(value) for epoch in done.epochs for value in epoch.metrics.values())
 
 
 FADING_SPACE = '''
@@ -94,7 +94,7 @@ def test_a_loss_is_minimised(make_training_plan: Any, completed: Any) -> None:
     assert done.result.value == min(done.curve("val_loss"))
 
 
-def test_two_runs_of_a_plan_give_the_same_figures(make_training_plan: Any, completed: Any) -> None:
+def test_two_runs_of_a_plan_give_the_same_metrics(make_training_plan: Any, completed: Any) -> None:
     first, second = (completed(make_training_plan(seed=5)) for _ in range(2))
     other = completed(make_training_plan(seed=6))
     for metric in EPOCH_FIGURES - {"images_per_second", "data_wait_percent"}:
@@ -102,14 +102,14 @@ def test_two_runs_of_a_plan_give_the_same_figures(make_training_plan: Any, compl
     assert first.curve("val_loss") != other.curve("val_loss")
 
 
-def test_a_warm_start_goes_on_from_its_weights(make_training_plan: Any, completed: Any) -> None:
+def test_a_warm_start_starts_from_its_weights(make_training_plan: Any, completed: Any) -> None:
     plan = make_training_plan(epochs=8, params={"learning_rate": 0.01})
     start = completed(plan).result
     warm = completed(replace(plan, phase=Phase.HALL_OF_FAME, epochs=1, initial_weights=start.weights))
     assert warm.epochs[0].metrics["loss"] < 2 * start.metrics["loss"]
 
 
-def test_a_warm_start_that_only_does_harm_returns_what_it_started_from(
+def test_a_warm_start_that_gets_worse_returns_its_initial_weights(
     make_training_plan: Any, completed: Any, validate: Any
 ) -> None:
     plan = make_training_plan(epochs=8, params={"learning_rate": 0.01})
@@ -123,7 +123,7 @@ def test_a_warm_start_that_only_does_harm_returns_what_it_started_from(
     assert validate(plan, warm.result.weights)["loss"] == pytest.approx(start.metrics["val_loss"], abs=1e-5)
 
 
-def test_a_trial_that_is_told_to_stop_ends_within_the_epoch(make_training_plan: Any, run: Any) -> None:
+def test_a_trial_that_is_asked_to_stop_ends_within_the_epoch(make_training_plan: Any, run: Any) -> None:
     answers = iter([False, False, True])
     plan = make_training_plan({"batch_size": 16})
     done = run(plan, lambda: next(answers))
@@ -149,7 +149,7 @@ def test_the_test_evaluation_leaves_the_training_images_alone(make_training_plan
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_xla_changes_no_figure(make_training_plan: Any, completed: Any, replicas: int) -> None:
+def test_xla_changes_no_metric(make_training_plan: Any, completed: Any, replicas: int) -> None:
     plain, compiled = (
         completed(make_training_plan({"xla": xla, "cpu_replicas": replicas, "batch_size": 32})) for xla in ("off", "on")
     )
@@ -195,7 +195,7 @@ SYNCHRONIZED = "BatchNormalization(synchronized=True, momentum=0.8, name='norm')
 
 
 @pytest.mark.parametrize("tuned", [(), ("xla",)])
-def test_only_the_person_s_own_wish_to_compile_what_cannot_be_compiled_is_refused(
+def test_only_xla_on_is_refused_for_a_network_that_cannot_be_compiled(
     make_training_plan: Any, run: Any, tuned: tuple[str, ...]
 ) -> None:
     plan = make_training_plan({"xla": "on", "cpu_replicas": 2, "batch_size": 32}, tuned=tuned)

@@ -96,7 +96,7 @@ def test_more_memory_than_there_is(make_training_plan: Any, run: Any) -> None:
     assert failure.kind is FailureKind.OUT_OF_MEMORY
 
 
-def test_a_person_who_interrupts(make_training_plan: Any, run: Any) -> None:
+def test_an_interrupt_by_the_user(make_training_plan: Any, run: Any) -> None:
     def interrupt() -> bool:
         raise KeyboardInterrupt
 
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_made(make_training_plan: Any, run: Any, tmp_pat
     assert str(tmp_path / "file") in failure.message
 
 
-def test_a_full_disk_is_seen_behind_the_line_for_the_person() -> None:
+def test_a_full_disk_is_found_behind_the_error_for_the_user() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(RunError) as raised:
         raise file_error(Path("model.weights.h5"), full) from full
@@ -141,7 +141,7 @@ def test_a_long_message_is_cut_to_one_line() -> None:
     assert len(message) <= 400
 
 
-def test_a_full_disk_is_told_by_its_file_whatever_met_it() -> None:
+def test_a_full_disk_names_its_file_wherever_it_occurs() -> None:
     def raise_it(error: OSError) -> None:
         try:
             raise error

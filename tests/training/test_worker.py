@@ -26,7 +26,7 @@ def test_what_xla_compiles_is_kept_in_the_studys_cache(make_plan: MakePlan, tmp_
     assert (folder / "xla").is_dir()
 
 
-def test_a_cache_that_the_person_named_stays(make_plan: MakePlan, tmp_path: Path) -> None:
+def test_a_cache_that_the_user_named_stays(make_plan: MakePlan, tmp_path: Path) -> None:
     plan = make_plan(cache_directory=str(tmp_path / "cache"))
     assert plan_environment(plan, "--tf_xla_persistent_cache_directory=/mine") == {}
 
