@@ -23,9 +23,7 @@ from mloptimizer.training.devices import Decide
 from mloptimizer.training.keras_internals import all_outputs
 
 SMALLEST_BATCH = 16
-CLOSE_TO_FASTEST = (
-    0.95  # the smallest size within 5 % of the fastest wins: with small batches an epoch has more updates
-)
+CLOSE_TO_FASTEST = 0.95  # the smallest size within 5 % of the fastest wins: it makes more updates per epoch
 WARM_UP_STEPS, FEWEST_TIMED_STEPS, TIMED_IMAGES = 2, 3, 512
 SLOWER_IN_A_ROW = 2  # then no larger size is tried
 

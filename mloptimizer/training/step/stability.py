@@ -111,10 +111,12 @@ class GoBack(keras.callbacks.Callback):
         self._checked = time.monotonic()
         self._epoch = 0
         self._bad_validation = ""  # the problem with the last epoch's
-        self._good: Sequence[Any] = ()  # values of the snapshot's variables
+        self._variables: list[Any] = []
+        self._good: Sequence[Any] = ()  # their last good values
         self._older: Sequence[Any] = ()  # the same, if older than the end of the last epoch
 
     def on_train_begin(self, logs: Any = None) -> None:
+        self._variables = snapshot_variables(self.model)
         self._good = self._older or self._take()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -170,10 +172,10 @@ class GoBack(keras.callbacks.Callback):
         self._left -= 1
 
     def _take(self) -> list[Any]:
-        return [tf.convert_to_tensor(variable.value).numpy() for variable in snapshot_variables(self.model)]
+        return [tf.convert_to_tensor(variable.value).numpy() for variable in self._variables]
 
     def _restore(self, what: str) -> None:
-        for variable, value in zip(snapshot_variables(self.model), self._good, strict=True):
+        for variable, value in zip(self._variables, self._good, strict=True):
             variable.assign(value)
         flat_optimizer(self.model.optimizer).multiply_rate(0.5)
         self.model.guard.forgive()
