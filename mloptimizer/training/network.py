@@ -4,6 +4,7 @@ import copy
 import os
 import re
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,10 @@ def load_weights(network: Any, path: str) -> None:
         RunError: the file is missing, damaged, or of another architecture.
     """
     try:
-        network.load_weights(path)
+        with warnings.catch_warnings(
+            action="ignore", category=UserWarning
+        ):  # before it raises for another architecture
+            network.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         reason = in_a_line(error, 200)
         raise RunError(f"{path}: the weights cannot be loaded ({reason}). Train the model again.") from error
