@@ -70,10 +70,7 @@ _GUARDED: tuple[Guarded, ...] = (
     (sys.getrecursionlimit, sys.setrecursionlimit),
 )
 _GUARDED_IN_MAIN_THREAD: tuple[Guarded, ...] = (  # no other thread may set a signal handler
-    (
-        lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0,
-        lambda was_on: was_on or signal.setitimer(signal.ITIMER_REAL, 0),
-    ),
+    (lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0, lambda on: on or signal.setitimer(signal.ITIMER_REAL, 0)),
     *(_handler(number) for number in _SIGNALS if number),
 )
 

@@ -30,8 +30,6 @@ from mloptimizer.study.trials import TrialStatus, TrialSummary, summarize
 
 _MOST_INTERRUPTIONS = 10  # without a new epoch in between: the trial may be what kills the driver
 _LONGEST_MESSAGE = 2000
-_MEMORY_CONSTRAINT = "memory_mb"  # above zero: the memory that a trial needed but did not get
-_UNKNOWN_MEMORY_MB = 1.0
 _TO_BE_TRIED = (TrialStatus.INTERRUPTED, TrialStatus.IMPORTED)  # their configurations may still be trained
 _TEACHING = (FailureKind.OUT_OF_MEMORY, FailureKind.TIME_LIMIT)  # failures that a sampler should avoid
 
@@ -100,7 +98,7 @@ class PhaseStudy:
             facts |= failure_facts(failure or Failure(FailureKind.ERROR, "the trial failed"))
         trial, _ = self._running[result.number]
         if failure is not None and failure.kind is FailureKind.OUT_OF_MEMORY:
-            trial.set_constraint(_MEMORY_CONSTRAINT, result.memory_mb or _UNKNOWN_MEMORY_MB)
+            trial.set_constraint("memory_mb", result.memory_mb or 1.0)  # what it needed but did not get; 1: unknown
         self.tell(trial, outcome, result.value, **facts)
         del self._running[result.number]
 
