@@ -117,8 +117,8 @@ def _on_cpu(replicas: int, threads: int, decide: Decide) -> Devices:
         decide("strategy", "none", "one CPU needs no strategy")
         return Devices("CPU", 1, threads)
     cpu = tf.config.list_physical_devices("CPU")[0]
-    parts = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
-    _before_start(lambda: tf.config.set_logical_device_configuration(cpu, parts))
+    parts = [tf.config.LogicalDeviceConfiguration()] * replicas
+    _before_start(partial(tf.config.set_logical_device_configuration, cpu, parts))
     devices = tf.config.list_logical_devices("CPU")
     if len(devices) < replicas:
         raise RunError(

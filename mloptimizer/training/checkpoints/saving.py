@@ -165,7 +165,10 @@ def resume_training(folder: Path, identity: Mapping[str, Any], state: TrainingSt
     for index, path in enumerate(paths):
         try:
             checkpoint = files.read_checkpoint(path, state.most_bytes)
-            reason = _find_difference(checkpoint.identity, identity) or state.find_misfit(checkpoint)
+            found = checkpoint.identity
+            other = next((name for name, value in identity.items() if found.get(name) != value), "")
+            different = f"it is of another training: {other} {found.get(other)}, not {identity.get(other)}"
+            reason = different if other else state.find_misfit(checkpoint)
         except DamagedCheckpoint as damage:
             reason = str(damage)
         if not reason:
@@ -177,11 +180,6 @@ def resume_training(folder: Path, identity: Mapping[str, Any], state: TrainingSt
     files.keep_only(folder, [])
     decide(_TOPIC, "from the start", "no checkpoint is whole and fits" if paths else "there is no checkpoint")
     return 0
-
-
-def _find_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    different = (f"{name} {found.get(name)}, not {value}" for name, value in wanted.items() if found.get(name) != value)
-    return f"it is of another training: {first}" if (first := next(different, "")) else ""
 
 
 class CheckpointWriter:

@@ -43,13 +43,11 @@ def choose_precision(setting: str, devices: Devices, decide: Decide) -> Precisio
             )
         decide("precision", setting, "set by the user")
         return Precision(setting, "float32" if setting == "tf32" else setting, setting == "tf32")
-    if capability is None:
-        decide("precision", "float32", "a CPU is slower in half precision")
-        return FLOAT32
-    if capability >= TENSOR_CORES_SINCE:
+    if capability and capability >= TENSOR_CORES_SINCE:
         decide("precision", "mixed_float16", f"compute capability {number} has tensor cores")
         return Precision("mixed_float16", "mixed_float16")
-    decide("precision", "float32", f"compute capability {number} has no tensor cores")
+    slower = f"compute capability {number} has no tensor cores" if capability else "a CPU is slower in half precision"
+    decide("precision", "float32", slower)
     return FLOAT32
 
 
