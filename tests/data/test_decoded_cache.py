@@ -20,14 +20,14 @@ def test_a_second_call_decodes_nothing(mnist: Data, tmp_path: Path) -> None:
     assert snapshot(tmp_path) == before
 
 
-def test_what_was_decoded_is_used_when_its_source_is_gone(mnist: Data, datasets: Path) -> None:
+def test_a_decoded_data_set_is_used_when_its_source_is_gone(mnist: Data, datasets: Path) -> None:
     first = prepare()
     (datasets / "mnist.npz").unlink()
     assert prepare() == first
     assert list_datasets()["mnist"] == first.directory
 
 
-def test_other_content_in_the_source_is_decoded_anew(mnist: Data, datasets: Path) -> None:
+def test_other_content_in_the_source_is_decoded_again(mnist: Data, datasets: Path) -> None:
     first = prepare()
     write_npz(datasets / "mnist.npz", make_data("mnist", seed=1))
     second = prepare()
@@ -98,7 +98,7 @@ def _replace_labels(directory: Path) -> None:
         _replace_labels,
     ],
 )
-def test_a_damaged_cache_is_made_again(damage: Callable[[Path], None], mnist: Data) -> None:
+def test_a_damaged_cache_is_written_again(damage: Callable[[Path], None], mnist: Data) -> None:
     first = prepare()
     damage(Path(first.directory))
     assert prepare() == first

@@ -54,7 +54,7 @@ def offer(site: str, tmp_path: Path, content: bytes, sha256: str = "") -> Datase
     return dataclasses.replace(CATALOG["mnist"], downloads=(item,))
 
 
-def test_a_download_lies_where_keras_looks_for_it(site: str, tmp_path: Path, datasets: Path) -> None:
+def test_a_download_is_where_keras_looks_for_it(site: str, tmp_path: Path, datasets: Path) -> None:
     download(offer(site, tmp_path, b"images"))
     assert {path.name: path.read_bytes() for path in datasets.iterdir()} == {"mnist.npz": b"images"}
 
@@ -78,7 +78,7 @@ def test_a_file_that_the_site_does_not_have_is_reported(site: str, tmp_path: Pat
     assert list(datasets.iterdir()) == []
 
 
-def test_what_a_killed_download_left_is_removed_after_a_day(site: str, tmp_path: Path, datasets: Path) -> None:
+def test_leftovers_of_a_killed_download_are_removed_after_a_day(site: str, tmp_path: Path, datasets: Path) -> None:
     old, young = (datasets / f"{TEMPORARY_PREFIX}{age}" for age in ("old", "young"))
     for folder in (old, young):
         folder.mkdir()
@@ -88,7 +88,7 @@ def test_what_a_killed_download_left_is_removed_after_a_day(site: str, tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "broken link"])
-def test_what_has_the_name_of_a_download_is_never_replaced(
+def test_a_file_with_the_name_of_a_download_is_never_replaced(
     kind: str, site: str, tmp_path: Path, datasets: Path
 ) -> None:
     target = datasets / "mnist.npz"
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
         ("cifar100", ["cifar-100-python.tar.gz", "cifar-100-python", "cifar100.npz"]),
     ],
 )
-def test_without_a_net_one_line_says_what_to_put_where(
+def test_without_a_network_one_line_says_what_to_put_where(
     name: str, files: list[str], datasets: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(RunError) as caught:
@@ -130,7 +130,7 @@ def test_without_a_net_one_line_says_what_to_put_where(
     assert snapshot(tmp_path) == {}
 
 
-def test_a_download_that_was_broken_off_goes_on_with_the_files_that_are_missing(datasets: Path) -> None:
+def test_a_download_that_was_interrupted_resumes_with_the_missing_files(datasets: Path) -> None:
     write_idx(datasets / "fashion-mnist", make_data("fashion_mnist"))
     (datasets / "fashion-mnist" / f"{IDX_FILES[3]}.gz").unlink()
     before = snapshot(datasets)

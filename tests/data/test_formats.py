@@ -68,7 +68,7 @@ def refusal(name: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
-def test_every_form_gives_the_images_and_labels_that_it_holds(name: str, form: str, datasets: Path) -> None:
+def test_every_form_gives_the_images_and_labels_that_it_contains(name: str, form: str, datasets: Path) -> None:
     data = make_data(name)
     FORMS[name, form](datasets / form, data)
     (x_train, y_train), (x_test, y_test) = read(name)

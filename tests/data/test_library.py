@@ -57,7 +57,7 @@ def test_the_test_part_is_mapped_and_cannot_be_written(mnist: Data) -> None:
     assert (images == mnist.x_test).all() and (labels == mnist.y_test).all()
 
 
-def test_a_limit_takes_only_so_many_training_images(mnist: Data) -> None:
+def test_a_limit_uses_only_that_many_training_images(mnist: Data) -> None:
     info = prepare_dataset("mnist", 0.5, 0, 30)
     assert (info.train_size, info.validation_size, info.test_size) == (15, 15, 10)
     assert len(load_split(info, "train")[0]) == 15
@@ -117,7 +117,7 @@ def test_images_that_vanished_are_reported(mnist: Data) -> None:
         load_split(info, "train")
 
 
-def test_images_of_another_content_are_not_taken_for_those_of_the_study(mnist: Data) -> None:
+def test_images_of_another_content_do_not_pass_for_those_of_the_study(mnist: Data) -> None:
     info = dataclasses.replace(prepare(), fingerprint="0" * 64)
     with pytest.raises(RunError, match="start a new study"):
         load_split(info, "train")

@@ -51,13 +51,13 @@ class Gpu(Watcher):
     def __init__(
         self,
         workspace: Workspace,
-        set_figures: Callable[..., None],
+        set_values: Callable[..., None],
         slowdown: float,
         is_enough: Callable[["Gpu"], bool],
     ) -> None:
         super().__init__()
         self.workspace, self.most = workspace, 0
-        self._set_figures, self._slowdown, self._is_enough = set_figures, slowdown, is_enough
+        self._set_values, self._slowdown, self._is_enough = set_values, slowdown, is_enough
         self._running: set[int] = set()
         self._pids: dict[int, int] = {}  # of those that have their memory
         self._write()
@@ -94,7 +94,7 @@ class Gpu(Watcher):
         fresh = self.workspace.root / "slowdown.new"
         fresh.write_text(str(self._slowdown if len(self._running) > 1 else 1.0))
         fresh.replace(self.workspace.root / "slowdown")
-        self._set_figures(
+        self._set_values(
             gpu__memory_used=(500 + TRIAL_MB * len(self._pids)) * MB,
             gpu__utilization=30 * len(self._running),
             gpu__0__processes=" ".join(f"{pid}:{TRIAL_MB * MB}" for pid in self._pids.values()) or None,
@@ -115,7 +115,7 @@ class Gpu(Watcher):
         return path.read_text().splitlines() if path.is_file() else []
 
 
-def run(set_figures: Callable[..., None], slowdown: float, is_enough: Callable[[Gpu], bool]) -> dict[str, Any]:
+def run(set_values: Callable[..., None], slowdown: float, is_enough: Callable[[Gpu], bool]) -> dict[str, Any]:
     """Search with three trials on one GPU, and return what happened.
 
     Args:
@@ -128,7 +128,7 @@ def run(set_figures: Callable[..., None], slowdown: float, is_enough: Callable[[
         dataset = DatasetInfo(*facts, "f" * 64, folder, 0, 0.2, 0)
         settings = {"trials_per_gpu": "auto", "trials": 3, "min_free_disk_mb": 0}
         slots, _ = plan_slots(list_gpus(), [0, 1], 8000, 3, Settings(**settings))
-        gpu = Gpu(workspace, set_figures, slowdown, is_enough)
+        gpu = Gpu(workspace, set_values, slowdown, is_enough)
         run_small_search(
             workspace,
             dataset,

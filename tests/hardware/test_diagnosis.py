@@ -64,7 +64,7 @@ def test_every_rule_has_its_log_and_its_limits_here() -> None:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_rule_holds_of_its_recorded_log_and_tells_its_figures(name: str) -> None:
+def test_a_rule_holds_for_its_recorded_log_and_gives_its_numbers(name: str) -> None:
     trace, facts = RECORDED[name]
     findings = {
         finding.rule.name: finding.evidence for finding in find(gather_evidence(read_trace(TRACES / f"{trace}.csv")))
@@ -73,11 +73,11 @@ def test_a_rule_holds_of_its_recorded_log_and_tells_its_figures(name: str) -> No
 
 
 @pytest.mark.parametrize("trace", [trace for name, (trace, _) in RECORDED.items() if name != "compile-bound"])
-def test_nothing_else_is_found_in_a_log_of_one_trouble(trace: str) -> None:
+def test_nothing_else_is_found_in_a_log_with_one_problem(trace: str) -> None:
     assert len(found_in(trace)) == 1
 
 
-def test_other_trials_on_its_cores_are_no_other_programs(tmp_path: Path) -> None:
+def test_other_trials_on_its_cores_are_not_other_programs(tmp_path: Path) -> None:
     header, *rows = (TRACES / "cpu_oversubscribed.csv").read_text().splitlines()
     for trials, found in ((1, ["CPU oversubscribed"]), (2, [])):
         lines = [f"{header},trials_on_cores", *(f"{row},{trials}" for row in rows)]
@@ -85,8 +85,8 @@ def test_other_trials_on_its_cores_are_no_other_programs(tmp_path: Path) -> None
         assert [finding.rule.name for finding in find(gather_evidence(read_trace(tmp_path / "log.csv")))] == found
 
 
-def test_what_is_so_already_is_not_advised() -> None:
-    at = {figure: float(limit) for figure, (limit, _) in LIMITS["input-bound"].items()}
+def test_changes_already_made_are_not_advised() -> None:
+    at = {metric: float(limit) for metric, (limit, _) in LIMITS["input-bound"].items()}
     for present in ({}, {"data_on_device": "on"}, {"data_on_device": "auto"}):
         (finding,) = find(at, present=present)
         advised = {change.setting for change in finding.changes}
@@ -110,12 +110,12 @@ def test_nothing_is_found_in_a_healthy_log(trace: str) -> None:
 
 @pytest.mark.parametrize("rule", [*RULES, IDLE_BETWEEN], ids=lambda rule: rule.name)
 def test_a_rule_holds_at_its_limits_and_not_beyond_any_of_them(rule: Rule) -> None:
-    at = {figure: float(limit) for figure, (limit, _) in LIMITS[rule.name].items()}
+    at = {metric: float(limit) for metric, (limit, _) in LIMITS[rule.name].items()}
     assert find(at, [rule])
-    for figure, (limit, beyond) in LIMITS[rule.name].items():
-        assert not find({**at, figure: limit * beyond}, [rule])
-        assert not find({**at, figure: nan}, [rule])
-        assert not find({name: value for name, value in at.items() if name != figure}, [rule])
+    for metric, (limit, beyond) in LIMITS[rule.name].items():
+        assert not find({**at, metric: limit * beyond}, [rule])
+        assert not find({**at, metric: nan}, [rule])
+        assert not find({name: value for name, value in at.items() if name != metric}, [rule])
 
 
 def test_an_empty_log_has_no_finding() -> None:
@@ -132,8 +132,8 @@ def test_the_settings_to_change_exist_and_take_the_value(rule: Rule) -> None:
             Settings(**{change.setting: change.value})
 
 
-def test_every_figure_of_a_rule_has_words() -> None:
-    named = {figure for rule in (*RULES, IDLE_BETWEEN) for figure in (*(c.metric for c in rule.when), *rule.also)}
+def test_every_metric_of_a_rule_has_a_text() -> None:
+    named = {metric for rule in (*RULES, IDLE_BETWEEN) for metric in (*(c.metric for c in rule.when), *rule.also)}
     assert named == EVIDENCE_TEXTS.keys()
 
 

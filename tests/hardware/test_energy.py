@@ -24,7 +24,7 @@ def metered(rows: Iterable[dict[str, float | None]], cores: int = 4) -> EnergyMe
     return meter
 
 
-def test_a_counter_is_taken_at_its_word() -> None:
+def test_a_counter_counts_exactly() -> None:
     meter = metered({"seconds": s, "gpu0_energy_j": energy(s), "gpu0_power_w": 1.0} for s in range(91))
     assert meter.gpu_joules == pytest.approx(energy(90))
     assert meter.gpu_source == "counter"
@@ -38,7 +38,7 @@ def test_without_a_counter_a_varying_power_is_integrated_within_a_percent_over_m
     assert meter.gpu_source == "power"
 
 
-def test_a_counter_that_is_not_answered_for_a_while_makes_up_for_it() -> None:
+def test_a_counter_without_readings_for_a_while_catches_up() -> None:
     rows = [{"seconds": float(s), "gpu0_energy_j": None if 30 < s < 60 else energy(s), "gpu0_power_w": power(s)}
             for s in range(91)]  # fmt: skip
     meter = metered(rows)
@@ -46,7 +46,7 @@ def test_a_counter_that_is_not_answered_for_a_while_makes_up_for_it() -> None:
     assert meter.gpu_source == "counter"
 
 
-def test_a_counter_that_is_lost_for_good_is_followed_by_the_power() -> None:
+def test_a_counter_that_is_lost_for_good_is_replaced_by_the_power() -> None:
     rows = [{"seconds": float(s), "gpu0_energy_j": energy(s) if s <= 30 else None, "gpu0_power_w": power(s)}
             for s in range(91)]  # fmt: skip
     meter = metered(rows)
@@ -54,13 +54,13 @@ def test_a_counter_that_is_lost_for_good_is_followed_by_the_power() -> None:
     assert meter.gpu_source == "counter and power"
 
 
-def test_a_counter_that_comes_late_counts_from_there_and_the_power_before_it() -> None:
+def test_a_counter_that_starts_late_counts_from_then_on_and_power_counts_before() -> None:
     rows = [{"seconds": float(s), "gpu0_energy_j": energy(s) - energy(40) if s >= 40 else None,
              "gpu0_power_w": power(s)} for s in range(91)]  # fmt: skip
     assert metered(rows).gpu_joules == pytest.approx(energy(90), rel=0.01)
 
 
-def test_a_counter_that_falls_back_is_not_believed() -> None:
+def test_a_counter_that_falls_is_not_trusted() -> None:
     rows = [{"seconds": float(s), "gpu0_energy_j": energy(s) if s < 50 else energy(s) - energy(49.5),
              "gpu0_power_w": power(s)} for s in range(91)]  # fmt: skip
     assert metered(rows).gpu_joules == pytest.approx(energy(90), rel=0.01)
@@ -96,7 +96,7 @@ def test_a_gpu_that_is_shared_counts_for_each_trial_in_part_while_it_is() -> Non
     assert metered(integrated).gpu_joules == pytest.approx(1500)
 
 
-def test_a_trial_has_its_part_of_the_processors_energy() -> None:
+def test_a_trial_gets_its_share_of_the_processors_energy() -> None:
     rows = [{"seconds": float(s), "cpu_energy_j": 40.0 * s, "cpu_percent": 50.0, "process_cpu_percent": 150.0}
             for s in range(11)]  # fmt: skip
     meter = metered(rows)  # 2 of 4 cores are busy, 1.5 of them with the trial
@@ -112,12 +112,12 @@ def test_trials_of_one_machine_share_its_processors_energy_and_never_count_it_tw
     assert sum(metered(rows(mine)).joules for mine in (100.0, 200.0, 100.0)) == pytest.approx(400)
 
 
-def test_processors_energy_waits_for_a_row_that_tells_the_trials_share() -> None:
+def test_processors_energy_waits_for_a_row_with_the_trials_share() -> None:
     rows = [{"seconds": float(s), "cpu_energy_j": 40.0 * s, "cpu_percent": 25.0 if s % 2 else None,
              "process_cpu_percent": 100.0} for s in range(12)]  # fmt: skip
     assert metered(rows).cpu_joules == pytest.approx(440)
 
 
-def test_what_is_not_told_is_unknown_and_not_nothing() -> None:
+def test_missing_energy_is_unknown_and_not_zero() -> None:
     meter = metered([{"seconds": 0.0, "cpu_percent": 5.0}, {"seconds": 1.0, "gpu0_power_w": None}])
     assert (meter.gpu_joules, meter.gpu_source, meter.cpu_joules, meter.joules) == (None, None, None, 0.0)

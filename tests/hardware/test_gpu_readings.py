@@ -1,4 +1,4 @@
-"""The figures of a GPU."""
+"""The values of a GPU."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from tests.hardware.nvml.stand_in import NvmlStandIn, build_nvml_stand_in, parti
 READ_GPU_0 = """
 import json, os
 from mloptimizer.hardware.read.reader import HardwareReader
-set_figures(gpu__0__processes=f"{os.getpid()}:1073741824 1:99999999")
+set_values(gpu__0__processes=f"{os.getpid()}:1073741824 1:99999999")
 reader = HardwareReader([gpu_uuid(0)], os.getpid())
 row = reader.read()
 reader.close()
@@ -27,7 +27,7 @@ print(json.dumps({name.removeprefix("gpu0_"): cell for name, cell in row.items()
 NVLINK = ("nvlink_rx_mb_s", "nvlink_tx_mb_s")  # which the stand-in has only where a test says so
 
 
-def test_every_gpu_column_holds_the_drivers_figure_in_its_unit(nvml: NvmlStandIn) -> None:
+def test_every_gpu_column_holds_the_drivers_value_in_its_unit(nvml: NvmlStandIn) -> None:
     assert nvml.run(READ_GPU_0) == {
         "utilization_percent": 61,
         "memory_utilization_percent": 37,
@@ -47,7 +47,7 @@ def test_every_gpu_column_holds_the_drivers_figure_in_its_unit(nvml: NvmlStandIn
     } | dict.fromkeys(NVLINK)
 
 
-def test_nvlink_tells_what_passed_since_the_row_before(nvml: NvmlStandIn) -> None:
+def test_nvlink_counts_what_passed_since_the_previous_row(nvml: NvmlStandIn) -> None:
     code = """
 import json, os
 from mloptimizer.hardware.read.reader import HardwareReader
@@ -55,7 +55,7 @@ now = 0.0
 reader = HardwareReader([gpu_uuid(0), gpu_uuid(1)], os.getpid(), clock=lambda: now)
 rows = []
 for now, sent in ((1.0, 1024), (3.0, 5120), (3.01, 9216), (4.0, 0), (5.0, 2048)):
-    set_figures(gpu__0__nvlink_rx_kib=2 * sent, gpu__0__nvlink_tx_kib=sent)
+    set_values(gpu__0__nvlink_rx_kib=2 * sent, gpu__0__nvlink_tx_kib=sent)
     row = reader.read()
     rows.append([row["gpu0_nvlink_rx_mb_s"], row["gpu0_nvlink_tx_mb_s"], row["gpu1_nvlink_tx_mb_s"]])
 print(json.dumps(rows))
@@ -64,7 +64,7 @@ print(json.dumps(rows))
     assert nvml.run(code) == [nothing, [4.0, 2.0, None], nothing, nothing, [4.0, 2.0, None]]
 
 
-def test_every_reason_to_throttle_has_words_and_being_idle_is_none() -> None:
+def test_every_reason_to_throttle_has_words_and_idling_is_not_one() -> None:
     names = [name for name in dir(pynvml) if name.startswith(("nvmlClocksThrottleReason", "nvmlClocksEventReason"))]
     bits = {getattr(pynvml, name) for name in names if not name.endswith(("All", "None"))}
     assert {bit for bit in bits if not name_reasons(bit)} == {1, 2} == {bit for bit in bits if not bit & THROTTLED}
@@ -98,7 +98,7 @@ import json, os
 from mloptimizer.hardware.read.reader import HardwareReader
 reader = HardwareReader([gpu_uuid(5), gpu_uuid(2)], os.getpid())
 rows = [reader.read()]
-set_figures(gpu__2__temperature=90)
+set_values(gpu__2__temperature=90)
 rows.append(reader.read())
 print(json.dumps([[row["gpu0_temperature_c"], row["gpu1_temperature_c"]] for row in rows]))
 """
@@ -107,13 +107,13 @@ print(json.dumps([[row["gpu0_temperature_c"], row["gpu1_temperature_c"]] for row
 
 
 @pytest.mark.parametrize("code", [3, 13, 999])
-def test_a_figure_that_a_gpu_does_not_offer_is_empty_and_the_others_stay(nvml: NvmlStandIn, code: int) -> None:
+def test_a_value_that_a_gpu_does_not_offer_is_empty_and_the_others_stay(nvml: NvmlStandIn, code: int) -> None:
     nvml.set(error__nvmlDeviceGetPowerUsage=code, error__nvmlDeviceGetTotalEnergyConsumption=code)
     row = nvml.run(READ_GPU_0)
     assert {name for name, cell in row.items() if cell is None} == {"power_w", "energy_j", *NVLINK}
 
 
-def test_an_older_drivers_functions_serve_where_it_lacks_the_new_ones(tmp_path: Path) -> None:
+def test_an_older_drivers_functions_replace_missing_new_ones(tmp_path: Path) -> None:
     without = ["TemperatureV", "MemoryInfo_v2", "TotalEnergyConsumption", "CurrentClocksEventReasons", "FieldValues"]
     without = [f"nvmlDeviceGet{name}" for name in without]
     nvml = NvmlStandIn(build_nvml_stand_in(tmp_path, without), tmp_path / "state.txt")
@@ -128,11 +128,11 @@ def test_a_lost_gpu_that_comes_back_is_read_again(nvml: NvmlStandIn) -> None:
 import json, os
 from mloptimizer.hardware.read.reader import HardwareReader
 now = 100.0
-set_figures(now_s=now)
+set_values(now_s=now)
 reader = HardwareReader([gpu_uuid(0), mig_uuid(1, 1)], os.getpid(), clock=lambda: now)
 rows = []
 for lost in (None, 15, 15, None, None):
-    set_figures(now_s=now, error__0__all=lost, error__1__all=lost)
+    set_values(now_s=now, error__0__all=lost, error__1__all=lost)
     row = reader.read()
     rows.append([row["gpu0_temperature_c"], row["gpu0_energy_j"], row["gpu1_memory_total_mb"]])
     now += 1
@@ -149,7 +149,7 @@ import json, os
 from mloptimizer.hardware.read.reader import HardwareReader
 reader = HardwareReader([gpu_uuid(0), gpu_uuid(1)], os.getpid())
 before = reader.read()
-set_figures(error__0__all=15)
+set_values(error__0__all=15)
 after = reader.read()
 print(json.dumps([before, after]))
 """
@@ -159,9 +159,9 @@ print(json.dumps([before, after]))
     assert (after["gpu1_power_w"], after["ram_total_mb"]) == (250, before["ram_total_mb"])
 
 
-def test_a_gpu_that_the_driver_does_not_know_has_empty_cells(nvml: NvmlStandIn) -> None:
+def test_a_gpu_unknown_to_the_driver_has_empty_cells(nvml: NvmlStandIn) -> None:
     nvml.set(gpus=0)
-    assert set(nvml.run(READ_GPU_0.replace("set_figures(", "dict(")).values()) == {None}
+    assert set(nvml.run(READ_GPU_0.replace("set_values(", "dict(")).values()) == {None}
 
 
 def test_memory_of_other_processes_is_not_the_trials(nvml: NvmlStandIn) -> None:
@@ -177,11 +177,11 @@ from pathlib import Path
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.reader import HardwareReader, column_names
 now, changes = 1000.0, json.loads(os.environ["CHANGES"])
-set_figures(now_s=now)
+set_values(now_s=now)
 reader = HardwareReader([gpu_uuid(0)], os.getpid(), clock=lambda: now)
 log = HardwareLog(Path(os.environ["LOG"]), column_names(1))
 for row in range(91):
-    set_figures(now_s=now, **changes.get(str(row), {}))
+    set_values(now_s=now, **changes.get(str(row), {}))
     log.append(reader.read())
     now += 1
 print(0)
@@ -194,7 +194,7 @@ COUNTER, POWER = "error__nvmlDeviceGetTotalEnergyConsumption", "error__nvmlDevic
 
 
 def missing(*names: str) -> dict[int, dict[str, Any]]:
-    """Return changes that make the figures unreadable in the rows 20 to 22, 50 and 75 to 79."""
+    """Return changes that make the values unreadable in the rows 20 to 22, 50 and 75 to 79."""
     gone = dict.fromkeys(names, 999)
     return {row: gone if row in (20, 50, 75) else dict.fromkeys(gone) for row in (20, 23, 50, 51, 75, 80)}
 
@@ -203,7 +203,7 @@ RESET = {40: {"gpu__energy_offset_mj": -1_010_000 * 300}}  # to a tenth of what 
 
 
 @pytest.mark.parametrize(
-    ("figures", "changes"),
+    ("values", "changes"),
     [
         ({}, {}),
         ({}, missing(COUNTER)),
@@ -221,14 +221,14 @@ RESET = {40: {"gpu__energy_offset_mj": -1_010_000 * 300}}  # to a tenth of what 
     ],
 )  # fmt: skip
 def test_the_energy_is_within_one_percent_of_the_integral_of_a_varying_power(
-    nvml: NvmlStandIn, tmp_path: Path, figures: dict[str, Any], changes: dict[int, dict[str, Any]]
+    nvml: NvmlStandIn, tmp_path: Path, values: dict[str, Any], changes: dict[int, dict[str, Any]]
 ) -> None:
-    nvml.set(gpu__power_mw=BASE_W * 1000, gpu__swing_mw=SWING_W * 1000, gpu__period_s=PERIOD_S, **figures)
+    nvml.set(gpu__power_mw=BASE_W * 1000, gpu__swing_mw=SWING_W * 1000, gpu__period_s=PERIOD_S, **values)
     nvml.run(LOG_90_SECONDS, LOG=str(tmp_path / "log.csv"), CHANGES=json.dumps(changes))
     assert gpu_watt_hours(tmp_path / "log.csv") == pytest.approx(JOULES / 3600, rel=0.01)
     assert abs(JOULES - BASE_W * 90) > 0.02 * JOULES  # a constant power would be seen
     energy = read_log(tmp_path / "log.csv")["gpu0_energy_j"].dropna()
-    assert len(energy) in ((0,) if figures.get(COUNTER) else (91, 91 - 9))
+    assert len(energy) in ((0,) if values.get(COUNTER) else (91, 91 - 9))
     assert energy.is_monotonic_increasing
 
 

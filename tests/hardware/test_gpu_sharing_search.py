@@ -11,7 +11,7 @@ from tests.hardware.nvml.stand_in import MB, NvmlStandIn, build_nvml_stand_in
 SEARCH = """
 import json
 from tests.hardware.packed_search import run
-print(json.dumps(run(set_figures, {slowdown}, lambda gpu: {enough})))
+print(json.dumps(run(set_values, {slowdown}, lambda gpu: {enough})))
 """
 
 
@@ -39,7 +39,7 @@ def test_a_trial_starts_beside_another_when_nvml_reports_room_for_it(nvml: NvmlS
     found = search(nvml, 1.2, "gpu.log().count('2 on the GPU') > 1")
     assert (found["most"], found["again"]) == (2, [])
     first, judged = found["log"].splitlines()[:2]
-    assert all(figure in first for figure in ("30 %", "trial 0", "12,100 MB", "3,600"))
+    assert all(text in first for text in ("30 %", "trial 0", "12,100 MB", "3,600"))
     assert " images/s " in judged and "trial 1" in judged
     on_gpu = [row["trials_on_gpu"] for row in csv.DictReader(found["rows"])]
     assert (on_gpu[0], set(on_gpu)) == ("1", {"1", "2"})

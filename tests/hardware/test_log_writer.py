@@ -59,7 +59,7 @@ def test_a_continued_log_loses_its_torn_line_and_repeats_no_header(tmp_path: Pat
     assert read_trace(path).duration_s == 10.0
 
 
-def test_a_log_of_another_slot_goes_on_with_the_columns_of_both(tmp_path: Path) -> None:
+def test_a_log_of_another_slot_continues_with_the_columns_of_both(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     row = {"seconds": 1.0, "gpu1_power_w": 200.0, "core1_percent": 50.0, "part": "save"}
     write_rows(path, column_names(2, (0, 1)), [row])
@@ -77,7 +77,7 @@ def test_a_log_of_another_slot_goes_on_with_the_columns_of_both(tmp_path: Path) 
     ]
 
 
-def test_a_log_of_an_older_version_goes_on(tmp_path: Path) -> None:
+def test_a_log_of_an_older_version_continues(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("time_utc,seconds,cpu_percent,fan_percent\n2026-01-01T00:00:00.000Z,3.0,25.0,80.0\n")
     write_rows(path, column_names(0), [{"seconds": 0.0, "cpu_percent": 50.0}, {"seconds": 1.0}])
@@ -87,7 +87,7 @@ def test_a_log_of_an_older_version_goes_on(tmp_path: Path) -> None:
     assert list(pd.read_csv(path)["seconds"]) == [3.0, 0.0, 1.0]
 
 
-def test_a_file_that_is_no_log_is_not_continued_and_kept(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_log_is_kept_and_not_continued(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(UsageError, match="Move it away"):
@@ -95,7 +95,7 @@ def test_a_file_that_is_no_log_is_not_continued_and_kept(tmp_path: Path) -> None
     assert path.read_text() == "a,b\n1,2\n"
 
 
-def test_cells_without_a_figure_are_empty(tmp_path: Path) -> None:
+def test_cells_without_a_value_are_empty(tmp_path: Path) -> None:
     path = gpu_log(tmp_path / "log.csv", [{"seconds": 1.0, "gpu0_power_w": math.nan, "cpu_percent": math.inf}])
     assert path.read_text().splitlines()[1] == "2026-01-01T00:00:00.000Z,1.0" + "," * (len(column_names(1)) - 2)
 
@@ -125,7 +125,7 @@ log.append(row)
 
 
 @pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n"])
-def test_a_file_that_is_no_log_is_refused(tmp_path: Path, text: str | None) -> None:
+def test_a_file_that_is_not_a_log_is_refused(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "log.csv"
     if text is not None:
         path.write_text(text)
@@ -216,7 +216,7 @@ for second in range(17):
     assert [file.name for file in tmp_path.iterdir()] == ["log.csv"]  # what the kill left is gone
 
 
-def test_a_log_that_cannot_be_thinned_for_want_of_room_grows_on(
+def test_a_log_that_cannot_be_thinned_without_room_keeps_growing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> Any:

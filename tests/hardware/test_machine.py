@@ -53,7 +53,7 @@ def test_a_childs_processor_time_and_memory_are_the_trials_too() -> None:
     assert isinstance(row["process_cpu_percent"], float) and row["process_cpu_percent"] >= 100 * 0.29 / 100
 
 
-def test_a_process_that_ended_has_empty_cells_and_the_machine_goes_on() -> None:
+def test_a_process_that_ended_has_empty_cells_and_the_machine_is_still_read() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     clock = iter([0.0, 1.0])
     reader = HardwareReader([], child.pid, clock=lambda: next(clock))
@@ -83,7 +83,7 @@ def read_cells(reader: MachineReader, now: float, cpu_ids: tuple[int, ...] = ())
     return dict(zip(machine_columns(cpu_ids), reader.read(now), strict=True))
 
 
-def test_every_core_of_the_slot_tells_how_busy_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_core_of_the_slot_has_its_busy_share(monkeypatch: pytest.MonkeyPatch) -> None:
     times = [[(10, 90), (50, 50), (0, 100)], [(11, 99), (58, 52), (0, 110)]]  # busy and idle seconds of three cores
     told = iter(times)
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [_core(*seconds) for seconds in next(told)])
@@ -106,7 +106,7 @@ def test_a_core_that_computes_is_busy() -> None:
     assert max(percent or 0.0 for percent in busy) > 10
 
 
-def test_the_network_is_told_without_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_is_counted_without_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     def links(**received: int) -> dict[str, Any]:
         return {name: SimpleNamespace(bytes_recv=n * MB, bytes_sent=2 * n * MB) for name, n in received.items()}
 

@@ -33,7 +33,7 @@ def test_a_container_sees_its_group_at_the_root(tmp_path: Path) -> None:
     assert count_oom_kills(tmp_path) == 5
 
 
-def test_what_a_system_does_not_tell_counts_as_nothing(tmp_path: Path) -> None:
+def test_what_a_system_does_not_report_counts_as_nothing(tmp_path: Path) -> None:
     assert count_oom_kills(tmp_path) == 0
     write(tmp_path, "proc/vmstat", "oom_kill many\n")
     assert count_oom_kills(tmp_path) == 0

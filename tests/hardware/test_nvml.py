@@ -27,7 +27,7 @@ def uuids(*indices: int) -> list[str]:
     return [gpu_uuid(index) for index in indices]
 
 
-def test_a_gpu_is_listed_with_all_that_its_driver_tells(nvml: NvmlStandIn) -> None:
+def test_a_gpu_is_listed_with_all_that_its_driver_reports(nvml: NvmlStandIn) -> None:
     assert nvml.run(LIST_GPUS)[3] == {
         "index": 3,
         "uuid": gpu_uuid(3),
@@ -41,7 +41,7 @@ def test_a_gpu_is_listed_with_all_that_its_driver_tells(nvml: NvmlStandIn) -> No
     }
 
 
-def test_what_the_driver_does_not_tell_is_none(nvml: NvmlStandIn) -> None:
+def test_what_the_driver_does_not_report_is_none(nvml: NvmlStandIn) -> None:
     functions = ("Name", "CudaComputeCapability", "MigMode", "MemoryInfo", "MemoryInfo_v2")
     nvml.set(gpus=1, **{f"error__nvmlDeviceGet{name}": 3 for name in functions}, error__nvmlSystemGetDriverVersion=999)
     (gpu,) = nvml.run(LIST_GPUS)
@@ -90,7 +90,7 @@ def test_cuda_visible_devices_names_instances_too(visible: str, expected: list[s
     assert [gpu.label for gpu in visible_gpus(gpus, visible)] == expected
 
 
-def test_what_is_in_use_of_an_instance_is_its_own(nvml: NvmlStandIn) -> None:
+def test_the_use_of_an_instance_is_its_own(nvml: NvmlStandIn) -> None:
     nvml.set(gpus=1, **partitioned(0, 8000, 4000), gpu__0__mig__2__processes="7:64", gpu__0__processes="7:64 8:64")
     code = (
         "import json; from mloptimizer.hardware.read.nvml import GpuUseReader; reader = GpuUseReader()\n"
@@ -158,7 +158,7 @@ def test_without_cuda_visible_devices_all_gpus_are_listed(nvml: NvmlStandIn) -> 
     assert nvml.run(LIST_UUIDS) == uuids(*range(8))
 
 
-def test_what_is_in_use_of_gpus_is_told_of_them_together(nvml: NvmlStandIn) -> None:
+def test_the_use_of_several_gpus_is_added_up(nvml: NvmlStandIn) -> None:
     nvml.set(gpus=3, gpu__0__processes="7:64 9:64", gpu__2__processes="8:64", gpu__2__memory_used=100 * MB)
     code = (
         "import json; from mloptimizer.hardware.read.nvml import GpuUseReader; reader = GpuUseReader()\n"
@@ -183,11 +183,11 @@ from tests.engines.test_process_engine import pid_of_waiting
 slot = Slot("gpu", gpu_ids=(gpu_uuid(0),))
 engine = ProcessEngine([slot], act, "forkserver")
 engine.start(bare_plan(0, {{"act": "wait"}}, {str(tmp_path)!r}), slot)
-set_figures(gpu__0__processes=f"{{pid_of_waiting(engine)}}:64", gpu__0__memory_used=9000 * 2**20)
+set_values(gpu__0__processes=f"{{pid_of_waiting(engine)}}:64", gpu__0__memory_used=9000 * 2**20)
 engine.stop_trial(0)
 collect(engine, 1)
 found = [(len(engine.idle_slots()), engine.releasing())]
-set_figures(gpu__0__processes=None)
+set_values(gpu__0__processes=None)
 engine.wait(60)
 found.append((len(engine.idle_slots()), engine.releasing()))
 engine.close()

@@ -26,14 +26,14 @@ def test_the_energy_is_that_of_all_packages_and_no_part_of_them_counts_twice(tmp
     assert energy.read() == 2 * 2.5
 
 
-def test_a_counter_that_reaches_its_range_begins_anew(tmp_path: Path) -> None:
+def test_a_counter_that_reaches_its_range_restarts(tmp_path: Path) -> None:
     set_domain(tmp_path, "intel-rapl:0", "package-0", RANGE_UJ - 3_000_000)
     energy = PackageEnergy(tmp_path)
     set_domain(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
     assert energy.read() == 4.0
 
 
-def test_what_was_taken_while_the_counter_was_unreadable_is_made_up_for(tmp_path: Path) -> None:
+def test_energy_used_while_the_counter_was_unreadable_is_added_later(tmp_path: Path) -> None:
     set_domain(tmp_path, "intel-rapl:0", "package-0-die-0", 0)
     energy = PackageEnergy(tmp_path)
     set_domain(tmp_path, "intel-rapl:0", "package-0-die-0", "")
@@ -42,6 +42,6 @@ def test_what_was_taken_while_the_counter_was_unreadable_is_made_up_for(tmp_path
     assert energy.read() == 6.0
 
 
-def test_a_machine_without_such_counters_tells_no_energy(tmp_path: Path) -> None:
+def test_a_machine_without_such_counters_reports_no_energy(tmp_path: Path) -> None:
     assert PackageEnergy(tmp_path / "none").read() is None
     assert PackageEnergy(tmp_path).read() is None

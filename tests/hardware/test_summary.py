@@ -1,4 +1,4 @@
-"""What a log says in a few figures."""
+"""What a log says in a few numbers."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ def read(tmp_path: Path, *lines: str, header: str = "time_utc,seconds,part,cpu_p
     return read_trace(path)
 
 
-def test_a_trace_has_figures_by_column_and_words(tmp_path: Path) -> None:
+def test_a_trace_has_values_by_column_and_texts(tmp_path: Path) -> None:
     trace = read(tmp_path, "t0,0.0,setup,50.0,100", "t1,1.0,,,110")
     assert len(trace) == 2
     assert trace.texts["time_utc"] == ("t0", "t1")
@@ -29,26 +29,26 @@ def test_a_trace_has_figures_by_column_and_words(tmp_path: Path) -> None:
     assert trace.column("cpu_percent")[0] == 50.0 and np.isnan(trace.column("cpu_percent")[1])
 
 
-def test_what_was_written_between_two_beginnings_is_an_attempt(tmp_path: Path) -> None:
+def test_rows_between_two_restarts_are_an_attempt(tmp_path: Path) -> None:
     trace = read(tmp_path, "t,0.0,,,", "t,5.0,,,", "t,0.0,,,", "t,2.0,,,", "t,0.5,,,")
     assert trace.attempts == (slice(0, 2), slice(2, 4), slice(4, 5))
     assert trace.duration_s == 7.5
 
 
-def test_rows_that_are_further_apart_weigh_more(tmp_path: Path) -> None:
+def test_rows_further_apart_weigh_more(tmp_path: Path) -> None:
     trace = read(tmp_path, "t,8.0,,10,", "t,16.0,,10,", "t,17.0,,90,", "t,18.0,,90,")
     assert list(trace.spans) == [8.0, 8.0, 1.0, 1.0]
     assert list(trace.weights) == [12.0, 4.5, 1.0, 0.5]
     assert weighted_mean(trace.column("cpu_percent"), trace.weights) == pytest.approx((16.5 * 10 + 1.5 * 90) / 18)
 
 
-def test_a_log_of_an_earlier_version_lacks_columns_and_reads_all_the_same(tmp_path: Path) -> None:
+def test_a_log_of_an_earlier_version_lacks_columns_and_is_still_read(tmp_path: Path) -> None:
     trace = read(tmp_path, "t,0.0,1.0", "t,1.0,2.0", header="time_utc,seconds,cpu_percent")
     assert np.isnan(trace.column("images")).all() and not trace.has_values("images")
     assert trace.part() is None and trace.gpus() == []
 
 
-def test_a_torn_line_a_short_line_and_a_cell_that_is_no_number_hide_nothing_else(tmp_path: Path) -> None:
+def test_a_torn_line_a_short_line_and_a_cell_that_is_not_a_number_hide_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(b'time_utc,seconds,cpu_percent\nt,0.0,1\nt,1.0\nt,x,5\nt,2.0,"\xff\nt,3.0,7\nt,4.0,9')
     trace = read_trace(path)
@@ -56,7 +56,7 @@ def test_a_torn_line_a_short_line_and_a_cell_that_is_no_number_hide_nothing_else
     assert highest(trace.column("cpu_percent")) == 7.0
 
 
-def test_a_gpu_that_tells_nothing_is_none_and_they_are_ordered_by_number(tmp_path: Path) -> None:
+def test_gpus_without_values_are_left_out_and_the_others_are_ordered_by_number(tmp_path: Path) -> None:
     header = ",".join(["time_utc,seconds", *(f"gpu{index}_power_w" for index in range(11))])
     trace = read(tmp_path, "t,0.0," + ",1" * 10, header=header)
     assert trace.gpus() == [f"gpu{index}" for index in range(1, 11)]
@@ -64,7 +64,7 @@ def test_a_gpu_that_tells_nothing_is_none_and_they_are_ordered_by_number(tmp_pat
 
 
 @pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n", "time_utc,seconds"])
-def test_a_file_that_is_no_log_is_one_line(tmp_path: Path, text: str | None) -> None:
+def test_a_file_that_is_not_a_log_is_one_line(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "log.csv"
     if text is not None:
         path.write_text(text)
@@ -92,6 +92,6 @@ def test_a_mean_over_columns_leaves_out_what_is_unknown() -> None:
 
 
 @pytest.mark.parametrize("header", ["time_utc,secondsx,part", "time_utc", "seconds,time_utc"])
-def test_a_table_of_another_kind_is_no_hardware_log(tmp_path: Path, header: str) -> None:
+def test_a_table_of_another_kind_is_not_a_hardware_log(tmp_path: Path, header: str) -> None:
     with pytest.raises(UsageError, match=r"\.csv: "):
         read(tmp_path, "a,1,b", header=header)

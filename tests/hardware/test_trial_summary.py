@@ -12,7 +12,7 @@ from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.hardware.columns import Cell
 from mloptimizer.store.metrics_readme import render_metrics_readme
 
-FIGURES = """
+METRICS = """
 duration_s rows attempts gpus trials_on_gpu gpu_utilization_percent gpu_utilization_p95_percent
 gpu_utilization_peak_percent gpu_memory_utilization_percent gpu_memory_utilization_p95_percent
 gpu_memory_utilization_peak_percent gpu_memory_peak_mb gpu_power_w gpu_power_peak_w gpu_wh gpu_energy_source
@@ -34,13 +34,13 @@ def summary(tmp_path: Path, rows: list[dict[str, object]], **arguments: float) -
     return summarise(read_trace(log(tmp_path / "log.csv", rows)), machine_cores=4, **arguments)
 
 
-def test_a_summary_has_every_figure_and_nothing_else(tmp_path: Path) -> None:
-    assert list(summary(tmp_path, [{"seconds": 0.0}])) == FIGURES.split()
-    assert list(describe_trial(log(tmp_path / "log.csv", []))) == [*FIGURES.split(), "findings"]
+def test_a_summary_has_every_metric_and_nothing_else(tmp_path: Path) -> None:
+    assert list(summary(tmp_path, [{"seconds": 0.0}])) == METRICS.split()
+    assert list(describe_trial(log(tmp_path / "log.csv", []))) == [*METRICS.split(), "findings"]
 
 
 @pytest.mark.parametrize("cell", ["1e308", "-1e308", "1e999", "nan", "9" * 400])
-def test_cells_that_no_hardware_has_are_unknown_and_every_figure_can_be_written(tmp_path: Path, cell: str) -> None:
+def test_cells_that_no_hardware_has_are_unknown_and_every_metric_can_be_written(tmp_path: Path, cell: str) -> None:
     names = ("gpu0_power_w", "gpu0_energy_j", "cpu_percent", "images", "training_s", "gpu0_throttle_reasons")
     rows: list[dict[str, object]] = [{"seconds": at, **dict.fromkeys(names, cell)} for at in range(3)]
     told = describe_trial(log(tmp_path / "log.csv", rows))
@@ -48,7 +48,7 @@ def test_cells_that_no_hardware_has_are_unknown_and_every_figure_can_be_written(
     assert told["energy_wh"] is told["images"] is None
 
 
-def test_what_a_log_does_not_tell_is_none(tmp_path: Path) -> None:
+def test_what_a_log_lacks_is_none(tmp_path: Path) -> None:
     told = summary(tmp_path, [{"seconds": 0.0}, {"seconds": 2.0}])
     known = {name: value for name, value in told.items() if value is not None}
     assert known == {
@@ -117,7 +117,7 @@ def test_periods_in_which_a_gpu_does_nothing_are_counted_from_five_seconds_on(tm
     assert (told["idle_s"], told["idle_periods"], told["longest_idle_s"]) == (16.0, 2, 10.0)
 
 
-def test_an_attempt_that_does_not_tell_what_it_did_was_not_idle_for_that(tmp_path: Path) -> None:
+def test_an_attempt_without_parts_does_not_count_as_idle(tmp_path: Path) -> None:
     earlier = [{"seconds": float(s), "process_cpu_percent": 90} for s in range(20)]
     later = [{"seconds": float(s), "process_cpu_percent": 90, "part": "training"} for s in range(10)]
     assert summary(tmp_path, [*earlier, *later])["idle_s"] == 0.0
@@ -132,7 +132,7 @@ def test_without_a_gpu_it_is_the_processes_that_idle_or_a_time_without_a_part(
     assert summary(tmp_path, rows)["idle_s"] == idle
 
 
-def test_throttling_is_told_in_words_the_longest_reason_first(tmp_path: Path) -> None:
+def test_throttling_is_described_with_the_longest_reason_first(tmp_path: Path) -> None:
     masks = [1, 0x4, 0x44, 0x40, 0x40, 2, 0, 0, 0, 0, 0]
     told = summary(tmp_path, [{"seconds": float(s), "gpu0_throttle_reasons": mask} for s, mask in enumerate(masks)])
     assert told["throttled_percent"] == 40.0
@@ -168,7 +168,7 @@ def test_a_country_is_looked_up_in_codecarbons_table(codecarbon: None) -> None:
     assert (found.g_per_kwh, found.source) == (380.95, "Germany in 2023, codecarbon's table")
 
 
-def test_the_table_of_the_real_codecarbon_tells_the_grams_of_a_countrys_kilowatt_hour() -> None:
+def test_the_table_of_the_real_codecarbon_has_the_grams_of_a_countrys_kilowatt_hour() -> None:
     grid._read_table.cache_clear()
     france, germany = find_grid("FRA"), find_grid("DEU")
     assert 20 < france.g_per_kwh < 120 and 250 < germany.g_per_kwh < 500
@@ -176,7 +176,7 @@ def test_the_table_of_the_real_codecarbon_tells_the_grams_of_a_countrys_kilowatt
 
 
 @pytest.mark.parametrize("code", ["XYZ", "CAF"])
-def test_a_country_that_the_table_does_not_tell_is_one_line(codecarbon: None, code: str) -> None:
+def test_a_country_missing_from_the_table_is_one_line(codecarbon: None, code: str) -> None:
     with pytest.raises(UsageError, match=f"grid_co2 = {code}: codecarbon's table has no "):
         find_grid(code)
 

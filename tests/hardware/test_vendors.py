@@ -18,7 +18,7 @@ def pci(root: Path, *devices: tuple[str, str]) -> Path:
     return root
 
 
-def test_amds_gpus_are_told_from_its_other_devices_and_from_other_vendors(tmp_path: Path) -> None:
+def test_amds_gpus_are_distinguished_from_its_other_devices_and_from_other_vendors(tmp_path: Path) -> None:
     devices = pci(tmp_path, ("0x1002", BRIDGE), ("0x1002", CARD), ("0x1002", ACCELERATOR), ("0x10de", CARD))
     assert describe_unused(devices, "linux", "x86_64").startswith("2 AMD GPUs ")
 
@@ -31,7 +31,7 @@ def test_apples_own_processors_have_a_gpu(tmp_path: Path, system: str, processor
     assert ("Apple" in describe_unused(tmp_path, system, processor)) is is_here
 
 
-def test_a_machine_without_other_gpus_has_nothing_to_tell(tmp_path: Path) -> None:
+def test_a_machine_without_other_gpus_has_nothing_to_report(tmp_path: Path) -> None:
     (tmp_path / "0000:00:00.0").mkdir()  # without the files
     assert describe_unused(tmp_path, "linux", "x86_64") == ""
     assert describe_unused(tmp_path / "nowhere", "linux", "x86_64") == ""

@@ -42,7 +42,7 @@ from mloptimizer.hardware.read.live import LiveMachine
 machine, facts = LiveMachine(), read_machine_facts()
 read = lambda: [gpu.values["power_w"] for gpu in machine.read().gpus]
 watts = read()
-set_figures(error__1__all=15)
+set_values(error__1__all=15)
 print(json.dumps([facts["gpus"], facts["cuda"], watts, read()]))
 machine.close()
 """

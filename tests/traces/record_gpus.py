@@ -49,9 +49,9 @@ def find_steps():
     return made, 0.01 * made * step_s
 
 def set_gpus(figures):
-    set_figures(gpus=gpus, **{f"gpu__{name}": value for name, value in figures.items()})
+    set_values(gpus=gpus, **{f"gpu__{name}": value for name, value in figures.items()})
 
-set_figures(error__nvmlDeviceGetTotalEnergyConsumption=3)  # the state is changed: its integral would jump
+set_values(error__nvmlDeviceGetTotalEnergyConsumption=3)  # the state is changed: its integral would jump
 set_gpus(idle)
 clock.follow(256, find_steps)
 with Monitor(reader, 0.5, log.append):

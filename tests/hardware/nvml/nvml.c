@@ -1,11 +1,11 @@
 /* A stand-in for NVIDIA's management library, so that the real nvidia-ml-py can be tested without a GPU.
 
-   Every figure comes from the text file that NVML_STAND_IN_STATE names, read anew at every call, so that a test changes
-   it live. Lines of the file, all optional; figures are in NVML's own units:
+   Every value comes from the text file that NVML_STAND_IN_STATE names, read again at every call, so that a test changes
+   it live. Lines of the file, all optional; values are in NVML's own units:
 
      gpus=8                              how many GPUs there are
      now_s=12.5                          the clock of the energy counters; without it, the monotonic clock
-     gpu.temperature=40                  a figure of every GPU
+     gpu.temperature=40                  a value of every GPU
      gpu.3.temperature=80                the same of GPU 3 alone, which comes first
      gpu.0.processes=100:1048576 200:64  process number : bytes
      gpu.0.mig=1                         GPU 0 is partitioned; it has places for MAX_INSTANCES instances, of which
@@ -73,7 +73,7 @@ static const char *find(const State *state, const char *format, ...)
     return line ? line + strlen(needle) : NULL;
 }
 
-static const char *figure(const State *state, int gpu, const char *name)
+static const char *reading(const State *state, int gpu, const char *name)
 {
     const char *value = find(state, "gpu.%d.%s=", gpu, name);
     return value ? value : find(state, "gpu.%s=", name);
@@ -81,20 +81,20 @@ static const char *figure(const State *state, int gpu, const char *name)
 
 static double number(const State *state, int gpu, const char *name)
 {
-    const char *value = figure(state, gpu, name);
+    const char *value = reading(state, gpu, name);
     return value ? strtod(value, NULL) : 0.0;
 }
 
-/* A figure of a GPU, or of an instance, which has none but its own. */
-static const char *own_figure(const State *state, Device device, const char *name)
+/* A value of a GPU, or of an instance, which has only its own. */
+static const char *own_reading(const State *state, Device device, const char *name)
 {
-    if (!is_instance(device)) return figure(state, gpu_of(device), name);
+    if (!is_instance(device)) return reading(state, gpu_of(device), name);
     return find(state, "gpu.%d.mig.%d.%s=", gpu_of(device), instance_of(device) % MAX_INSTANCES, name);
 }
 
 static double own_number(const State *state, Device device, const char *name)
 {
-    const char *value = own_figure(state, device, name);
+    const char *value = own_reading(state, device, name);
     return value ? strtod(value, NULL) : 0.0;
 }
 
@@ -106,7 +106,7 @@ static int copy(const char *value, char *out, unsigned size)
 
 static int text(const State *state, int gpu, const char *name, char *out, unsigned size)
 {
-    return copy(figure(state, gpu, name), out, size);
+    return copy(reading(state, gpu, name), out, size);
 }
 
 /* Reads the state and returns the code that the caller is to answer with. */
@@ -191,7 +191,7 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, Device *device)
     }
     for (int place = 0; place < gpu_count(&state) * MAX_INSTANCES; place++) {
         char name[96];
-        copy(own_figure(&state, (Device)(instances + place), "uuid"), name, sizeof name);
+        copy(own_reading(&state, (Device)(instances + place), "uuid"), name, sizeof name);
         if (strcmp(uuid, name)) continue;
         if (find(&state, "error.%d.all=", place / MAX_INSTANCES)) return LOST;
         *device = (Device)(instances + place);
@@ -213,7 +213,7 @@ int nvmlDeviceGetMigDeviceHandleByIndex(Device device, unsigned index, Device *i
 {
     ENTER_GPU(device);
     *instance = (Device)(instances + gpu_of(device) * MAX_INSTANCES + index);
-    return index < MAX_INSTANCES && own_figure(&state, *instance, "uuid") ? SUCCESS : NOT_FOUND;
+    return index < MAX_INSTANCES && own_reading(&state, *instance, "uuid") ? SUCCESS : NOT_FOUND;
 }
 
 int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(Device instance, Device *device)
@@ -248,13 +248,13 @@ int nvmlDeviceGetIndex(Device device, unsigned *index)
 int nvmlDeviceGetName(Device device, char *out, unsigned size)
 {
     ENTER(gpu_of(device));
-    return copy(own_figure(&state, device, "name"), out, size);
+    return copy(own_reading(&state, device, "name"), out, size);
 }
 
 int nvmlDeviceGetUUID(Device device, char *out, unsigned size)
 {
     ENTER(gpu_of(device));
-    return copy(own_figure(&state, device, "uuid"), out, size);
+    return copy(own_reading(&state, device, "uuid"), out, size);
 }
 
 int nvmlDeviceGetPciInfo_v3(Device device, Pci *pci)
@@ -335,7 +335,7 @@ int nvmlDeviceGetFieldValues(Device device, int count, FieldValue *values)
     for (int i = 0; i < count; i++) {
         int is_link = (values[i].field == NVLINK_RX || values[i].field == NVLINK_TX) && values[i].scope == ~0u;
         const char *name = values[i].field == NVLINK_RX ? "nvlink_rx_kib" : "nvlink_tx_kib";
-        const char *counter = is_link ? figure(&state, gpu_of(device), name) : NULL;
+        const char *counter = is_link ? reading(&state, gpu_of(device), name) : NULL;
         values[i].code = counter ? SUCCESS : NOT_SUPPORTED;
         values[i].type = UNSIGNED_LONG_LONG;
         values[i].value = counter ? strtoull(counter, NULL, 10) : 0;
@@ -378,7 +378,7 @@ int nvmlDeviceGetComputeRunningProcesses_v3(Device device, unsigned *count, Proc
     ENTER(gpu_of(device));
     char list[4096];
     unsigned found = 0, room = processes ? *count : 0;
-    copy(own_figure(&state, device, "processes"), list, sizeof list);
+    copy(own_reading(&state, device, "processes"), list, sizeof list);
     for (char *rest = list, *end; *rest; rest = end + (*end == ' '), found++) {
         unsigned pid = (unsigned)strtoul(rest, &end, 10);
         unsigned long long bytes = *end == ':' ? strtoull(end + 1, &end, 10) : 0;

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).with_name("nvml.c")
 MB = 2**20
 
 # What every GPU of the stand-in reports until a test says otherwise, in NVML's own units.
-FIGURES: dict[str, object] = {
+VALUES: dict[str, object] = {
     "gpu.driver": "580.95.05",
     "gpu.cuda_driver": 13000,
     "gpu.name": "NVIDIA Stand-in",
@@ -54,9 +54,9 @@ def partitioned(gpu: int, *memory_mb: int) -> dict[str, object]:
     """
     lines: dict[str, object] = {f"gpu__{gpu}__mig": 1}
     for place, memory in enumerate(memory_mb, start=1):
-        figures = {"uuid": mig_uuid(gpu, place), "gpu_instance": 6 + place, "compute_instance": 0}
-        figures |= {"memory_total": memory * MB, "memory_used": memory * MB // 4, "name": f"Stand-in MIG {memory}"}
-        lines |= {f"gpu__{gpu}__mig__{place}__{name}": value for name, value in figures.items()}
+        entries = {"uuid": mig_uuid(gpu, place), "gpu_instance": 6 + place, "compute_instance": 0}
+        entries |= {"memory_total": memory * MB, "memory_used": memory * MB // 4, "name": f"Stand-in MIG {memory}"}
+        lines |= {f"gpu__{gpu}__mig__{place}__{name}": value for name, value in entries.items()}
     return lines
 
 
@@ -94,13 +94,13 @@ class NvmlStandIn:
 
     library: Path
     state: Path
-    figures: dict[str, object] = field(default_factory=lambda: dict(FIGURES))
+    values: dict[str, object] = field(default_factory=lambda: dict(VALUES))
 
     def set(self, **values: object) -> None:
         """Change lines of the state; ``__`` stands for a dot: ``set(gpus=8, gpu__3__temperature=80)``. None removes."""
-        self.figures.update({name.replace("__", "."): value for name, value in values.items()})
-        uuids = {f"gpu.{index}.uuid": gpu_uuid(index) for index in range(int(str(self.figures.get("gpus", 0))))}
-        lines = [f"{name}={value}\n" for name, value in {**uuids, **self.figures}.items() if value is not None]
+        self.values.update({name.replace("__", "."): value for name, value in values.items()})
+        uuids = {f"gpu.{index}.uuid": gpu_uuid(index) for index in range(int(str(self.values.get("gpus", 0))))}
+        lines = [f"{name}={value}\n" for name, value in {**uuids, **self.values}.items() if value is not None]
         fresh = self.state.with_suffix(".new")
         fresh.write_text("".join(lines))
         fresh.replace(self.state)
@@ -115,13 +115,13 @@ class NvmlStandIn:
     def run(self, code: str, **variables: str) -> Any:
         """Run the code in a new Python process on the library; return what its last line printed, read as JSON.
 
-        In the code, ``set_figures(now_s=2.5)`` changes figures from inside; ``gpu_uuid`` is there too.
+        In the code, ``set_values(now_s=2.5)`` changes values from inside; ``gpu_uuid`` is there too.
         """
         prelude = (
             f"import sys; sys.path.insert(0, {str(SOURCE.parents[3])!r})\n"
             "from pathlib import Path\n"
             "from tests.hardware.nvml.stand_in import NvmlStandIn, gpu_uuid, mig_uuid\n"
-            f"set_figures = NvmlStandIn(Path(), Path({str(self.state)!r}), {self.figures!r}).set\n"
+            f"set_values = NvmlStandIn(Path(), Path({str(self.state)!r}), {self.values!r}).set\n"
         )
         done = subprocess.run(
             [sys.executable, "-c", prelude + code],
