@@ -230,7 +230,8 @@ def test_a_training_that_xla_cannot_compile_resumes_without_xla(
 
 KILLED = """
 import json, os, signal, sys
-from mloptimizer.core.nouns import EpochRecord, Phase, Slot, TrialPlan, dataset_from_json
+from mloptimizer.core.events import EpochRecord
+from mloptimizer.core.nouns import Phase, Slot, TrialPlan, dataset_from_json
 from mloptimizer.config.settings import Settings
 from mloptimizer.training.trial import run_trial
 
