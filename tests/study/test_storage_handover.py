@@ -1,8 +1,5 @@
 """In every kind of storage, an unfinished trial can be handed on: set to waiting by one driver, claimed by the next."""
 
-import gc
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -18,14 +15,11 @@ SPACE = {"x": FloatDistribution(0, 1), "kind": CategoricalDistribution(["a", "b"
 
 
 @pytest.fixture(params=["journal", "sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgresql":
         server: Server = request.getfixturevalue("postgresql")
-        yield server.create_database()
-        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
-            gc.collect()  # closes the connections here, not in another test
-    else:
-        yield str(tmp_path / "s.journal") if request.param == "journal" else f"sqlite:///{tmp_path}/s.db"
+        return server.create_database()
+    return str(tmp_path / "s.journal") if request.param == "journal" else f"sqlite:///{tmp_path}/s.db"
 
 
 def load(url: str) -> optuna.Study:
