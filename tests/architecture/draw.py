@@ -1,7 +1,7 @@
 """Draws docs/architecture.md's parts that come from the code; CI fails when they are stale.
 
-    python -m tests.architecture.draw            write them
-    python -m tests.architecture.draw --check    end with 1 if they are stale
+python -m tests.architecture.draw            write them
+python -m tests.architecture.draw --check    end with 1 if they are stale
 """
 
 import ast
