@@ -13,7 +13,7 @@ from pathlib import Path
 from searches import STUDY, timed_search
 
 from mloptimizer.core.nouns import Phase
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
 

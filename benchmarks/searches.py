@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from mloptimizer.core.nouns import Phase
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
 STUDY = "bench"

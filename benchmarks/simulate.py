@@ -40,8 +40,8 @@ from mloptimizer.search.loop import Loop
 from mloptimizer.search.phases import Exploration
 from mloptimizer.search.search_run import SearchRun
 from mloptimizer.store.activity import Activity
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.recorder import Recorder
-from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.study import open_study
 

@@ -27,10 +27,10 @@ def run_plan(plan: TrialPlan, slot: Slot, emit: Emit, should_stop: ShouldStop) -
 if __name__ == "__main__":
     import importlib
 
-    from mloptimizer.app import machines
+    from mloptimizer.app import engine_choice
     from mloptimizer.cli.main import main
 
-    machines.run_plan = importlib.import_module(
+    engine_choice.run_plan = importlib.import_module(
         "tests.pretended_gpu"
     ).run_plan  # a trial's process cannot import __main__
     main()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mloptimizer.app.assembly import SearchParts, assemble
-from mloptimizer.app.machines import Machines
+from mloptimizer.app.engine_choice import Machines
 from mloptimizer.app.search_request import SearchRequest
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.events import Decision, Emit, EndedAttempt, EpochRecord, HardwareSample, RunTrial, ShouldStop

@@ -1,4 +1,4 @@
-"""Puts the parts of a search together: the one place that knows them all.
+"""Puts the parts of a search together: the one place that knows them all but the engines, which `engine_choice` opens.
 
 The command line and the tests call `assemble`, and replace parts as they need.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mloptimizer.app.claims import claim_study
-from mloptimizer.app.machines import OpenMachines, open_machines
+from mloptimizer.app.engine_choice import OpenMachines, open_machines
 from mloptimizer.app.preparation import prepare_search
 from mloptimizer.app.requirements import check_images
 from mloptimizer.app.search_request import PreparedSearch, SearchRequest
@@ -42,8 +42,8 @@ from mloptimizer.search.waiting import Waiting
 from mloptimizer.spaces.augmented import with_augmentation
 from mloptimizer.spaces.space_files import SearchSpace
 from mloptimizer.store.activity import Activity
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.recorder import Recorder
-from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.answers import Answers, complete_configuration
 from mloptimizer.study.storage import storage_place

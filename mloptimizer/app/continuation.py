@@ -19,7 +19,7 @@ from mloptimizer.core.secrets import hide_secrets
 from mloptimizer.core.words import counted
 from mloptimizer.search.budgets import RUN_SETTINGS
 from mloptimizer.spaces.space_files import SearchSpace, find_spaces, load_space, read_space, read_spaces
-from mloptimizer.store.trial_records import MetricsStore, digest
+from mloptimizer.store.metrics_store import MetricsStore, digest
 from mloptimizer.store.workspace import Workspace
 
 _logger = logging.getLogger(__name__)

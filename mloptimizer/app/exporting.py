@@ -13,7 +13,7 @@ from mloptimizer.core.import_path import guard_children
 from mloptimizer.core.nouns import Phase
 from mloptimizer.core.system_errors import file_error
 from mloptimizer.reports.model.standings import completed_value, find_study, read_study_record
-from mloptimizer.store.trial_records import MetricsStore, TrialRecord
+from mloptimizer.store.metrics_store import MetricsStore, TrialRecord
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.training.worker import export_trained
 

@@ -16,7 +16,7 @@ from mloptimizer.reports.terminal.hardware_table import hardware_report
 from mloptimizer.reports.terminal.listings import studies_table
 from mloptimizer.reports.terminal.study_page import study_report
 from mloptimizer.reports.terminal.trial_page import trial_report
-from mloptimizer.reports.terminal.trial_table import trials_frame, trials_table
+from mloptimizer.reports.terminal.trials_table import trials_frame, trials_table
 from mloptimizer.store.workspace import Workspace
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mloptimizer.app.doctor import examine_machine
-from mloptimizer.app.machines import examine_cluster
+from mloptimizer.app.engine_choice import examine_cluster
 from mloptimizer.app.workspaces import launch_init
 from mloptimizer.cli.options import FOLDER, examples, settings_options, workspace_settings
 from mloptimizer.cli.terminal import open_console, say, show_table

@@ -12,8 +12,8 @@ from mloptimizer.cli.terminal import open_console, say
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.locks import hold_lock
 from mloptimizer.reports.model.standings import is_search_running, list_recorded_studies
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.orders import Order, OrderName, send_order
-from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
 _TAKEN_SECONDS = 60.0  # a search checks for orders about twice a second, but not while its disk is full

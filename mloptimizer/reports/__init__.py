@@ -1,4 +1,4 @@
 """Reports: data first, then rendered for the terminal, the dashboard and Prometheus.
 
-In: the workspace's records. Out: tables, pages and metrics. Nothing here writes to a study.
+In: the workspace's records; the dashboard reads the Optuna storage. Out: tables, pages and metrics.
 """

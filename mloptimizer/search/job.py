@@ -9,7 +9,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.events import EpochRecord
 from mloptimizer.core.nouns import TRAINED_PHASES, DatasetInfo, Objective, Params, Phase, TrialPlan, TrialResult
 from mloptimizer.spaces.space_files import SearchSpace
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.study import Study
 from mloptimizer.study.tally import Ended

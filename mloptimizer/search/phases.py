@@ -6,7 +6,7 @@ from dataclasses import replace
 from mloptimizer.core.events import EpochRecord
 from mloptimizer.core.nouns import Outcome, Params, Phase, TrialPlan, TrialResult, result_from_json
 from mloptimizer.search.job import Job, Untrained
-from mloptimizer.store.trial_records import TrialRecord
+from mloptimizer.store.metrics_store import TrialRecord
 from mloptimizer.study.tally import Ended
 
 

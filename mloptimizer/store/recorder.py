@@ -14,7 +14,7 @@ from mloptimizer.hardware.columns import Cell
 from mloptimizer.hardware.log.writer import HardwareLog
 from mloptimizer.hardware.read.machine import list_cpus
 from mloptimizer.hardware.read.reader import column_names, render_log_readme
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
 _logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from mloptimizer.core.errors import MloptimizerError, UsageError
 from mloptimizer.core.nouns import DatasetInfo, FailureKind, TrialPlan, failed, to_json
 from mloptimizer.data.library import prepare_dataset
 from mloptimizer.hardware.read.nvml import list_gpus
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.tuning.measurement import this_machine
 from mloptimizer.tuning.plans import TuningPlan, identify_tuning, keep_plan

@@ -13,7 +13,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import RunError, UsageError
 from mloptimizer.core.nouns import DatasetInfo, Outcome, Phase, TrialPlan, TrialResult
 from mloptimizer.core.trial_files import WEIGHTS
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
 SPACE = "def sample(trial, dataset):\n    return {}\n\ndef build(params, dataset):\n    return None\n"

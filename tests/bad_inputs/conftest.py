@@ -9,8 +9,8 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.events import EndedAttempt
 from mloptimizer.core.nouns import DatasetInfo, Phase, TrialPlan, to_json
 from mloptimizer.search.budgets import RUN_SETTINGS
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.orders import Order, OrderName, send_order
-from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.tuning.plans import TuningPlan, keep_plan
 from tests.bad_inputs.harness import copy_of

@@ -12,8 +12,8 @@ from mloptimizer.core.errors import UsageError
 from mloptimizer.core.events import EpochRecord
 from mloptimizer.core.files import read_json
 from mloptimizer.core.nouns import Phase, dataset_from_json, result_from_json
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.orders import Order, OrderName, send_order, take_orders
-from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.storage import open_storage
 from tests.bad_inputs.conftest import digits

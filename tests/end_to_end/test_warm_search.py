@@ -6,7 +6,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.nouns import DatasetInfo, Objective, Outcome, Phase
 from mloptimizer.reports.model.standings import read_study_record
 from mloptimizer.spaces.space_files import load_space
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.answers import complete_configuration
 from mloptimizer.study.study import Study, open_study

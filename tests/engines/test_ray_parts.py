@@ -10,7 +10,7 @@ import ray.exceptions as errors
 
 from mloptimizer import __version__
 from mloptimizer.app.cluster_doctor import judge
-from mloptimizer.app.machines import plan_again
+from mloptimizer.app.engine_choice import plan_again
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.check import NodeFacts
 from mloptimizer.core.errors import RunError, UsageError

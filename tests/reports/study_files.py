@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 
 from mloptimizer.core.events import EpochRecord
 from mloptimizer.core.nouns import Outcome, Phase, TrialPlan, TrialResult, to_json
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
 MakePlan = Callable[..., TrialPlan]

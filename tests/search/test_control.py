@@ -18,8 +18,8 @@ from mloptimizer.search import loop
 from mloptimizer.search.budgets import Budgets
 from mloptimizer.search.disk_watch import DiskWatch
 from mloptimizer.search.waiting import Waiting
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.orders import Order, OrderName, send_order, take_orders
-from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from tests.small_searches import LINE, Interrupt, Search, Watcher, run_small_search, train
 

@@ -13,8 +13,8 @@ from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slo
 from mloptimizer.hardware.read import nvml
 from mloptimizer.hardware.read.nvml import GpuUse
 from mloptimizer.search.running_trials import Running, count_neighbours
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.recorder import Recorder
-from mloptimizer.store.trial_records import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from tests.small_searches import Search, Watcher, run_small_search, train
 

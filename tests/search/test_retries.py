@@ -16,7 +16,7 @@ from mloptimizer.config.settings import Settings
 from mloptimizer.core.events import Emit, EndedAttempt, EpochRecord, HardwareSample, MicroBatching, RunTrial, ShouldStop
 from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult, failed
 from mloptimizer.search.retries import RETRIES, NextAttempt, find_next_attempt
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from mloptimizer.study.storage import open_storage
 from mloptimizer.training.memory.batch_plan import plan_batch

@@ -14,7 +14,7 @@ from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slo
 from mloptimizer.core.trial_files import WEIGHTS
 from mloptimizer.reports.model.standings import read_study_record
 from mloptimizer.search.running_trials import check_result
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 from tests.small_searches import LINE, Interrupt, Search, run_small_search, train
 

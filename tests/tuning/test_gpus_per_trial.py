@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mloptimizer.app.machines import ask_for_gpus
+from mloptimizer.app.engine_choice import ask_for_gpus
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.events import Emit, EpochRecord, ShouldStop
 from mloptimizer.core.nouns import DatasetInfo, FailureKind, Outcome, Phase, Slot, TrialPlan, TrialResult, failed

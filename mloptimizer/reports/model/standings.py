@@ -17,7 +17,7 @@ from mloptimizer.core.nouns import TRAINED_PHASES, Objective, Outcome, Phase
 from mloptimizer.core.study_names import check_study_name
 from mloptimizer.core.trial_files import PLAN
 from mloptimizer.reports.formatting import is_number
-from mloptimizer.store.trial_records import MetricsStore, TrialRecord
+from mloptimizer.store.metrics_store import MetricsStore, TrialRecord
 from mloptimizer.store.workspace import Workspace
 
 

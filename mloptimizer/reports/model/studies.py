@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from mloptimizer.core.errors import MloptimizerError
 from mloptimizer.reports.model.searches_now import read_searches
 from mloptimizer.reports.model.standings import completed_value, list_recorded_studies, read_study_record
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
 

@@ -17,7 +17,7 @@ from mloptimizer.core.words import read_time
 from mloptimizer.reports.formatting import is_number
 from mloptimizer.reports.model.standings import read_study_record
 from mloptimizer.store.machine_file import BenchRun, MachineBenchmark, read_machine_file
-from mloptimizer.store.trial_records import TrialRecord
+from mloptimizer.store.metrics_store import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
 # Fields of result.json's "hardware", see hardware.summary

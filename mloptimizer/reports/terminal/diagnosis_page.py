@@ -19,10 +19,11 @@ from mloptimizer.hardware.analysis.trace import read_trace
 from mloptimizer.reports.formatting import is_number
 from mloptimizer.reports.model.standings import StudyRecord, read_study_record
 from mloptimizer.reports.terminal.hardware_table import list_logs, no_logs
-from mloptimizer.store.trial_records import TrialRecord
+from mloptimizer.store.metrics_store import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
 _NOTHING = " that a setting could change: no rule of the table in docs/hardware.md applies."
+_FEWEST_TRAININGS = 5  # in fewer, the one import of TensorFlow weighs most
 _LONGEST_GAP_S = 300.0  # between two trials of a slot: longer ones are pauses, and the time between two searches
 
 _Place = tuple[str, bool]
@@ -111,7 +112,10 @@ def describe_main_finding(workspace: Workspace, study: str) -> str:
 
 
 def _find_idle(record: StudyRecord) -> list[Finding]:
-    last = next(reversed(_trainings(record)), None)
+    trainings = _trainings(record)
+    if len(trainings) < _FEWEST_TRAININGS:
+        return []
+    last = trainings[-1]
     return find(measure_idle_between(record), (IDLE_BETWEEN,), _present(last))
 
 

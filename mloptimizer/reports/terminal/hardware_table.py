@@ -24,7 +24,7 @@ from mloptimizer.reports.model.standings import StudyRecord, read_study_record
 from mloptimizer.reports.terminal.fitting_table import FittingTable
 from mloptimizer.reports.terminal.study_page import facts_grid
 from mloptimizer.reports.terminal.summaries import amount, summary_rows, total_words
-from mloptimizer.store.trial_records import TrialRecord
+from mloptimizer.store.metrics_store import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
 _LEGEND = "cores and RAM: of the trial; CPU: of the machine; wait: for images; GB: 1024 MB, peaks; all others: means."

@@ -16,8 +16,8 @@ from mloptimizer.core.errors import UsageError
 from mloptimizer.core.nouns import TRAINED_PHASES, Phase
 from mloptimizer.reports.formatting import MISSING, pairs, short
 from mloptimizer.reports.model.standings import StudyRecord, read_study_record
-from mloptimizer.reports.terminal.trial_table import count_states, counts_in_words, failure_kind
-from mloptimizer.store.trial_records import MetricsStore
+from mloptimizer.reports.terminal.trials_table import count_states, counts_in_words, failure_kind
+from mloptimizer.store.metrics_store import MetricsStore
 from mloptimizer.store.workspace import Workspace
 
 _NOT_METRICS = ("trial", "phase", "epochs", "read_utc")

@@ -27,7 +27,7 @@ from mloptimizer.reports.model.standings import (
 from mloptimizer.reports.terminal.fitting_table import FittingTable
 from mloptimizer.reports.terminal.study_page import facts_grid
 from mloptimizer.reports.terminal.summaries import energy_words, time_words
-from mloptimizer.store.trial_records import TrialRecord
+from mloptimizer.store.metrics_store import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
 _LONGEST_TABLE = 12  # epochs; a longer curve is thinned to the first, the best, the last and some between

@@ -25,7 +25,7 @@ from mloptimizer.reports.model.standings import (
     read_study_record,
 )
 from mloptimizer.reports.terminal.fitting_table import FittingTable
-from mloptimizer.store.trial_records import TrialRecord
+from mloptimizer.store.metrics_store import TrialRecord
 from mloptimizer.store.workspace import Workspace
 
 if TYPE_CHECKING:

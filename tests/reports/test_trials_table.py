@@ -3,7 +3,7 @@ import pytest
 from mloptimizer.core.errors import UsageError
 from mloptimizer.core.locks import hold_lock
 from mloptimizer.core.nouns import FailureKind, Outcome, Phase, TrialResult, failed
-from mloptimizer.reports.terminal.trial_table import trials_frame, trials_table
+from mloptimizer.reports.terminal.trials_table import trials_frame, trials_table
 from mloptimizer.store.workspace import Workspace
 from tests.reports.study_files import MakePlan, StudyWriter, text_of
 
