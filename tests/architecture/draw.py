@@ -19,12 +19,12 @@ WAY = [
     ("app/assembly.py", "run_request", "run_search"),
     ("search/phase_order.py", "_run_phase", "Loop"),
     ("search/loop.py", "_start", "start"),
-    ("engines/process/process_engine.py", "_prepare", "serve"),
+    ("engines/process/process_engine.py", "_launch", "serve"),
     ("engines/process/child.py", "serve", "run_trial"),
     ("training/worker.py", "run_plan", "run_trial"),
-    ("training/trial.py", "_follow", "EpochFigures"),
+    ("training/trial.py", "_fit", "fit"),
     ("training/callbacks.py", "on_epoch_end", "_emit"),
-    ("training/trial.py", "record", "emit"),
+    ("training/trial.py", "_record", "emit"),
     ("engines/process/process_engine.py", "_receive", "recv"),
     ("search/loop.py", "_take_epoch", "epoch_ended"),
     ("cli/display.py", "epoch_ended", ""),
@@ -65,15 +65,14 @@ def render_way() -> str:
     Raises:
         LookupError: a function is not there any more, or does not name the next one.
     """
-    lines = ["| step | file | function | what it does |", "|--:|---|---|---|"]
+    lines = ["| step | file | function | calls, or hands on to |", "|--:|---|---|---|"]
     for number, (file, name, following) in enumerate(WAY, start=1):
         function = _find(PACKAGE / file, name)
         names = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
         names |= {node.attr for node in ast.walk(function) if isinstance(node, ast.Attribute)}
         if following and following not in names:
             raise LookupError(f"{file}: {name} does not name {following}")
-        text = (ast.get_docstring(function) or "").splitlines()
-        lines.append(f"| {number} | `{file}` | `{name}` | {text[0] if text else f'`{following}`'} |")
+        lines.append(f"| {number} | `{file}` | `{name}` | {f'`{following}`' if following else 'the screen'} |")
     files = {file for file, _, _ in WAY}
     return "\n".join(lines) + f"\n\nThese are {len(files)} files.\n"
 
