@@ -1,18 +1,51 @@
-"""Makes the decisions of Optuna's percentile and median pruners in a time that does not grow with the study.
+"""Makes the pruner that the settings name, and decides in a time that does not grow with the study.
 
-At each report, Optuna collects the values of all completed trials at that epoch. Here they are kept sorted by epoch as
-trials end. Tests check that the decisions are the same as those of Optuna's own pruners.
+At each report, Optuna's percentile and median pruners collect the values of all completed trials at that epoch. Here they
+are kept sorted by epoch as trials end. Tests check that the decisions are the same.
 """
 
 import math
+import warnings
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import optuna
+from optuna import pruners
+from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from mloptimizer.config.settings import Settings
 from mloptimizer.study.history import History
+
+_REDUCTION_FACTOR = 3  # of successive halving: Li et al. 2018, Hyperband, section 3.6 advises 3 or 4
+_FIRST_JUDGED_EPOCH = 2  # during warm-up, the first epoch says little about a model
+
+
+def make_pruner(settings: Settings, history: History | None = None) -> pruners.BasePruner:
+    """Return the pruner of the exploration; its steps are epochs, counted from 1.
+
+    Args:
+        history: of its study, to bound the cost of decisions; None: Optuna's own pruners.
+    """
+
+    def percentile(kept: float) -> pruners.BasePruner:
+        startup = settings.pruner_startup_trials
+        if history is None:
+            return pruners.PercentilePruner(kept, startup, _FIRST_JUDGED_EPOCH)
+        return cast(pruners.BasePruner, PercentileRule(history, kept, startup, _FIRST_JUDGED_EPOCH))
+
+    make: dict[str, Callable[[], pruners.BasePruner]] = {
+        "none": pruners.NopPruner,
+        "median": lambda: percentile(50.0),
+        "percentile": lambda: percentile(25.0),
+        "patient": lambda: pruners.PatientPruner(percentile(50.0), patience=1),
+        "asha": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION_FACTOR),
+        "hyperband": lambda: pruners.HyperbandPruner(1, settings.exploration_epochs, _REDUCTION_FACTOR),
+    }
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+        return make[settings.pruner]()
 
 
 class PercentileRule:

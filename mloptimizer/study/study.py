@@ -30,7 +30,8 @@ from mloptimizer.study.answers import Answers
 from mloptimizer.study.earlier import EarlierStudy
 from mloptimizer.study.journal import together
 from mloptimizer.study.phase_study import PhaseStudy, create_study, failure_facts, has_study
-from mloptimizer.study.samplers import make_pruner, make_sampler
+from mloptimizer.study.pruning import make_pruner
+from mloptimizer.study.samplers import make_sampler
 from mloptimizer.study.storage import open_storage, storage_errors, storage_place
 from mloptimizer.study.suggestions import Drawn, ParameterNames, Suggestion, draw_configuration, draw_unseen
 from mloptimizer.study.tally import Ended

@@ -18,8 +18,8 @@ from mloptimizer.training.export.openable import REMEDY, find_own_code
 from mloptimizer.training.input import pipeline
 from mloptimizer.training.input.augmentation import choose_augmentation
 from mloptimizer.training.memory.batch_plan import BatchPlan, largest_automatic_batch, plan_batch
-from mloptimizer.training.memory.batch_size import SMALLEST_BATCH, choose_batch_size, identify_model, measure_speed
 from mloptimizer.training.memory.estimate import Estimate, MemoryPlan, estimate_memory, plan_memory
+from mloptimizer.training.memory.fastest_batch import SMALLEST_BATCH, choose_batch_size, identify_model, measure_speed
 from mloptimizer.training.network import build_network, check_outputs, load_weights
 from mloptimizer.training.step.compilation import can_compile, choose_xla
 from mloptimizer.training.step.optimizers import choose_rule, make_optimizer

@@ -11,7 +11,8 @@ import pytest
 
 from mloptimizer.config.settings import Settings
 from mloptimizer.core.errors import UsageError
-from mloptimizer.study.samplers import make_pruner, make_sampler
+from mloptimizer.study.pruning import make_pruner
+from mloptimizer.study.samplers import make_sampler
 
 PACKAGES = {"gp": "torch", "cmaes": "cmaes"}
 PRUNERS = typing.get_args(Settings.model_fields["pruner"].annotation)

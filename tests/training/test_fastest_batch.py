@@ -10,7 +10,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from mloptimizer.training.memory.batch_size import choose_batch_size, identify_model
+from mloptimizer.training.memory.fastest_batch import choose_batch_size, identify_model
 
 pytestmark = pytest.mark.slow
 
