@@ -1,7 +1,7 @@
 """Makes the pruner that the settings name, and decides in a time that does not grow with the study.
 
-At each report, Optuna's percentile and median pruners collect the values of all completed trials at that epoch. Here they
-are kept sorted by epoch as trials end. Tests check that the decisions are the same.
+At each report, Optuna's percentile and median pruners collect the values of all completed trials at that epoch. Here
+they are kept sorted by epoch as trials end. Tests check that the decisions are the same.
 """
 
 import math
