@@ -44,7 +44,7 @@ def shown(*words: str, cwd: Path) -> Said:
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 60 + "1" + "}" * 60, "nested too deeply"),
         ('{"a": "\\ud800"}', "surrogates not allowed"),
-        ('{"a": 1' + "0" * 400 + "}", "401 digits"),
+        ('{"a": 1' + "0" * 400 + "}", "1329 bits"),
     ],
 )
 def test_json_that_nobody_can_work_with_is_refused_where_it_is_read(text: str, reason: str, tmp_path: Path) -> None:
