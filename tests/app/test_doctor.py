@@ -55,14 +55,14 @@ def test_the_table_says_what_is_wrong_and_what_to_do() -> None:
     checks = [
         Check("Python", True, "3.11.7"),
         Check("GPUs", None, "none"),
-        Check("XLA", False, "[/x] broken", "mend it"),
+        Check("XLA", False, "[/x] broken", "fix it"),
     ]
     lines = [" ".join(line.split()) for line in text_of(doctor_table(checks)).splitlines()]
     assert lines == [
         "ok Python 3.11.7",
         "note GPUs none",
         "wrong XLA [/x] broken",
-        "→ mend it",
+        "→ fix it",
         "",
         "To fix: XLA.",
     ]

@@ -26,7 +26,7 @@ COMMANDS = (
     *("search --study s --trials +2", "add-trials s 3", "stop s", "spaces", "settings"),
     "search --dataset digits --study t --warm-start s",
 )
-WRITTEN = ("out", "studies.journal", "driver.lock")  # by the commands; the journal is mended
+WRITTEN = ("out", "studies.journal", "driver.lock")  # by the commands; the journal is healed
 ORDERS = "metrics_data/s/orders/"  # those for an earlier search; the next one removes them
 
 

@@ -94,9 +94,9 @@ def test_only_an_unfinished_record_that_keeps_from_reading_is_mended_when_readin
     reader = open_storage("", journal, read_only=True)
     lines = journal.read_bytes()
     journal.write_bytes(lines + TORN + b'{"op_code":2,"worker_id":"a","study_id":0,"user_attr":{"b":1}}\n' + lines)
-    mended = journal.read_bytes().replace(TORN, b" " * len(TORN))
+    healed = journal.read_bytes().replace(TORN, b" " * len(TORN))
     assert reader.get_all_studies()[0].user_attrs == {"b": 1}
-    assert journal.read_bytes() == mended
+    assert journal.read_bytes() == healed
 
 
 @pytest.mark.slow
