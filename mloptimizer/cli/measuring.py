@@ -83,7 +83,7 @@ def tune(workspace: Workspace, dataset: str, space: str | None, again: bool, **o
 @click.option("--target-accuracy", type=_ACCURACY, default=0.9, show_default=True, help="Validation accuracy to reach.")
 @click.option("--epochs", type=click.IntRange(min=2), default=10, show_default=True, help="Epochs per training.")
 @click.option("--steps", type=click.IntRange(min=1), default=100, show_default=True, help="Steps per epoch, at most.")
-@click.option("-o", "--output", "target", type=click.Path(path_type=Path), metavar="DIR", help=_OUTPUT_HELP)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help=_OUTPUT_HELP)
 @click.option("--machine", "of_machine", is_flag=True, help="Measure one fixed small model, to compare machines.")
 @set_option
 @workspace_option
@@ -100,7 +100,7 @@ def bench(
 
     It trains on digits unless you name another data set.
     """
-    machine, target = this_machine(), options["target"]
+    machine, target = this_machine(), options["output"]
     if of_machine:
         refuse_options(context, _NOT_WITH_MACHINE, "has no effect with --machine, which measures the same everywhere")
         _run_machine_bench(machine, _free_file(workspace, target))

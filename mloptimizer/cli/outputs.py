@@ -34,17 +34,17 @@ def dashboard(workspace: Workspace, host: str, port: int, **options: Any) -> Non
 
 @click.command(epilog=examples("mloptimizer export -o model", "mloptimizer export digits --trial 7 -o model"))
 @study_argument
-@click.option("-o", "--output", "target", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
+@click.option("-o", "--output", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
 @click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Export this trial instead of the winner.")
 @click.option("--force", is_flag=True, help="Overwrite another export in the folder.")
 @workspace_option
-def export(workspace: Workspace, study: str | None, target: Path, trial: int | None, force: bool) -> None:
+def export(workspace: Workspace, study: str | None, output: Path, trial: int | None, force: bool) -> None:
     """Export the winner as a .keras file, with its facts as JSON.
 
     The folder may hold an earlier export of the same training; any other is overwritten only with --force.
     """
-    about, console = launch_export(workspace, choose_study(workspace, study), target, trial, force), open_console()
-    model = f"{target}/model.keras (trial {about['trial']}, {about['phase']})"
+    about, console = launch_export(workspace, choose_study(workspace, study), output, trial, force), open_console()
+    model = f"{output}/model.keras (trial {about['trial']}, {about['phase']})"
     say(console, f"wrote {model}, {PARAMETERS_FILE}, {METRICS_FILE}")
     shape, labels = ", ".join(map(str, about["export"]["input"]["shape"])), len(about["export"]["labels"])
     reached = f" {about['objective']} {about['value']:.4f}." if about["value"] is not None else ""
