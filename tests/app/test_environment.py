@@ -48,6 +48,7 @@ def test_a_value_in_keras_json_that_ends_its_import_is_named(keras_json: Path, s
     assert "ValueError" in run_probe()["error"], "Keras itself takes it"
 
 
+@pytest.mark.slow
 def test_tensorflow_is_asked_whatever_backend_the_environment_names(
     keras_json: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

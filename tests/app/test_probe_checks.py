@@ -32,6 +32,7 @@ def check_of(name: str, facts: dict[str, Any], gpus: int = 0, **settings: Any) -
     return next(check for check in checks if check.name == name)
 
 
+@pytest.mark.slow
 def test_the_probe_answers_from_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "json.py").write_text("raise RuntimeError('a file of the current folder was imported')")
     monkeypatch.chdir(tmp_path)

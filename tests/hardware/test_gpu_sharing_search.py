@@ -35,6 +35,7 @@ def search(nvml: NvmlStandIn, slowdown: float, enough: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_trial_starts_beside_another_when_nvml_reports_room_for_it(nvml: NvmlStandIn) -> None:
     found = search(nvml, 1.2, "gpu.log().count('2 on the GPU') > 1")
     assert (found["most"], found["again"]) == (2, [])

@@ -96,6 +96,7 @@ def test_its_page_needs_nothing_from_another_host(server: Server) -> None:
         assert len(answer.read()) > 1_000_000
 
 
+@pytest.mark.slow
 def test_an_idle_connection_blocks_nobody(server: Server) -> None:
     url, _ = server
     with socket.create_connection(("127.0.0.1", int(url.rstrip("/").rsplit(":", 1)[1]))):

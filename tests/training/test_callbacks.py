@@ -56,6 +56,7 @@ def test_a_warm_start_may_fall_behind_its_initial_weights_for_longer_than_the_pa
     assert best.value == 0.9
 
 
+@pytest.mark.slow
 def test_a_profile_of_the_steps_10_to_20_is_written_for_tensorboard(make_training_plan: Any, completed: Any) -> None:
     plan = make_training_plan(epochs=3, profiled=True)
     completed(plan)  # five steps an epoch
@@ -64,6 +65,7 @@ def test_a_profile_of_the_steps_10_to_20_is_written_for_tensorboard(make_trainin
     assert written[0].stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_average_of_the_weights_is_what_is_validated_and_kept(
     make_training_plan: Any, completed: Any, validate: Any
 ) -> None:
@@ -85,6 +87,7 @@ def test_a_plateau_lowers_the_rate(make_training_plan: Any, completed: Any) -> N
     assert done.curve("learning_rate") == pytest.approx([1e-12, 1e-12, 5e-13, 5e-13], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_several_steps_in_one_call_are_the_same_steps(make_training_plan: Any, completed: Any) -> None:
     one, three = (completed(make_training_plan({"steps_per_execution": count})) for count in (1, 3))
     for metric in ("loss", "val_loss", "gradient_norm", "learning_rate"):

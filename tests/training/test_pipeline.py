@@ -68,6 +68,7 @@ def test_an_epoch_shows_each_image_at_most_once_and_the_next_one_in_another_orde
 
 
 @AUGMENTATIONS
+@pytest.mark.slow
 def test_the_seed_makes_the_batches(photos: Images, augmentation: Augmentation) -> None:
     first, again, other = (batches_of(photos, augmentation, seed=seed) for seed in (3, 3, 4))
     assert_equal(first, again)
@@ -158,6 +159,7 @@ def test_missing_files_of_a_data_set_are_a_data_error(digits: Any, tmp_path: Any
 
 
 @AUGMENTATIONS
+@pytest.mark.slow
 def test_images_on_the_device_are_those_of_the_pipeline(photos: Images, augmentation: Augmentation) -> None:
     assert_equal(batches_of(photos, augmentation, on_device=True), batches_of(photos, augmentation))
 

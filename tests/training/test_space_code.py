@@ -79,6 +79,7 @@ def test_changes_by_build_are_undone(change: str, make_training_plan: Any) -> No
         "keras.utils.set_random_seed(3)",
     ],
 )
+@pytest.mark.slow
 def test_what_build_does_to_its_arguments_changes_nothing(change: str, make_training_plan: Any, completed: Any) -> None:
     curves = []
     for after in ("pass", change):
@@ -125,6 +126,7 @@ def test_models_that_an_earlier_version_explored_are_still_trained_further(
     completed(plan)
 
 
+@pytest.mark.slow
 def test_other_values_that_nothing_reads_are_reported(make_training_plan: Any, completed: Any) -> None:
     done = completed(make_training_plan(params={"units": 8, "optimizer": "sgd"}, space_source=source(), epochs=1))
     assert done.decision("unused values").choice == "units"

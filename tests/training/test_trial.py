@@ -94,6 +94,7 @@ def test_a_loss_is_minimised(make_training_plan: Any, completed: Any) -> None:
     assert done.result.value == min(done.curve("val_loss"))
 
 
+@pytest.mark.slow
 def test_two_runs_of_a_plan_give_the_same_metrics(make_training_plan: Any, completed: Any) -> None:
     first, second = (completed(make_training_plan(seed=5)) for _ in range(2))
     other = completed(make_training_plan(seed=6))
@@ -102,6 +103,7 @@ def test_two_runs_of_a_plan_give_the_same_metrics(make_training_plan: Any, compl
     assert first.curve("val_loss") != other.curve("val_loss")
 
 
+@pytest.mark.slow
 def test_a_warm_start_starts_from_its_weights(make_training_plan: Any, completed: Any) -> None:
     plan = make_training_plan(epochs=8, params={"learning_rate": 0.01})
     start = completed(plan).result
@@ -109,6 +111,7 @@ def test_a_warm_start_starts_from_its_weights(make_training_plan: Any, completed
     assert warm.epochs[0].metrics["loss"] < 2 * start.metrics["loss"]
 
 
+@pytest.mark.slow
 def test_a_warm_start_that_gets_worse_returns_its_initial_weights(
     make_training_plan: Any, completed: Any, validate: Any
 ) -> None:
@@ -149,6 +152,7 @@ def test_the_test_evaluation_leaves_the_training_images_alone(make_training_plan
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.slow
 def test_xla_changes_no_metric(make_training_plan: Any, completed: Any, replicas: int) -> None:
     plain, compiled = (
         completed(make_training_plan({"xla": xla, "cpu_replicas": replicas, "batch_size": 32})) for xla in ("off", "on")
@@ -178,6 +182,7 @@ def sample(trial, dataset):
 """
 
 
+@pytest.mark.slow
 def test_a_model_that_xla_cannot_compile_is_trained_without(make_training_plan: Any, completed: Any) -> None:
     done = completed(make_training_plan({"xla": "on"}, space_source=PYTHON_LAYER))
     assert done.decision("XLA").choice == "off"
@@ -195,6 +200,7 @@ SYNCHRONIZED = "BatchNormalization(synchronized=True, momentum=0.8, name='norm')
 
 
 @pytest.mark.parametrize("tuned", [(), ("xla",)])
+@pytest.mark.slow
 def test_only_xla_on_is_refused_for_a_network_that_cannot_be_compiled(
     make_training_plan: Any, run: Any, tuned: tuple[str, ...]
 ) -> None:
